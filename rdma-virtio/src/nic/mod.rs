@@ -1,0 +1,337 @@
+//! What every backend offers: a NIC with verbs semantics. Work requests in, completions out.
+//!
+//! The contract, in InfiniBand's words:
+//!
+//! - Memory is registered as regions before use; every [`Sge`] names its region's [`Lkey`], and a
+//!   request that leaves its region fails with [`PostError`] and posts nothing.
+//! - A posted buffer belongs to the NIC until its completion. Receives complete in posting
+//!   order. Sends complete in posting order; an unsignalled send is complete when a later
+//!   signalled one is. A send that fails completes in error, whether signalled or not.
+//! - An inline send has read its bytes when `post_send` returns and makes no completion.
+//! - Nothing reaches the wire later than the next [`Nic::doorbell`].
+//! - Nothing here blocks, and nothing on the data path makes a system call that its wire does not
+//!   need.
+
+use std::os::fd::RawFd;
+
+/// Names a registered region to the NIC that registered it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Lkey(pub u32);
+
+/// A scatter-gather element: bytes of one registered region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sge {
+    /// First byte, as a virtual address of this process.
+    pub addr: u64,
+    /// Number of bytes.
+    pub length: u32,
+    /// The region that holds them.
+    pub lkey: Lkey,
+}
+
+/// A checksum that the NIC is asked to compute: over everything from `start`, stored at
+/// `start + offset`, where the pseudo-header's sum lies already. Counted from the Ethernet header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChecksumRequest {
+    /// First summed byte.
+    pub start: u16,
+    /// Place of the checksum, from `start`.
+    pub offset: u16,
+}
+
+/// The protocol that a large frame is segmented as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SegmentationKind {
+    /// TCP over IPv4.
+    Tcp4,
+    /// TCP over IPv6.
+    Tcp6,
+    /// UDP over either family.
+    Udp,
+}
+
+/// Segmentation that the NIC is asked to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentationRequest {
+    /// The protocol.
+    pub kind: SegmentationKind,
+    /// Payload bytes a segment; not 0.
+    pub size: u16,
+    /// Length of all headers from the Ethernet header on.
+    pub header_len: u16,
+}
+
+/// What a NIC with [`Wire::Frames`] is asked to do to a frame. With [`Wire::VirtioNet`] the
+/// virtio-net header in the message says it instead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Offload {
+    /// Checksum to compute.
+    pub checksum: Option<ChecksumRequest>,
+    /// Segmentation to do; implies a checksum request.
+    pub segmentation: Option<SegmentationRequest>,
+}
+
+/// A send work request.
+#[derive(Clone, Copy, Debug)]
+pub struct SendWr<'a> {
+    /// Comes back in the completion.
+    pub wr_id: u64,
+    /// The message, gathered in order.
+    pub sges: &'a [Sge],
+    /// Whether a completion is wanted. Errors complete in any case.
+    pub signalled: bool,
+    /// Whether the bytes are read before `post_send` returns; at most
+    /// [`Capabilities::max_inline`] of them. An inline request is never signalled.
+    pub inline: bool,
+    /// Offloads, for [`Wire::Frames`] only.
+    pub offload: Offload,
+}
+
+/// A receive work request.
+#[derive(Clone, Copy, Debug)]
+pub struct RecvWr<'a> {
+    /// Comes back in the completion.
+    pub wr_id: u64,
+    /// Where the message goes, scattered in order.
+    pub sges: &'a [Sge],
+}
+
+/// How a work request ended (`ibv_wc_status`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WcStatus {
+    /// Done.
+    Success,
+    /// The message was longer than the receive (`IBV_WC_LOC_LEN_ERR`).
+    LocalLength,
+    /// A local memory check failed (`IBV_WC_LOC_PROT_ERR`).
+    LocalProtection,
+    /// The queue was flushed, since the link is down or closing (`IBV_WC_WR_FLUSH_ERR`).
+    Flushed,
+    /// The peer did not take the message in time (`IBV_WC_RETRY_EXC_ERR`).
+    RetryExceeded,
+    /// The NIC or host refused it; the errno is in the counters (`IBV_WC_GENERAL_ERR`).
+    General,
+}
+
+/// What the NIC knows of a received frame's transport checksum. Absence of knowledge is never
+/// taken for a wrong checksum.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WcChecksum {
+    /// Nothing known.
+    Unknown,
+    /// Checked and right.
+    Valid,
+}
+
+/// A completion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Completion {
+    /// Of the work request.
+    pub wr_id: u64,
+    /// How it ended.
+    pub status: WcStatus,
+    /// Bytes received into this work request; 0 for sends.
+    pub byte_len: u32,
+    /// Whether the message goes on in the next receive completion ([`Receive::Spanning`]).
+    pub more: bool,
+    /// Checksum knowledge, for [`Wire::Frames`] only.
+    pub checksum: WcChecksum,
+}
+
+/// What a message consists of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wire {
+    /// An Ethernet frame; offloads travel in the work request and are done by the NIC.
+    Frames,
+    /// A 12-byte virtio-net header and an Ethernet frame; the header travels with it, so partial
+    /// checksums and segment sizes reach the peer (soft, tap, later rc and ud).
+    VirtioNet,
+}
+
+/// How messages meet posted receives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Receive {
+    /// One message, one receive, as verbs have it; a longer message is an error.
+    OneMessage,
+    /// A message longer than one receive goes on in the next posted ones (completions with
+    /// [`Completion::more`]), as mergeable receive buffers do. If too few are posted, none is used
+    /// and the message waits or is dropped and counted, as the backend says.
+    Spanning,
+}
+
+/// What a NIC can do and how much of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    /// The device as the user wrote it, for messages.
+    pub name: String,
+    /// Hardware address that the backend prescribes, if any.
+    pub mac: Option<[u8; 6]>,
+    /// Longest IP packet on the wire, in bytes.
+    pub mtu: u16,
+    /// What a message is.
+    pub wire: Wire,
+    /// How messages meet receives.
+    pub receive: Receive,
+    /// Longest message, virtio-net header included where there is one.
+    pub max_message: u32,
+    /// Sends that may be outstanding.
+    pub max_send_wr: u32,
+    /// Receives that may be posted.
+    pub max_recv_wr: u32,
+    /// Elements of one send.
+    pub max_send_sge: u16,
+    /// Elements of one receive.
+    pub max_recv_sge: u16,
+    /// Bytes of an inline send; 0 if there are none.
+    pub max_inline: u32,
+    /// The NIC, or its peer, completes transmit checksums.
+    pub tx_checksum: bool,
+    /// The NIC says of received checksums whether they are right, or vouches for partial ones.
+    pub rx_checksum: bool,
+    /// Segments TCP over IPv4, or passes it whole.
+    pub tso4: bool,
+    /// Segments TCP over IPv6, or passes it whole.
+    pub tso6: bool,
+    /// May deliver coalesced TCP over IPv4.
+    pub rx_large4: bool,
+    /// May deliver coalesced TCP over IPv6.
+    pub rx_large6: bool,
+}
+
+/// Why a work request was not posted. Nothing was posted then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PostError {
+    /// As many are outstanding as the queue holds; post again after completions.
+    #[error("the queue is full")]
+    QueueFull,
+    /// An lkey names no region of this NIC.
+    #[error("an lkey names no registered region")]
+    BadLkey,
+    /// A range leaves its region.
+    #[error("a range leaves its registered region")]
+    OutOfBounds,
+    /// More elements than [`Capabilities`] allows, or none.
+    #[error("too many or no scatter-gather elements")]
+    SgeCount,
+    /// Longer than [`Capabilities::max_message`] or, inline, than [`Capabilities::max_inline`].
+    #[error("the message is too long")]
+    TooLong,
+    /// There is no link: the frame is lost, as on a cable that is not plugged in.
+    #[error("the link is down")]
+    LinkDown,
+}
+
+/// Something that happened to the NIC itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NicEvent {
+    /// The link came up: a peer or carrier is there.
+    LinkUp,
+    /// The link went down; work requests outstanding complete in error.
+    LinkDown,
+    /// The peer at the other end is gone for good, and with it the state of all its connections.
+    PeerGone,
+    /// The device no longer exists.
+    Removed,
+}
+
+/// The result of [`Nic::arm`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Armed {
+    /// Nothing waits: the event fd becomes readable with the next completion.
+    Quiet,
+    /// Something is there already; do not sleep.
+    Pending,
+}
+
+/// A registered region: memory of this process that the NIC may read, and write if `writable`.
+#[derive(Clone, Copy, Debug)]
+pub struct RegionView {
+    /// First byte.
+    pub addr: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// The memfd that backs it and the place of the region in it, for backends that pass memory.
+    pub memfd: Option<(RawFd, u64)>,
+    /// Whether receives may land here. A region that is writable is never shown to a peer.
+    pub writable: bool,
+}
+
+/// A device error at start or in the background: which device, which call, which errno, and what
+/// to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{device}: {call}: {source}{}{remedy}", if .remedy.is_empty() { "" } else { "; " })]
+pub struct DeviceError {
+    /// The device as the user named it.
+    pub device: String,
+    /// The call that failed.
+    pub call: &'static str,
+    /// Its errno.
+    #[source]
+    pub source: std::io::Error,
+    /// What the user can do; may be empty.
+    pub remedy: String,
+}
+
+/// A NIC. One thread owns it.
+pub trait Nic {
+    /// What it can do; constant once it was opened.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Lets the NIC reach a region.
+    ///
+    /// # Safety
+    /// The region must stay mapped until the NIC is dropped, and while a receive that names bytes
+    /// of it is posted nobody else may touch those bytes.
+    ///
+    /// # Errors
+    /// If the backend cannot register it (memlock limit, too many regions).
+    unsafe fn register(&mut self, region: RegionView) -> Result<Lkey, DeviceError>;
+
+    /// Posts receives in order; returns how many were taken before the first error.
+    ///
+    /// # Errors
+    /// The error of the first request that was not taken, if none was taken.
+    fn post_recv(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError>;
+
+    /// Posts one send.
+    ///
+    /// # Errors
+    /// See [`PostError`]; nothing was posted then.
+    fn post_send(&mut self, wr: &SendWr<'_>) -> Result<(), PostError>;
+
+    /// Makes all posted work visible to the wire.
+    fn doorbell(&mut self);
+
+    /// Whether a receive completion is there: one load in the common case.
+    fn recv_ready(&self) -> bool;
+
+    /// Takes receive completions, oldest first; returns their number.
+    fn poll_recv(&mut self, out: &mut [Completion]) -> usize;
+
+    /// Takes send completions, oldest first; returns their number.
+    fn poll_send(&mut self, out: &mut [Completion]) -> usize;
+
+    /// Asks for an event at the next completion, then looks once more. After
+    /// [`Armed::Quiet`] the event fd becomes readable for anything that comes.
+    ///
+    /// # Errors
+    /// If the backend's call fails.
+    fn arm(&mut self) -> Result<Armed, DeviceError>;
+
+    /// Ends the wish for events and takes those that came. Called when the worker wakes.
+    fn disarm(&mut self);
+
+    /// The fd that becomes readable (level-triggered) after [`Nic::arm`].
+    fn event_fd(&self) -> RawFd;
+
+    /// Cold work: connecting, peers that died, requests that took too long. Called about once a
+    /// millisecond with the monotonic time in nanoseconds.
+    ///
+    /// # Errors
+    /// If the device is broken for good.
+    fn maintain(&mut self, now_ns: u64) -> Result<Option<NicEvent>, DeviceError>;
+
+    /// Calls `visit` with the name and value of every counter.
+    fn visit_counters(&self, visit: &mut dyn FnMut(&'static str, u64));
+}

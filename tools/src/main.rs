@@ -1,0 +1,3 @@
+//! The `roceway` command.
+
+fn main() {}
