@@ -12,6 +12,8 @@
 //! - Nothing here blocks, and nothing on the data path makes a system call that its wire does not
 //!   need.
 
+pub mod regions;
+
 use std::os::fd::RawFd;
 
 /// Names a registered region to the NIC that registered it.
