@@ -1,0 +1,135 @@
+//! Bytes in order that the application has not read. They lie where the NIC put them; when the
+//! receive pool runs low, or a connection pins much memory for few bytes, they are copied into
+//! memory of the connection's own ("compacted"), so that an advertised window is always honoured.
+
+use alloc::collections::VecDeque;
+
+use crate::memory::{Memory, Piece};
+
+/// Pieces that a queue holds before it asks whether they are worth their slots.
+const PIECES_BEFORE_COMPACTION: usize = 64;
+/// Bytes in a slot below which a piece is not worth its slot.
+const WORTHWHILE_BYTES: u32 = 512;
+
+/// The queue: compacted bytes first, pieces after them.
+#[derive(Debug, Default)]
+pub(super) struct ReceiveQueue {
+    compacted: VecDeque<u8>,
+    pieces: VecDeque<Piece>,
+    bytes: u32,
+}
+
+impl ReceiveQueue {
+    /// Unread bytes.
+    #[inline]
+    pub(super) fn len(&self) -> u32 {
+        self.bytes
+    }
+
+    /// Slots held.
+    pub(super) fn slots(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Appends a piece, taking over its reference; returns bytes compacted.
+    #[inline]
+    pub(super) fn push<M: Memory>(&mut self, piece: Piece, mem: &mut M) -> u32 {
+        self.bytes += piece.len;
+        self.pieces.push_back(piece);
+        if self.pieces.len() > PIECES_BEFORE_COMPACTION || mem.receive_is_low() {
+            return self.compact_if_sparse(mem);
+        }
+        0
+    }
+
+    /// Appends bytes that lie in no slot.
+    pub(super) fn push_bytes<M: Memory>(&mut self, bytes: &[u8], mem: &mut M) {
+        if !self.pieces.is_empty() {
+            self.compact(mem);
+        }
+        self.compacted.extend(bytes);
+        self.bytes += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    }
+
+    fn compact_if_sparse<M: Memory>(&mut self, mem: &mut M) -> u32 {
+        let in_pieces = self.bytes - u32::try_from(self.compacted.len()).unwrap_or(self.bytes);
+        let count = u32::try_from(self.pieces.len()).unwrap_or(u32::MAX);
+        if mem.receive_is_low() || in_pieces / count.max(1) < WORTHWHILE_BYTES {
+            return self.compact(mem);
+        }
+        0
+    }
+
+    /// Copies all pieces into memory of the queue's own and releases them; returns bytes copied.
+    pub(super) fn compact<M: Memory>(&mut self, mem: &mut M) -> u32 {
+        let mut copied = 0;
+        while let Some(piece) = self.pieces.pop_front() {
+            self.compacted.extend(mem.bytes(piece));
+            copied += piece.len;
+            mem.release(piece.slot);
+        }
+        copied
+    }
+
+    /// Copies unread bytes to `out` and forgets them; returns how many.
+    #[inline]
+    pub(super) fn read<M: Memory>(&mut self, out: &mut [u8], mem: &mut M) -> usize {
+        let mut done = if self.compacted.is_empty() { 0 } else { self.read_compacted(out) };
+        while done < out.len() {
+            let Some(front) = self.pieces.front_mut() else { break };
+            let room = u32::try_from(out.len() - done).unwrap_or(u32::MAX);
+            let n = front.len.min(room);
+            let source = Piece { slot: front.slot, start: front.start, len: n };
+            out[done..done + n as usize].copy_from_slice(mem.bytes(source));
+            done += n as usize;
+            self.bytes -= n;
+            if n == front.len {
+                mem.release(front.slot);
+                self.pieces.pop_front();
+            } else {
+                *front = front.skip(n);
+            }
+        }
+        done
+    }
+
+    #[cold]
+    fn read_compacted(&mut self, out: &mut [u8]) -> usize {
+        let n = self.compacted.len().min(out.len());
+        let (a, b) = self.compacted.as_slices();
+        let from_a = n.min(a.len());
+        out[..from_a].copy_from_slice(&a[..from_a]);
+        out[from_a..n].copy_from_slice(&b[..n - from_a]);
+        self.compacted.drain(..n);
+        if self.compacted.is_empty() {
+            self.compacted = VecDeque::new();
+        }
+        self.bytes -= u32::try_from(n).unwrap_or(self.bytes);
+        n
+    }
+
+    /// Copies unread bytes to `out` without forgetting them; returns how many.
+    pub(super) fn peek<M: Memory>(&self, out: &mut [u8], mem: &M) -> usize {
+        let mut done = 0;
+        for (to, from) in out.iter_mut().zip(self.compacted.iter()) {
+            *to = *from;
+            done += 1;
+        }
+        for piece in &self.pieces {
+            let room = u32::try_from(out.len() - done).unwrap_or(u32::MAX);
+            let source = piece.take(piece.len.min(room));
+            out[done..done + source.len as usize].copy_from_slice(mem.bytes(source));
+            done += source.len as usize;
+        }
+        done
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear<M: Memory>(&mut self, mem: &mut M) {
+        for piece in self.pieces.drain(..) {
+            mem.release(piece.slot);
+        }
+        self.compacted = VecDeque::new();
+        self.bytes = 0;
+    }
+}

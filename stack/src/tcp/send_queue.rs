@@ -1,0 +1,234 @@
+//! Bytes that the application has written and the peer has not acknowledged, in slots that the
+//! device can reach. Offsets count from `snd_una`; the queue knows no sequence numbers.
+//!
+//! A small write that finds everything sent gets a small slot with room for its headers in front,
+//! so that header and payload leave as one piece; all else is appended to 4 KiB chunks.
+
+use alloc::collections::VecDeque;
+
+use crate::frame::{TX_HEADROOM, TX_PIECES_MAX};
+use crate::memory::{CHUNK_SLOT_LEN, Memory, Piece, SMALL_SLOT_LEN, Slot, SlotClass};
+
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    slot: Slot,
+    start: u32,
+    len: u32,
+    /// End of the slot: bytes up to here may still be appended.
+    end: u32,
+    /// Free bytes before `start` that have never been handed to the device.
+    headroom: bool,
+}
+
+/// Where the next unsent byte lies.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    chunk: usize,
+    within: u32,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(super) struct SendQueue {
+    chunks: VecDeque<Chunk>,
+    bytes: u32,
+    unsent: Cursor,
+}
+
+/// Pieces of a range, with no reference taken yet.
+pub(super) type Pieces = arrayvec::ArrayVec<Piece, { TX_PIECES_MAX - 1 }>;
+
+impl SendQueue {
+    /// Bytes in the queue, sent or not.
+    #[inline]
+    pub(super) fn len(&self) -> u32 {
+        self.bytes
+    }
+
+    /// Slots held.
+    pub(super) fn slots(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Copies as much of `data` as memory and `limit` (bytes in the queue) allow; returns how
+    /// much. `header_len` is what the headers of this connection take; `sent` says whether all
+    /// that is queued has been sent.
+    #[inline]
+    pub(super) fn write<M: Memory>(
+        &mut self,
+        data: &[u8],
+        limit: u32,
+        layout: WriteLayout,
+        mem: &mut M,
+    ) -> usize {
+        let room = limit.saturating_sub(self.bytes) as usize;
+        let data = &data[..data.len().min(room)];
+        if layout.all_sent && data.len() <= layout.small_max() {
+            if let Some(slot) = mem.allocate(SlotClass::Small) {
+                let start = TX_HEADROOM + layout.header_len;
+                return self.push_chunk(slot, start, SMALL_SLOT_LEN, data, mem);
+            }
+        }
+        self.append(data, mem)
+    }
+
+    fn append<M: Memory>(&mut self, data: &[u8], mem: &mut M) -> usize {
+        let mut rest = self.fill_last(data, mem);
+        while rest < data.len() {
+            let Some(slot) = mem.allocate(SlotClass::Chunk) else { break };
+            rest += self.push_chunk(slot, 0, CHUNK_SLOT_LEN, &data[rest..], mem);
+        }
+        rest
+    }
+
+    fn fill_last<M: Memory>(&mut self, data: &[u8], mem: &mut M) -> usize {
+        let Some(last) = self.chunks.back_mut() else { return 0 };
+        let free = last.end - (last.start + last.len);
+        let n = clamp_len(data.len(), free);
+        if n > 0 {
+            let piece = Piece { slot: last.slot, start: last.start + last.len, len: n };
+            mem.bytes_mut(piece).copy_from_slice(&data[..n as usize]);
+            last.len += n;
+            self.bytes += n;
+        }
+        n as usize
+    }
+
+    #[inline]
+    fn push_chunk<M: Memory>(
+        &mut self,
+        slot: Slot,
+        start: u32,
+        end: u32,
+        data: &[u8],
+        mem: &mut M,
+    ) -> usize {
+        let n = clamp_len(data.len(), end - start);
+        mem.bytes_mut(Piece { slot, start, len: n }).copy_from_slice(&data[..n as usize]);
+        self.chunks.push_back(Chunk { slot, start, len: n, end, headroom: start > 0 });
+        self.bytes += n;
+        n as usize
+    }
+
+    /// The next unsent bytes, at most `len`, as pieces; advances the cursor by what is returned.
+    pub(super) fn take_unsent(&mut self, len: u32, out: &mut Pieces) -> u32 {
+        let (end, taken) = self.collect(self.unsent, len, out);
+        self.unsent = end;
+        taken
+    }
+
+    /// If the next unsent `len` bytes are exactly one whole chunk with untouched headroom, takes
+    /// it: the headers then go in front, in the same slot.
+    #[inline]
+    pub(super) fn take_with_headroom(&mut self, len: u32) -> Option<Piece> {
+        let mut chunk = self.chunks.get_mut(self.unsent.chunk)?;
+        if self.unsent.within == chunk.len {
+            self.unsent = Cursor { chunk: self.unsent.chunk + 1, within: 0 };
+            chunk = self.chunks.get_mut(self.unsent.chunk)?;
+        }
+        if self.unsent.within != 0 {
+            return None;
+        }
+        if !chunk.headroom || chunk.len != len {
+            return None;
+        }
+        chunk.headroom = false;
+        self.unsent = Cursor { chunk: self.unsent.chunk, within: len };
+        Some(Piece { slot: chunk.slot, start: chunk.start, len })
+    }
+
+    /// Bytes at `offset`, at most `len`, for a retransmission.
+    pub(super) fn peek(&self, offset: u32, len: u32, out: &mut Pieces) -> u32 {
+        let mut at = Cursor::default();
+        let mut left = offset;
+        while let Some(chunk) = self.chunks.get(at.chunk) {
+            if left < chunk.len {
+                break;
+            }
+            left -= chunk.len;
+            at.chunk += 1;
+        }
+        at.within = left;
+        self.collect(at, len, out).1
+    }
+
+    fn collect(&self, from: Cursor, len: u32, out: &mut Pieces) -> (Cursor, u32) {
+        let mut at = from;
+        let mut taken = 0;
+        while taken < len && !out.is_full() {
+            let Some(chunk) = self.chunks.get(at.chunk) else { break };
+            let n = (chunk.len - at.within).min(len - taken);
+            if n == 0 {
+                at = Cursor { chunk: at.chunk + 1, within: 0 };
+                continue;
+            }
+            out.push(Piece { slot: chunk.slot, start: chunk.start + at.within, len: n });
+            taken += n;
+            at.within += n;
+        }
+        (at, taken)
+    }
+
+    /// Whether the device still reads any slot of the range of `len` bytes at `offset`.
+    pub(super) fn in_device<M: Memory>(&self, offset: u32, len: u32, mem: &M) -> bool {
+        let mut pieces = Pieces::new();
+        self.peek(offset, len, &mut pieces);
+        pieces.iter().any(|piece| mem.is_shared(piece.slot))
+    }
+
+    /// Drops `n` acknowledged bytes from the front.
+    #[inline]
+    pub(super) fn acknowledge<M: Memory>(&mut self, n: u32, mem: &mut M) {
+        debug_assert!(n <= self.bytes);
+        let mut left = n.min(self.bytes);
+        self.bytes -= left;
+        while let Some(chunk) = self.chunks.front_mut() {
+            if left < chunk.len {
+                chunk.start += left;
+                chunk.len -= left;
+                chunk.headroom = chunk.headroom && left == 0;
+                if self.unsent.chunk == 0 {
+                    self.unsent.within = self.unsent.within.saturating_sub(left);
+                }
+                return;
+            }
+            left -= chunk.len;
+            mem.release(chunk.slot);
+            self.chunks.pop_front();
+            self.unsent = match self.unsent.chunk.checked_sub(1) {
+                Some(chunk) => Cursor { chunk, within: self.unsent.within },
+                None => Cursor::default(),
+            };
+        }
+    }
+
+    /// Gives every slot back.
+    pub(super) fn clear<M: Memory>(&mut self, mem: &mut M) {
+        for chunk in self.chunks.drain(..) {
+            mem.release(chunk.slot);
+        }
+        self.bytes = 0;
+        self.unsent = Cursor::default();
+    }
+}
+
+/// How a write may be laid out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WriteLayout {
+    /// Bytes of all headers of a segment of this connection.
+    pub(super) header_len: u32,
+    /// Whether everything queued so far has been sent.
+    pub(super) all_sent: bool,
+}
+
+impl WriteLayout {
+    #[inline]
+    fn small_max(self) -> usize {
+        (SMALL_SLOT_LEN - TX_HEADROOM).saturating_sub(self.header_len) as usize
+    }
+}
+
+#[inline]
+fn clamp_len(len: usize, max: u32) -> u32 {
+    u32::try_from(len).map_or(max, |len| len.min(max))
+}

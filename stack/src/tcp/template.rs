@@ -1,0 +1,230 @@
+//! The headers of a connection's segments, ready to be copied: Ethernet, IP, TCP and, where they
+//! were negotiated, timestamps. What changes from segment to segment is patched in.
+//!
+//! The IPv4 identification stays 0: with DF set a datagram is atomic (RFC 6864 §4.1).
+
+use core::net::IpAddr;
+
+use super::seq::SeqNum;
+use super::tuple::FourTuple;
+use crate::frame::TxChecksum;
+use crate::time::Instant;
+
+/// Longest headers without options other than timestamps: Ethernet, IPv6, TCP, timestamps.
+const TEMPLATE_LEN_MAX: usize = 14 + 40 + 20 + 12;
+const ETHERNET_LEN: usize = 14;
+const TCP_LEN: usize = 20;
+/// NOP NOP and the timestamps option (RFC 7323 appendix A).
+pub(super) const TIMESTAMPS_LEN: usize = 12;
+const TTL: u8 = 64;
+
+/// What changes from segment to segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fields {
+    pub(super) seq: SeqNum,
+    pub(super) ack: SeqNum,
+    /// The flags' wire byte.
+    pub(super) flags: u8,
+    pub(super) window: u16,
+    pub(super) urgent: u16,
+    pub(super) ts_value: u32,
+    pub(super) ts_echo: u32,
+    /// Bytes behind the fixed TCP header: options other than the template's, and payload.
+    pub(super) behind: u32,
+}
+
+/// The template.
+#[derive(Clone, Debug)]
+pub(super) struct HeaderTemplate {
+    bytes: [u8; TEMPLATE_LEN_MAX],
+    len: u8,
+    v6: bool,
+    timestamps: bool,
+    /// Sum over addresses and protocol, not folded.
+    pseudo_sum: u32,
+    /// Sum over the IPv4 header with its length and checksum zero, not folded.
+    ip_sum: u32,
+    /// Of the neighbour cache when the link header was filled in; `None` while it is not.
+    pub(super) neighbor_generation: Option<u32>,
+}
+
+impl HeaderTemplate {
+    /// Headers for `tuple`; the link header is still empty.
+    pub(super) fn new(tuple: &FourTuple, timestamps: bool) -> HeaderTemplate {
+        let v6 = tuple.remote.is_ipv6();
+        let ip_len = if v6 { 40 } else { 20 };
+        let tcp = ETHERNET_LEN + ip_len;
+        let len = tcp + TCP_LEN + if timestamps { TIMESTAMPS_LEN } else { 0 };
+        let mut bytes = [0; TEMPLATE_LEN_MAX];
+        match (tuple.local, tuple.remote) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                bytes[12..14].copy_from_slice(&[0x08, 0x00]);
+                bytes[14..16].copy_from_slice(&[0x45, 0]);
+                bytes[20..24].copy_from_slice(&[0x40, 0, TTL, 6]);
+                bytes[26..30].copy_from_slice(&local.octets());
+                bytes[30..34].copy_from_slice(&remote.octets());
+            }
+            (local, remote) => {
+                bytes[12..14].copy_from_slice(&[0x86, 0xdd]);
+                bytes[14] = 0x60;
+                bytes[20..22].copy_from_slice(&[6, TTL]);
+                bytes[22..38].copy_from_slice(&to_v6(local));
+                bytes[38..54].copy_from_slice(&to_v6(remote));
+            }
+        }
+        bytes[tcp..tcp + 2].copy_from_slice(&tuple.local_port.to_be_bytes());
+        bytes[tcp + 2..tcp + 4].copy_from_slice(&tuple.remote_port.to_be_bytes());
+        bytes[tcp + 12] = 5 << 4;
+        if timestamps {
+            bytes[tcp + 12] = 8 << 4;
+            bytes[tcp + 20..tcp + 24].copy_from_slice(&[1, 1, 8, 10]);
+        }
+        let addresses = if v6 { 22..54 } else { 26..34 };
+        HeaderTemplate {
+            pseudo_sum: sum_words(&bytes[addresses]) + 6,
+            ip_sum: if v6 { 0 } else { sum_words(&bytes[14..34]) },
+            bytes,
+            len: u8::try_from(len).unwrap_or(u8::MAX),
+            v6,
+            timestamps,
+            neighbor_generation: None,
+        }
+    }
+
+    /// Fills in the link header.
+    pub(super) fn set_link(&mut self, source: [u8; 6], destination: [u8; 6], generation: u32) {
+        self.bytes[0..6].copy_from_slice(&destination);
+        self.bytes[6..12].copy_from_slice(&source);
+        self.neighbor_generation = Some(generation);
+    }
+
+    /// Length of the headers, timestamps included.
+    #[inline]
+    pub(super) fn len(&self) -> u32 {
+        u32::from(self.len)
+    }
+
+    /// Bytes that options of the template take in each segment.
+    pub(super) fn option_len(&self) -> u32 {
+        if self.timestamps { 12 } else { 0 }
+    }
+
+    /// Whether the segments are IPv6.
+    #[inline]
+    pub(super) fn is_v6(&self) -> bool {
+        self.v6
+    }
+
+    /// Length of the headers up to and without TCP options.
+    pub(super) fn fixed_len(&self) -> u32 {
+        u32::from(self.len) - self.option_len()
+    }
+
+    /// Where TCP's checksum lies.
+    #[inline]
+    pub(super) fn checksum_place(&self) -> TxChecksum {
+        TxChecksum { start: if self.v6 { 54 } else { 34 }, offset: 16 }
+    }
+
+    /// The template's bytes for prediction of the opposite direction: addresses and ports.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len as usize]
+    }
+
+    /// Writes the headers with the template's own options to the front of `out`, the checksum
+    /// holding the pseudo-header's sum. `fields.behind` counts from the fixed header's end.
+    #[inline]
+    pub(super) fn emit(&self, out: &mut [u8], fields: &Fields) {
+        let ok = if self.timestamps && !self.v6 {
+            self.emit_fixed::<66, 34>(out, fields, true)
+        } else if self.timestamps {
+            self.emit_fixed::<86, 54>(out, fields, true)
+        } else {
+            self.emit_bare(out, fields)
+        };
+        debug_assert!(ok, "header room is too small");
+    }
+
+    /// Writes the headers without any option and with a data offset for `option_len` bytes of
+    /// options, which the caller writes behind.
+    pub(super) fn emit_with_options(&self, out: &mut [u8], fields: &Fields, option_len: u32) {
+        let ok = self.emit_bare(out, fields);
+        debug_assert!(ok, "header room is too small");
+        let offset = if self.v6 { 54 } else { 34 } + 12;
+        let words = u8::try_from(5 + option_len / 4).unwrap_or(15).min(15);
+        out[offset] = words << 4;
+    }
+
+    fn emit_bare(&self, out: &mut [u8], fields: &Fields) -> bool {
+        if self.v6 {
+            self.emit_fixed::<74, 54>(out, fields, false)
+        } else {
+            self.emit_fixed::<54, 34>(out, fields, false)
+        }
+    }
+
+    /// `LEN` bytes of headers with TCP at `TCP`.
+    #[inline]
+    fn emit_fixed<const LEN: usize, const TCP: usize>(
+        &self,
+        out: &mut [u8],
+        fields: &Fields,
+        timestamps: bool,
+    ) -> bool {
+        let Some(out) = out.first_chunk_mut::<LEN>() else { return false };
+        let Some(source) = self.bytes.first_chunk::<LEN>() else { return false };
+        *out = *source;
+        let tcp_len = TCP_LEN as u32 + fields.behind;
+        if TCP == 34 {
+            let total = 20 + tcp_len;
+            out[16..18].copy_from_slice(&low16(total).to_be_bytes());
+            out[24..26].copy_from_slice(&(!fold(self.ip_sum + total)).to_be_bytes());
+        } else {
+            out[18..20].copy_from_slice(&low16(tcp_len).to_be_bytes());
+        }
+        out[TCP + 4..TCP + 8].copy_from_slice(&fields.seq.get().to_be_bytes());
+        out[TCP + 8..TCP + 12].copy_from_slice(&fields.ack.get().to_be_bytes());
+        out[TCP + 13] = fields.flags;
+        out[TCP + 14..TCP + 16].copy_from_slice(&fields.window.to_be_bytes());
+        out[TCP + 16..TCP + 18].copy_from_slice(&fold(self.pseudo_sum + tcp_len).to_be_bytes());
+        out[TCP + 18..TCP + 20].copy_from_slice(&fields.urgent.to_be_bytes());
+        if timestamps {
+            out[TCP + 24..TCP + 28].copy_from_slice(&fields.ts_value.to_be_bytes());
+            out[TCP + 28..TCP + 32].copy_from_slice(&fields.ts_echo.to_be_bytes());
+        } else {
+            out[TCP + 12] = 5 << 4;
+        }
+        true
+    }
+}
+
+/// Timestamp clock: one tick is 2^20 ns, about 1.05 ms, within RFC 7323 §5.4's 1 ms to 1 s.
+#[inline]
+pub(super) fn ts_ticks(now: Instant) -> u32 {
+    let [b0, b1, b2, b3, ..] = (now.as_nanos() >> 20).to_le_bytes();
+    u32::from_le_bytes([b0, b1, b2, b3])
+}
+
+fn to_v6(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn sum_words(bytes: &[u8]) -> u32 {
+    bytes.chunks_exact(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum()
+}
+
+/// Folds a sum of 16-bit words to 16 bits (RFC 1071).
+#[inline]
+pub(super) fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    low16((sum & 0xffff) + (sum >> 16))
+}
+
+#[inline]
+fn low16(value: u32) -> u16 {
+    let [a, b, ..] = value.to_le_bytes();
+    u16::from_le_bytes([a, b])
+}
