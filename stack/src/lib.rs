@@ -17,7 +17,10 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod checksum;
 pub mod frame;
+pub mod heap_memory;
 pub mod memory;
 pub mod tcp;
 pub mod time;
+pub mod wire;
