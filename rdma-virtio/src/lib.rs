@@ -3,5 +3,6 @@
 //! A frame to send goes: driver half → virtqueue → device half → [`nic::Nic`]; a received one the
 //! same way back. The crate knows no TCP and imports no other crate of the workspace.
 
+mod barrier;
 pub mod memory;
 pub mod nic;

@@ -1,3 +1,6 @@
 //! Memory that a NIC may reach: mappings, regions, and the worker's arena of slots.
 
+pub mod arena;
 pub mod mapping;
+pub mod region;
+pub mod slot;

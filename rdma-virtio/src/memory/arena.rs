@@ -1,0 +1,500 @@
+//! The worker's own memory: one contiguous range of addresses that holds all of its buffers.
+//!
+//! ```text
+//! base                                                            2 MiB-aligned
+//! ├ transmit memfd (may be shown to a peer, read-only)
+//! │   small slots   config.small × 256
+//! │   chunks        config.chunks × 4096
+//! │   scratch       the device half's own, for headers that it makes
+//! ├ receive memfd (private, never shown)
+//! │   receive slots config.receive × config.receive_len
+//! │   private       virtqueues and indirect tables
+//! ```
+//!
+//! Owns the free lists and the reference counts. Invariants: a slot is free, posted, or has at
+//! least one reference; counts are plain integers, changed by the thread that holds the arena; a
+//! name that is no slot, or a release too many, is refused and counted, never undefined.
+
+use std::os::fd::AsRawFd;
+
+use super::mapping::{HUGE_PAGE_LEN, Mapping, MappingError, PageWish, PartSpec};
+use super::slot::{CHUNK_LEN, GRANULE_LEN, Piece, PostedSlot, SMALL_LEN, Slot, SlotClass};
+use crate::nic::RegionView;
+
+/// Longest arena: 16 GiB.
+pub const ARENA_LEN_MAX: u64 = 16 << 30;
+/// What the default arena stays below, with everything in it: the usual limit of locked memory.
+pub const ARENA_LEN_DEFAULT_MAX: u64 = 8 << 20;
+
+/// How many slots of which size. The default: 1 MiB of small slots, 2 MiB of chunks and 4 MiB of
+/// receive slots, 7 MiB in all; scratch and queues of 256 entries add 0.2 MiB, and the last
+/// 0.8 MiB stay for the NIC's own rings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ArenaConfig {
+    /// Small slots; at least 64.
+    pub small: u32,
+    /// Chunks; at least 32, which is one segment of 64 KiB in flight and one being made.
+    pub chunks: u32,
+    /// Receive slots; at least 32.
+    pub receive: u32,
+    /// Bytes in a receive slot; a power of two from 2048 to 65536.
+    pub receive_len: u32,
+    /// Which pages are wanted.
+    pub pages: PageWish,
+}
+
+impl Default for ArenaConfig {
+    fn default() -> ArenaConfig {
+        ArenaConfig {
+            small: 4096,
+            chunks: 512,
+            receive: 1024,
+            receive_len: 4096,
+            pages: PageWish::Ordinary,
+        }
+    }
+}
+
+/// What the assembled interface needs in the arena besides slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ArenaExtra {
+    /// Bytes of scratch in the transmit memfd.
+    pub scratch_len: u32,
+    /// Bytes for virtqueues in the receive memfd.
+    pub private_len: u32,
+}
+
+/// Why there is no arena.
+#[derive(Debug, thiserror::Error)]
+pub enum ArenaError {
+    /// A number is out of its range.
+    #[error("{field} is {value}, but must be {allowed}")]
+    Config {
+        /// The field of [`ArenaConfig`].
+        field: &'static str,
+        /// What was asked for.
+        value: u64,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// The kernel refused.
+    #[error(transparent)]
+    Mapping(#[from] MappingError),
+}
+
+/// Events of the arena, each counted since its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ArenaCounters {
+    /// Small slots were asked for and none was free.
+    pub small_exhausted: u64,
+    /// Chunks were asked for and none was free.
+    pub chunk_exhausted: u64,
+    /// Receive slots were asked for and none was free.
+    pub receive_exhausted: u64,
+    /// Names that were no slot, or references that did not exist: a bug of the caller.
+    pub misuse: u64,
+}
+
+/// A state word: references, or a free slot's link to the next, or no slot at all.
+const FREE: u32 = 1 << 31;
+const END_OF_LIST: u32 = FREE | (FREE - 2);
+const NOT_A_SLOT: u32 = u32::MAX;
+
+const SMALL: usize = 0;
+const CHUNK: usize = 1;
+const RECEIVE: usize = 2;
+
+/// One class: where its slots lie, in granules, and which are free.
+#[derive(Clone, Copy, Debug)]
+struct Class {
+    first: u32,
+    end: u32,
+    stride: u32,
+    len: u32,
+    head: u32,
+    free: u32,
+}
+
+/// The worker's memory.
+#[derive(Debug)]
+pub struct Arena {
+    mapping: Mapping,
+    classes: [Class; 3],
+    state: Box<[u32]>,
+    scratch: (u64, u32),
+    private: (u64, u32),
+    counters: ArenaCounters,
+}
+
+impl Arena {
+    /// Allocates and maps everything.
+    ///
+    /// # Errors
+    /// If a number is absurd, or the kernel refuses the memory.
+    pub fn new(config: &ArenaConfig, extra: ArenaExtra) -> Result<Arena, ArenaError> {
+        check_config(config, extra)?;
+        let small_len = u64::from(config.small) * u64::from(SMALL_LEN);
+        let chunk_first = small_len.next_multiple_of(u64::from(CHUNK_LEN));
+        let scratch_first = chunk_first + u64::from(config.chunks) * u64::from(CHUNK_LEN);
+        let transmit_len = scratch_first + u64::from(extra.scratch_len);
+        let receive_bytes = u64::from(config.receive) * u64::from(config.receive_len);
+        let receive_len = receive_bytes + u64::from(extra.private_len);
+        let align = u64::from(config.receive_len.max(CHUNK_LEN));
+        let specs = [
+            PartSpec { name: c"roceway-transmit", length: to_usize(transmit_len, align) },
+            PartSpec { name: c"roceway-receive", length: to_usize(receive_len, align) },
+        ];
+        let mapping = Mapping::create_side_by_side(&specs, config.pages)?;
+        mapping.seal()?;
+        let receive_first = mapping.part_range(1).0 as u64;
+        let base = mapping.addr();
+
+        let granules = granule(mapping.len() as u64);
+        let mut arena = Arena {
+            classes: [
+                class(0, config.small, SMALL_LEN),
+                class(granule(chunk_first), config.chunks, CHUNK_LEN),
+                class(granule(receive_first), config.receive, config.receive_len),
+            ],
+            state: vec![NOT_A_SLOT; granules as usize].into_boxed_slice(),
+            scratch: (base + scratch_first, extra.scratch_len),
+            private: (base + receive_first + receive_bytes, extra.private_len),
+            mapping,
+            counters: ArenaCounters::default(),
+        };
+        for kind in [SMALL, CHUNK, RECEIVE] {
+            arena.fill_class(kind);
+        }
+        Ok(arena)
+    }
+
+    /// Bytes that an arena of this configuration maps, if ordinary pages are used.
+    #[must_use]
+    pub fn length_of(config: &ArenaConfig, extra: ArenaExtra) -> u64 {
+        u64::from(config.small) * u64::from(SMALL_LEN)
+            + u64::from(config.chunks) * u64::from(CHUNK_LEN)
+            + u64::from(config.receive) * u64::from(config.receive_len)
+            + u64::from(extra.scratch_len)
+            + u64::from(extra.private_len)
+            + 2 * u64::from(config.receive_len.max(CHUNK_LEN))
+    }
+
+    fn fill_class(&mut self, kind: usize) {
+        let Class { first, end, stride, .. } = self.classes[kind];
+        let mut next = END_OF_LIST;
+        let mut free = 0;
+        let mut at = end;
+        while at > first {
+            at -= stride;
+            self.state[at as usize] = next;
+            next = FREE | at;
+            free += 1;
+        }
+        self.classes[kind].head = next;
+        self.classes[kind].free = free;
+    }
+
+    /// A free transmit slot with one reference, the one freed last first: its bytes are the most
+    /// likely to be in the cache.
+    #[inline]
+    pub fn allocate(&mut self, class: SlotClass) -> Option<Slot> {
+        let kind = match class {
+            SlotClass::Small => SMALL,
+            SlotClass::Chunk => CHUNK,
+        };
+        match self.pop(kind) {
+            Some(granule) => Some(Slot(granule)),
+            None => {
+                match class {
+                    SlotClass::Small => self.counters.small_exhausted += 1,
+                    SlotClass::Chunk => self.counters.chunk_exhausted += 1,
+                }
+                None
+            }
+        }
+    }
+
+    /// A free receive slot, to be posted.
+    #[inline]
+    pub fn allocate_receive(&mut self) -> Option<PostedSlot> {
+        match self.pop(RECEIVE) {
+            Some(granule) => Some(PostedSlot(granule)),
+            None => {
+                self.counters.receive_exhausted += 1;
+                None
+            }
+        }
+    }
+
+    /// The NIC is done with a posted slot: it becomes an ordinary one, with one reference.
+    #[inline]
+    pub fn complete(&mut self, posted: PostedSlot) -> Slot {
+        let PostedSlot(granule) = posted;
+        Slot(granule)
+    }
+
+    #[inline]
+    fn pop(&mut self, kind: usize) -> Option<u32> {
+        let head = self.classes[kind].head;
+        if head == END_OF_LIST {
+            return None;
+        }
+        let granule = head & !FREE;
+        let state = self.state.get_mut(granule as usize)?;
+        self.classes[kind].head = *state;
+        self.classes[kind].free -= 1;
+        *state = 1;
+        Some(granule)
+    }
+
+    /// Adds a reference.
+    #[inline]
+    pub fn retain(&mut self, slot: Slot) {
+        match self.state.get_mut(slot.0 as usize) {
+            Some(state) if *state != 0 && *state < FREE - 1 => *state += 1,
+            _ => self.misused(slot),
+        }
+    }
+
+    /// Gives a reference back; the last one frees the slot.
+    #[inline]
+    pub fn release(&mut self, slot: Slot) {
+        match self.state.get_mut(slot.0 as usize) {
+            Some(state) if *state == 1 => self.push(slot.0),
+            Some(state) if *state != 0 && *state < FREE => *state -= 1,
+            _ => self.misused(slot),
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, granule: u32) {
+        let kind = self.kind_of(granule);
+        let class = &mut self.classes[kind];
+        if let Some(state) = self.state.get_mut(granule as usize) {
+            *state = class.head;
+            class.head = FREE | granule;
+            class.free += 1;
+        }
+    }
+
+    #[inline]
+    fn kind_of(&self, granule: u32) -> usize {
+        if granule < self.classes[CHUNK].first {
+            SMALL
+        } else if granule < self.classes[CHUNK].end {
+            CHUNK
+        } else {
+            RECEIVE
+        }
+    }
+
+    #[cold]
+    fn misused(&mut self, slot: Slot) {
+        self.counters.misuse += 1;
+        debug_assert!(false, "slot {} has no reference to give back or share", slot.0);
+    }
+
+    /// Whether more than one reference exists.
+    #[must_use]
+    #[inline]
+    pub fn is_shared(&self, slot: Slot) -> bool {
+        self.state.get(slot.0 as usize).is_some_and(|&state| state > 1 && state < FREE)
+    }
+
+    /// Offset of a piece in the mapping, if it lies in one slot that has a reference.
+    #[inline]
+    fn locate(&self, slot: Slot, start: u32, len: u32) -> Option<usize> {
+        let state = *self.state.get(slot.0 as usize)?;
+        let slot_len = self.classes[self.kind_of(slot.0)].len;
+        let fits = start <= slot_len && len <= slot_len - start;
+        if state == 0 || state >= FREE || !fits {
+            return None;
+        }
+        Some(slot.0 as usize * GRANULE_LEN as usize + start as usize)
+    }
+
+    /// The address of a range that lies in one slot with a reference, else `None`.
+    #[must_use]
+    #[inline]
+    pub fn addr_of(&self, slot: Slot, start: u32, len: u32) -> Option<u64> {
+        self.locate(slot, start, len).map(|offset| self.mapping.addr() + offset as u64)
+    }
+
+    /// The address of a slot's first byte.
+    #[must_use]
+    #[inline]
+    pub fn addr(&self, slot: Slot) -> u64 {
+        self.mapping.addr() + u64::from(slot.0) * u64::from(GRANULE_LEN)
+    }
+
+    /// The address of a posted slot's first byte.
+    #[must_use]
+    #[inline]
+    pub fn posted_addr(&self, posted: &PostedSlot) -> u64 {
+        self.mapping.addr() + u64::from(posted.0) * u64::from(GRANULE_LEN)
+    }
+
+    /// Bytes of a slot.
+    ///
+    /// # Panics
+    /// If the range leaves the slot, or the slot is free.
+    #[must_use]
+    #[inline]
+    pub fn bytes(&self, slot: Slot, start: u32, len: u32) -> &[u8] {
+        let offset = self.locate(slot, start, len).expect("the range lies in a held slot");
+        // SAFETY: `locate` checked that the offset lies in the mapping.
+        let first = unsafe { self.mapping.as_ptr().add(offset) };
+        // SAFETY: the slot is held and not posted: the NIC does not write it, and Rust code
+        // writes it through `&mut self` only. It stays mapped while `self` lives.
+        unsafe { std::slice::from_raw_parts(first, len as usize) }
+    }
+
+    /// Bytes of a slot, to be written by a holder who knows that nobody reads them.
+    ///
+    /// # Panics
+    /// If the range leaves the slot, or the slot is free.
+    #[must_use]
+    #[inline]
+    pub fn bytes_mut(&mut self, slot: Slot, start: u32, len: u32) -> &mut [u8] {
+        let offset = self.locate(slot, start, len).expect("the range lies in a held slot");
+        // SAFETY: `locate` checked that the offset lies in the mapping, which is ours and writable.
+        let first = unsafe { self.mapping.as_mut_ptr().add(offset) };
+        // SAFETY: as in `bytes`; `&mut self` makes this the only Rust reference. A NIC or peer
+        // that still reads the bytes sees old or new ones, which the holder answers for.
+        unsafe { std::slice::from_raw_parts_mut(first, len as usize) }
+    }
+
+    /// The bytes of a piece.
+    ///
+    /// # Panics
+    /// As [`Arena::bytes`].
+    #[must_use]
+    #[inline]
+    pub fn piece(&self, piece: Piece) -> &[u8] {
+        self.bytes(piece.slot, piece.start, piece.len)
+    }
+
+    /// Length of a slot.
+    #[must_use]
+    #[inline]
+    pub fn slot_len(&self, slot: Slot) -> u32 {
+        self.classes[self.kind_of(slot.0)].len
+    }
+
+    /// Free receive slots.
+    #[must_use]
+    #[inline]
+    pub fn free_receive(&self) -> u32 {
+        self.classes[RECEIVE].free
+    }
+
+    /// Free transmit slots of a class.
+    #[must_use]
+    pub fn free(&self, class: SlotClass) -> u32 {
+        match class {
+            SlotClass::Small => self.classes[SMALL].free,
+            SlotClass::Chunk => self.classes[CHUNK].free,
+        }
+    }
+
+    /// Receive slots in all.
+    #[must_use]
+    pub fn total_receive(&self) -> u32 {
+        let class = &self.classes[RECEIVE];
+        (class.end - class.first) / class.stride
+    }
+
+    /// Bytes in a receive slot.
+    #[must_use]
+    pub fn receive_len(&self) -> u32 {
+        self.classes[RECEIVE].len
+    }
+
+    /// The transmit memory, for registration.
+    #[must_use]
+    pub fn transmit_region(&self) -> RegionView {
+        self.region(0, false)
+    }
+
+    /// The receive memory, for registration.
+    #[must_use]
+    pub fn receive_region(&self) -> RegionView {
+        self.region(1, true)
+    }
+
+    fn region(&self, part: usize, writable: bool) -> RegionView {
+        let (offset, length) = self.mapping.part_range(part);
+        RegionView {
+            addr: self.mapping.addr() + offset as u64,
+            length: length as u64,
+            memfd: Some((self.mapping.memfd(part).as_raw_fd(), 0)),
+            writable,
+        }
+    }
+
+    /// Address and length of the scratch, in transmit memory.
+    #[must_use]
+    pub fn scratch(&self) -> (u64, u32) {
+        self.scratch
+    }
+
+    /// Address and length of the private part, in receive memory.
+    #[must_use]
+    pub fn private(&self) -> (u64, u32) {
+        self.private
+    }
+
+    /// Whether huge pages were wished for and had.
+    #[must_use]
+    pub fn has_huge_pages(&self) -> bool {
+        self.mapping.has_huge_pages()
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn counters(&self) -> ArenaCounters {
+        self.counters
+    }
+}
+
+fn class(first: u32, count: u32, len: u32) -> Class {
+    let stride = len / GRANULE_LEN;
+    Class { first, end: first + count * stride, stride, len, head: END_OF_LIST, free: 0 }
+}
+
+/// `offset` in granules; arenas are short enough that it fits.
+fn granule(offset: u64) -> u32 {
+    u32::try_from(offset / u64::from(GRANULE_LEN)).unwrap_or(u32::MAX)
+}
+
+fn to_usize(length: u64, align: u64) -> usize {
+    usize::try_from(length.next_multiple_of(align)).unwrap_or(usize::MAX)
+}
+
+fn check_config(config: &ArenaConfig, extra: ArenaExtra) -> Result<(), ArenaError> {
+    let error =
+        |field, value: u64, allowed| Err::<(), _>(ArenaError::Config { field, value, allowed });
+    if config.small < 64 {
+        return error("memory.small", config.small.into(), "at least 64");
+    }
+    if config.chunks < 32 {
+        return error("memory.chunks", config.chunks.into(), "at least 32");
+    }
+    if config.receive < 32 {
+        return error("memory.receive", config.receive.into(), "at least 32");
+    }
+    let len = config.receive_len;
+    if !len.is_power_of_two() || !(2048..=65536).contains(&len) {
+        let allowed = "a power of two from 2048 to 65536";
+        return error("memory.receive_len", len.into(), allowed);
+    }
+    let total = Arena::length_of(config, extra) + 2 * HUGE_PAGE_LEN as u64;
+    if total > ARENA_LEN_MAX {
+        return error("memory in all", total, "at most 16 GiB");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "arena_tests.rs"]
+mod tests;
