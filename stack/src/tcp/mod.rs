@@ -2,6 +2,7 @@
 
 pub mod congestion;
 pub mod options;
+mod ranges;
 pub mod reassembly;
 pub mod recovery;
 pub mod rtt;
