@@ -13,6 +13,7 @@
 //!   need.
 
 pub mod regions;
+pub mod soft;
 
 use std::os::fd::RawFd;
 

@@ -1,0 +1,189 @@
+//! The queue of posted receives, and scattering bytes into it.
+//!
+//! Every address in it was checked against a writable region when it was posted, and belongs to
+//! the NIC until its completion; nothing here is visible to the peer.
+
+use super::options::RECV_ELEMENTS_MAX;
+use super::regions::Regions;
+use crate::nic::{PostError, RecvWr};
+
+/// A place for received bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    addr: u64,
+    length: u32,
+}
+
+/// A posted receive. Its first place lies in it, since most have only one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Receive {
+    wr_id: u64,
+    total: u32,
+    places: u32,
+    first: Place,
+}
+
+/// Places of a receive besides the first.
+const MORE: usize = RECV_ELEMENTS_MAX - 1;
+
+/// A queue of posted receives.
+#[derive(Debug)]
+pub(super) struct Posted {
+    receives: Box<[Receive]>,
+    more: Box<[Place]>,
+    first: u64,
+    next: u64,
+}
+
+/// Bytes somewhere, to be copied: never seen as a slice, since their owner may change them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source {
+    /// First byte.
+    pub(super) from: *const u8,
+    /// Number of bytes.
+    pub(super) length: u32,
+}
+
+impl Posted {
+    /// An empty queue with room for `capacity` receives, a power of two.
+    pub(super) fn new(capacity: u32) -> Posted {
+        let capacity = usize::try_from(capacity).unwrap_or(usize::MAX);
+        Posted {
+            receives: vec![Receive::default(); capacity].into_boxed_slice(),
+            more: vec![Place::default(); capacity * MORE].into_boxed_slice(),
+            first: 0,
+            next: 0,
+        }
+    }
+
+    /// Number of posted receives.
+    #[inline]
+    pub(super) fn len(&self) -> u64 {
+        self.next - self.first
+    }
+
+    /// Posts one receive.
+    #[inline]
+    pub(super) fn post(&mut self, regions: &Regions, wr: &RecvWr<'_>) -> Result<(), PostError> {
+        if wr.sges.is_empty() || wr.sges.len() > RECV_ELEMENTS_MAX {
+            return Err(PostError::SgeCount);
+        }
+        if self.len() >= u64::try_from(self.receives.len()).unwrap_or(0) {
+            return Err(PostError::QueueFull);
+        }
+        let index = self.index(self.next);
+        let mut total = 0_u32;
+        for (number, sge) in wr.sges.iter().enumerate() {
+            let found = regions.resolve(sge)?;
+            if !found.writable {
+                return Err(PostError::BadLkey);
+            }
+            total = total.checked_add(found.length).ok_or(PostError::TooLong)?;
+            let place = Place { addr: found.addr, length: found.length };
+            match number.checked_sub(1) {
+                None => self.receives[index].first = place,
+                Some(number) => self.more[index * MORE + number] = place,
+            }
+        }
+        let receive = &mut self.receives[index];
+        receive.wr_id = wr.wr_id;
+        receive.total = total;
+        receive.places = u32::try_from(wr.sges.len()).unwrap_or(0);
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Bytes of the receive with this number behind the oldest; 0 if there is none.
+    #[inline]
+    pub(super) fn total(&self, ahead: u64) -> u32 {
+        if ahead >= self.len() {
+            return 0;
+        }
+        self.receives[self.index(self.first + ahead)].total
+    }
+
+    /// How many receives a message of `length` bytes takes; `None` if too few are posted.
+    #[inline]
+    pub(super) fn needed(&self, length: u32) -> Option<u64> {
+        let mut room = 0_u32;
+        for ahead in 0..self.len() {
+            room = room.saturating_add(self.total(ahead));
+            if room >= length {
+                return Some(ahead + 1);
+            }
+        }
+        None
+    }
+
+    /// Takes the oldest receive out; its `wr_id`. The queue is not empty.
+    #[inline]
+    pub(super) fn take(&mut self) -> u64 {
+        debug_assert!(self.len() > 0);
+        let wr_id = self.receives[self.index(self.first)].wr_id;
+        self.first += 1;
+        wr_id
+    }
+
+    /// Copies a message into the oldest receives, whose room was checked with [`Posted::needed`].
+    #[inline]
+    pub(super) fn scatter(&mut self, sources: &[Source]) {
+        if let [source] = sources {
+            let receive = &self.receives[self.index(self.first)];
+            if receive.first.length >= source.length {
+                copy(*source, receive.first.addr, source.length);
+                return;
+            }
+        }
+        self.scatter_general(sources);
+    }
+
+    fn scatter_general(&mut self, sources: &[Source]) {
+        let mut receive = self.first;
+        let mut number = 0;
+        let mut filled = 0;
+        for source in sources {
+            let mut rest = *source;
+            while rest.length > 0 && receive < self.next {
+                let place = self.place(receive, number);
+                let count = rest.length.min(place.length - filled);
+                copy(rest, place.addr + u64::from(filled), count);
+                rest.from = rest.from.wrapping_add(usize::try_from(count).unwrap_or(0));
+                rest.length -= count;
+                filled += count;
+                if filled == place.length {
+                    filled = 0;
+                    number += 1;
+                    if number == self.receives[self.index(receive)].places {
+                        number = 0;
+                        receive += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    fn place(&self, receive: u64, number: u32) -> Place {
+        let index = self.index(receive);
+        match number.checked_sub(1) {
+            None => self.receives[index].first,
+            Some(number) => self.more[index * MORE + usize::try_from(number).unwrap_or(0)],
+        }
+    }
+
+    #[inline]
+    fn index(&self, number: u64) -> usize {
+        usize::try_from(number).unwrap_or(0) & (self.receives.len() - 1)
+    }
+}
+
+/// Copies `count` bytes, at most as many as the source has, to a checked place.
+#[inline]
+fn copy(source: Source, to: u64, count: u32) {
+    let to = std::ptr::with_exposed_provenance_mut::<u8>(usize::try_from(to).unwrap_or(0));
+    let count = usize::try_from(count).unwrap_or(0);
+    // SAFETY: the source lies in a mapping of the peer's sealed memory, checked by the receiver;
+    // the target in a posted receive, in bounds as `post` checked, mapped and untouched by others
+    // as the caller of `register` promised. The peer may write the source meanwhile: the bytes
+    // are then torn, which the receiver notices or the bytes' consumer must bear.
+    unsafe { std::ptr::copy_nonoverlapping(source.from, to, count) }
+}

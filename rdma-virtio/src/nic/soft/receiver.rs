@@ -1,0 +1,328 @@
+//! The receive half: finds messages in the peer's ring and pulls their bytes into posted receives.
+//!
+//! Believes nothing that it reads there: each word is loaded once, checked, then used. Owns the
+//! posted receives and the progress word that the peer reads. Invariants: a message is pulled once,
+//! into private memory; a message that is dropped leaves the posted receives as they were, and
+//! its drop is counted; work per poll is bounded whatever the peer writes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrayvec::ArrayVec;
+
+use super::barrier;
+use super::counters::SoftCounters;
+use super::layout::{
+    BOUNCE_REGION, Description, ELEMENTS_MAX, ELEMENTS_PER_SLOT, EXPORTS_MAX, Element,
+    INLINE_MAX_U64, REVOKED, is_expected, sequence_of, slots_for,
+};
+use super::posted::{Posted, Source};
+use super::shared::{Ring, SharedWord, Slot};
+use crate::memory::mapping::Mapping;
+use crate::nic::{Completion, Receive, WcChecksum, WcStatus};
+
+/// Messages dropped in one poll at most; what is left waits for the next one.
+const DROPS_PER_POLL_MAX: usize = 64;
+
+/// A region of the peer, mapped read-only.
+#[derive(Debug)]
+pub(super) struct Shown {
+    /// Its number in elements.
+    pub(super) number: u8,
+    /// The mapping, which is at least `start + length` long.
+    pub(super) memory: Arc<Mapping>,
+    /// First byte of the region in the mapping.
+    pub(super) start: usize,
+    /// Bytes of the region.
+    pub(super) length: usize,
+}
+
+/// Where one poll leaves its completions and counts.
+struct Poll<'a> {
+    out: &'a mut [Completion],
+    count: usize,
+    counters: &'a mut SoftCounters,
+}
+
+/// What became of the message at the head of the ring.
+enum Pull {
+    /// Delivered; completions were written.
+    Delivered,
+    /// Dropped and counted.
+    Dropped,
+    /// It waits for more posted receives.
+    Waits,
+}
+
+/// The receive half of a soft NIC.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    ring: Ring,
+    head: u64,
+    /// The head as the peer knows it.
+    published: u64,
+    own_consumed: SharedWord,
+    posted: Posted,
+    /// Posted receives without which the message at the head cannot be taken.
+    needed: u64,
+    mode: Receive,
+    max_message: u32,
+    /// Completions of a message that did not fit into the caller's array.
+    pending: VecDeque<Completion>,
+    shown: ArrayVec<Shown, { EXPORTS_MAX + 1 }>,
+    /// Whether a pulled message has a sender that waits for its completion.
+    owes_progress: bool,
+}
+
+impl Receiver {
+    /// A receiver without a link, for up to `receives` posted receives, a power of two.
+    pub(super) fn new(receives: u32, mode: Receive, max_message: u32) -> Receiver {
+        Receiver {
+            ring: Ring::idle(),
+            head: 0,
+            published: 0,
+            own_consumed: SharedWord::idle(),
+            posted: Posted::new(receives),
+            needed: 0,
+            mode,
+            max_message,
+            pending: VecDeque::with_capacity(usize::try_from(receives).unwrap_or(0)),
+            shown: ArrayVec::new(),
+            owes_progress: false,
+        }
+    }
+
+    /// Takes a new link into use; both start at position 0. Posted receives stay posted.
+    pub(super) fn connect(
+        &mut self,
+        ring: Ring,
+        own_consumed: SharedWord,
+        shown: ArrayVec<Shown, { EXPORTS_MAX + 1 }>,
+    ) {
+        self.ring = ring;
+        self.own_consumed = own_consumed;
+        self.shown = shown;
+        self.head = 0;
+        self.published = 0;
+        self.needed = 0;
+        self.owes_progress = false;
+    }
+
+    /// Ends the link: messages that were not pulled are lost with the peer's memory.
+    pub(super) fn disconnect(&mut self) {
+        self.connect(Ring::idle(), SharedWord::idle(), ArrayVec::new());
+    }
+
+    /// The posted receives.
+    #[inline]
+    pub(super) fn posted_mut(&mut self) -> &mut Posted {
+        &mut self.posted
+    }
+
+    /// Whether a completion, or at least a message to look at, is there.
+    #[inline]
+    pub(super) fn ready(&self) -> bool {
+        let sequence = self.ring.slot(self.head).sequence().load(Ordering::Acquire);
+        (is_expected(sequence, sequence_of(self.head)) && self.posted.len() >= self.needed)
+            || !self.pending.is_empty()
+    }
+
+    /// Takes completions, oldest first; see [`crate::nic::Nic::poll_recv`]. Says besides their
+    /// number whether the peer was shown progress.
+    #[inline]
+    pub(super) fn poll(
+        &mut self,
+        out: &mut [Completion],
+        counters: &mut SoftCounters,
+    ) -> (usize, bool) {
+        let mut poll = Poll { out, count: 0, counters };
+        let mut drops = 0;
+        while poll.count < poll.out.len() {
+            if let Some(completion) = self.pending.pop_front() {
+                poll.out[poll.count] = completion;
+                poll.count += 1;
+                continue;
+            }
+            let sequence = self.ring.slot(self.head).sequence().load(Ordering::Acquire);
+            if !is_expected(sequence, sequence_of(self.head)) || self.posted.len() < self.needed {
+                break;
+            }
+            match self.pull(sequence, &mut poll) {
+                Pull::Delivered => {}
+                Pull::Dropped => drops += 1,
+                Pull::Waits => break,
+            }
+            if drops == DROPS_PER_POLL_MAX {
+                break;
+            }
+        }
+        if self.owes_progress || self.head - self.published >= self.ring.len() / 4 {
+            return (poll.count, self.publish());
+        }
+        (poll.count, false)
+    }
+
+    /// Deals with the message at the head.
+    #[inline]
+    fn pull(&mut self, sequence: u64, poll: &mut Poll<'_>) -> Pull {
+        let slot = self.ring.slot(self.head);
+        let word = slot.description().load(Ordering::Relaxed);
+        // A message in its slot is described by a small length alone.
+        if sequence & REVOKED == 0
+            && word.wrapping_sub(1) < INLINE_MAX_U64
+            && let Ok(length) = u32::try_from(word)
+        {
+            let source = Source { from: slot.message().cast_const(), length };
+            if self.posted.total(0) < length {
+                return self.deliver(&[source], length, 1, poll);
+            }
+            self.posted.scatter(&[source]);
+            poll.out[poll.count] = completion(self.posted.take(), length, false);
+            poll.count += 1;
+            self.head += 1;
+            self.needed = 0;
+            poll.counters.taken += 1;
+            poll.counters.received += 1;
+            poll.counters.received_bytes += u64::from(length);
+            poll.counters.receives_used += 1;
+            return Pull::Delivered;
+        }
+        self.pull_general(sequence, word, poll)
+    }
+
+    fn pull_general(&mut self, sequence: u64, word: u64, poll: &mut Poll<'_>) -> Pull {
+        let counters = &mut *poll.counters;
+        let Some(what) = Description::decode(word) else {
+            counters.drop_malformed += 1;
+            return self.drop_message(1, counters);
+        };
+        let elements = usize::from(what.elements);
+        // A wrong number of elements says nothing of where the next message begins.
+        let slots = if elements <= ELEMENTS_MAX { slots_for(elements) } else { 1 };
+        if sequence & REVOKED != 0 {
+            counters.drop_revoked += 1;
+            return self.drop_message(slots, counters);
+        }
+        let Some(sources) = self.resolve(what) else {
+            counters.drop_malformed += 1;
+            return self.drop_message(slots, counters);
+        };
+        self.owes_progress = true;
+        self.deliver(&sources, what.length, slots, poll)
+    }
+
+    /// The places of a message's bytes in the peer's memory, all checked.
+    fn resolve(&self, what: Description) -> Option<ArrayVec<Source, ELEMENTS_MAX>> {
+        let count = usize::from(what.elements);
+        if count == 0 || count > ELEMENTS_MAX || what.length > self.max_message {
+            return None;
+        }
+        let mut sources = ArrayVec::new();
+        let mut sum = 0_u32;
+        for number in 0..count {
+            let ahead = u64::try_from(number / ELEMENTS_PER_SLOT).ok()?;
+            let slot: &Slot = self.ring.slot(self.head + ahead);
+            let word = slot.element(number % ELEMENTS_PER_SLOT).load(Ordering::Relaxed);
+            let element = Element::decode(word);
+            let region = match self.shown.get(usize::from(element.region)) {
+                Some(region) if region.number == element.region => region,
+                _ if element.region == BOUNCE_REGION => {
+                    self.shown.iter().find(|region| region.number == BOUNCE_REGION)?
+                }
+                _ => return None,
+            };
+            let offset = usize::try_from(element.offset).ok()?;
+            let length = usize::try_from(element.length).ok()?;
+            if length == 0 || offset.checked_add(length)? > region.length {
+                return None;
+            }
+            sum = sum.checked_add(element.length)?;
+            let from = region.memory.as_ptr().wrapping_add(region.start + offset);
+            sources.push(Source { from, length: element.length });
+        }
+        (sum == what.length).then_some(sources)
+    }
+
+    /// Copies a message into posted receives and completes them.
+    fn deliver(
+        &mut self,
+        sources: &[Source],
+        length: u32,
+        slots: usize,
+        poll: &mut Poll<'_>,
+    ) -> Pull {
+        let too_long = self.posted.len() > 0 && self.posted.total(0) < length;
+        if self.mode == Receive::OneMessage && too_long {
+            let mut short = completion(self.posted.take(), 0, false);
+            short.status = WcStatus::LocalLength;
+            poll.out[poll.count] = short;
+            poll.count += 1;
+            poll.counters.receives_used += 1;
+            poll.counters.drop_too_long += 1;
+            return self.drop_message(slots, poll.counters);
+        }
+        let Some(receives) = self.posted.needed(length) else {
+            self.needed = self.posted.len() + 1;
+            poll.counters.waits_for_receives += 1;
+            return Pull::Waits;
+        };
+        self.posted.scatter(sources);
+        barrier::pulled_before_sequence_again();
+        let again = self.ring.slot(self.head).sequence().load(Ordering::Relaxed);
+        if again != sequence_of(self.head) {
+            poll.counters.drop_torn += 1;
+            return self.drop_message(slots, poll.counters);
+        }
+        let mut rest = length;
+        for number in 0..receives {
+            let bytes = rest.min(self.posted.total(0));
+            rest -= bytes;
+            let done = completion(self.posted.take(), bytes, number + 1 < receives);
+            match poll.out.get_mut(poll.count) {
+                Some(place) => {
+                    *place = done;
+                    poll.count += 1;
+                }
+                None => self.pending.push_back(done),
+            }
+        }
+        self.advance(slots);
+        poll.counters.taken += 1;
+        poll.counters.received += 1;
+        poll.counters.received_bytes += u64::from(length);
+        poll.counters.receives_used += receives;
+        Pull::Delivered
+    }
+
+    /// Leaves a message behind, the reason being counted.
+    fn drop_message(&mut self, slots: usize, counters: &mut SoftCounters) -> Pull {
+        counters.taken += 1;
+        self.owes_progress = true;
+        self.advance(slots);
+        Pull::Dropped
+    }
+
+    fn advance(&mut self, slots: usize) {
+        self.head += u64::try_from(slots).unwrap_or(1);
+        self.needed = 0;
+    }
+
+    /// Tells the peer how far we have come, if it does not know; whether there was news.
+    #[inline]
+    pub(super) fn publish(&mut self) -> bool {
+        let news = self.head != self.published && self.own_consumed.is_linked();
+        if news {
+            // Release: the pulled bytes were read before their place may be written again.
+            self.own_consumed.get().store(self.head, Ordering::Release);
+            self.published = self.head;
+        }
+        self.owes_progress = false;
+        news
+    }
+}
+
+#[inline]
+fn completion(wr_id: u64, byte_len: u32, more: bool) -> Completion {
+    Completion { wr_id, status: WcStatus::Success, byte_len, more, checksum: WcChecksum::Unknown }
+}

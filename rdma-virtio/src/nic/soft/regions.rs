@@ -1,0 +1,134 @@
+//! The table of registered regions: lkeys and bounds, checked for each work request as hardware
+//! checks them.
+//!
+//! An lkey is the number of its entry and a key that differs for each registration, so that an
+//! lkey of another NIC or of garbage names nothing.
+
+use arrayvec::ArrayVec;
+
+use super::layout::EXPORTS_MAX;
+use crate::nic::{Lkey, PostError, RegionView, Sge};
+
+/// Regions that one NIC may register.
+pub(super) const REGIONS_MAX: usize = 32;
+
+/// A registered region.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Region {
+    lkey: Lkey,
+    start: u64,
+    end: u64,
+    /// Whether receives may land here.
+    pub(super) writable: bool,
+    /// Under which number the peer sees it.
+    pub(super) export: Option<u8>,
+}
+
+/// The regions of one NIC.
+#[derive(Debug, Default)]
+pub(super) struct Regions {
+    table: ArrayVec<Region, REGIONS_MAX>,
+    exports: u8,
+}
+
+/// Bytes of a region, checked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resolved {
+    /// First byte, as an address of this process.
+    pub(super) addr: u64,
+    /// Number of bytes.
+    pub(super) length: u32,
+    /// First byte, counted from the region's start.
+    pub(super) offset: u64,
+    /// Whether receives may land here.
+    pub(super) writable: bool,
+    /// Under which number the peer sees the region.
+    pub(super) export: Option<u8>,
+}
+
+impl Regions {
+    /// Adds a region; `None` if the table, or its part that peers see, is full or the region
+    /// wraps around the address space.
+    pub(super) fn add(&mut self, view: &RegionView, key: u32) -> Option<Lkey> {
+        let shown = view.memfd.is_some() && !view.writable;
+        let end = view.addr.checked_add(view.length)?;
+        let fits = !shown
+            || (usize::from(self.exports) < EXPORTS_MAX && u32::try_from(view.length).is_ok());
+        if self.table.is_full() || !fits {
+            return None;
+        }
+        let index = u32::try_from(self.table.len()).ok()?;
+        let lkey = Lkey(key << 8 | index);
+        let export = shown.then_some(self.exports);
+        self.exports += u8::from(shown);
+        self.table.push(Region { lkey, start: view.addr, end, writable: view.writable, export });
+        Some(lkey)
+    }
+
+    /// Looks an element up.
+    #[inline]
+    pub(super) fn resolve(&self, sge: &Sge) -> Result<Resolved, PostError> {
+        let index = usize::from(sge.lkey.0.to_le_bytes()[0]);
+        let region = match self.table.get(index) {
+            Some(region) if region.lkey == sge.lkey => region,
+            _ => return Err(PostError::BadLkey),
+        };
+        let end = sge.addr.checked_add(u64::from(sge.length)).ok_or(PostError::OutOfBounds)?;
+        if sge.addr < region.start || end > region.end || sge.length == 0 {
+            return Err(PostError::OutOfBounds);
+        }
+        Ok(Resolved {
+            addr: sge.addr,
+            length: sge.length,
+            offset: sge.addr - region.start,
+            writable: region.writable,
+            export: region.export,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(addr: u64, length: u64, writable: bool) -> RegionView {
+        RegionView { addr, length, memfd: (!writable).then_some((0, 0)), writable }
+    }
+
+    #[test]
+    fn every_element_is_checked_against_its_region() {
+        let mut regions = Regions::default();
+        let tx = regions.add(&view(0x1000, 0x1000, false), 7).unwrap();
+        let rx = regions.add(&view(0x9000, 0x2000, true), 8).unwrap();
+        let rows = [
+            ("whole", 0x1000, 0x1000, tx, Ok(Some(0))),
+            ("last byte", 0x1fff, 1, tx, Ok(Some(0))),
+            ("one too far", 0x1fff, 2, tx, Err(PostError::OutOfBounds)),
+            ("before", 0x0fff, 1, tx, Err(PostError::OutOfBounds)),
+            ("other region's bytes", 0x9000, 1, tx, Err(PostError::OutOfBounds)),
+            ("around the end of memory", u64::MAX, 2, tx, Err(PostError::OutOfBounds)),
+            ("no bytes", 0x1000, 0, tx, Err(PostError::OutOfBounds)),
+            ("private", 0x9000, 0x2000, rx, Ok(None)),
+            ("wrong key", 0x1000, 1, Lkey(9 << 8), Err(PostError::BadLkey)),
+            ("no such entry", 0x1000, 1, Lkey(7 << 8 | 200), Err(PostError::BadLkey)),
+        ];
+        for (name, addr, length, lkey, wanted) in rows {
+            let found = regions.resolve(&Sge { addr, length, lkey }).map(|found| found.export);
+            assert_eq!(found, wanted, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let mut regions = Regions::default();
+        for index in 0..EXPORTS_MAX {
+            assert!(regions.add(&view(0x1000, 64, false), 1).is_some(), "{index}");
+        }
+        assert!(regions.add(&view(0x1000, 64, false), 1).is_none());
+        for _ in EXPORTS_MAX..REGIONS_MAX {
+            assert!(regions.add(&view(0x1000, 64, true), 1).is_some());
+        }
+        assert!(regions.add(&view(0x1000, 64, true), 1).is_none());
+        assert!(Regions::default().add(&view(u64::MAX, 2, true), 1).is_none());
+    }
+}

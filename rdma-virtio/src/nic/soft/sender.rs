@@ -1,0 +1,368 @@
+//! The transmit half: work requests into the own ring, completions by the peer's progress.
+//!
+//! Owns the ring's tail and the queue of outstanding work requests. Never reads the peer's memory
+//! but its one progress word, and that only if the ring looks full or completions are asked for.
+//! Invariants: `consumed_seen <= tail <= consumed_seen + slots`; an outstanding request's bytes
+//! are not the caller's until its completion was polled.
+
+use std::sync::atomic::Ordering;
+
+use arrayvec::ArrayVec;
+
+use super::barrier;
+use super::counters::SoftCounters;
+use super::layout::{
+    Description, ELEMENTS_MAX, ELEMENTS_PER_SLOT, Element, INLINE_MAX, REVOKED, sequence_of,
+    slots_for,
+};
+use super::regions::{Regions, Resolved};
+use super::shared::{Ring, SharedWord};
+use crate::nic::{Completion, PostError, SendWr, WcChecksum, WcStatus};
+
+/// A work request that was posted and whose completion was not polled.
+#[derive(Clone, Copy, Debug)]
+struct Outstanding {
+    wr_id: u64,
+    /// Position of its first slot.
+    start: u64,
+    /// Position behind its last slot: done when the peer has consumed so far.
+    end: u64,
+    status: WcStatus,
+    signalled: bool,
+}
+
+const NONE: Outstanding =
+    Outstanding { wr_id: 0, start: 0, end: 0, status: WcStatus::Success, signalled: false };
+
+/// The transmit half of a soft NIC.
+#[derive(Debug)]
+pub(super) struct Sender {
+    ring: Ring,
+    tail: u64,
+    consumed_seen: u64,
+    peer_consumed: SharedWord,
+    up: bool,
+    /// A post found the ring full and none succeeded since.
+    starved: bool,
+    max_message: u32,
+    outstanding: Box<[Outstanding]>,
+    first: u64,
+    next: u64,
+}
+
+/// A message's elements, all checked.
+pub(super) type Pieces = ArrayVec<Resolved, ELEMENTS_MAX>;
+
+impl Sender {
+    /// A sender without a link. `slots` is a power of two.
+    pub(super) fn new(slots: u32, max_message: u32) -> Sender {
+        let capacity = usize::try_from(slots).unwrap_or(usize::MAX);
+        Sender {
+            ring: Ring::idle(),
+            tail: 0,
+            consumed_seen: 0,
+            peer_consumed: SharedWord::idle(),
+            up: false,
+            starved: false,
+            max_message,
+            outstanding: vec![NONE; capacity].into_boxed_slice(),
+            first: 0,
+            next: 0,
+        }
+    }
+
+    /// Takes a new link into use; both start at position 0.
+    pub(super) fn connect(&mut self, ring: Ring, peer_consumed: SharedWord) {
+        self.ring = ring;
+        self.peer_consumed = peer_consumed;
+        self.tail = 0;
+        self.consumed_seen = 0;
+        self.up = true;
+        self.starved = false;
+    }
+
+    /// Ends the link. The oldest request that the peer has not taken ends with `status`, those
+    /// behind it are flushed.
+    pub(super) fn disconnect(&mut self, status: WcStatus) {
+        if !self.up {
+            return;
+        }
+        let consumed = self.peer_consumed.get().load(Ordering::Acquire).min(self.tail);
+        let mut status = status;
+        for number in self.first..self.next {
+            let index = self.index(number);
+            let request = &mut self.outstanding[index];
+            if request.end > consumed {
+                request.status = status;
+                status = WcStatus::Flushed;
+                let sequence = self.ring.slot(request.start).sequence();
+                sequence.store(sequence_of(request.start) | REVOKED, Ordering::Relaxed);
+            }
+            request.end = 0;
+        }
+        barrier::revoked_before_reuse();
+        self.up = false;
+        self.starved = false;
+        self.ring = Ring::idle();
+        self.peer_consumed = SharedWord::idle();
+        self.tail = 0;
+        self.consumed_seen = 0;
+    }
+
+    /// Posts a message; see [`crate::nic::Nic::post_send`].
+    #[inline]
+    pub(super) fn post(
+        &mut self,
+        regions: &Regions,
+        wr: &SendWr<'_>,
+        counters: &mut SoftCounters,
+    ) -> Result<(), PostError> {
+        if let [sge] = wr.sges
+            && self.up
+            && usize::try_from(sge.length).is_ok_and(|length| length <= INLINE_MAX)
+            && self.max_message >= sge.length
+        {
+            let piece = regions.resolve(sge).inspect_err(|_| counters.refused_invalid += 1)?;
+            self.make_room(1, wr.inline, counters)?;
+            self.write_in_slot(&[piece], sge.length);
+            self.publish(wr, Description { length: sge.length, elements: 0 }, counters);
+            return Ok(());
+        }
+        self.post_general(regions, wr, counters)
+    }
+
+    fn post_general(
+        &mut self,
+        regions: &Regions,
+        wr: &SendWr<'_>,
+        counters: &mut SoftCounters,
+    ) -> Result<(), PostError> {
+        if !self.up {
+            counters.refused_link_down += 1;
+            return Err(PostError::LinkDown);
+        }
+        let (pieces, length) =
+            self.gather(regions, wr).inspect_err(|_| counters.refused_invalid += 1)?;
+        self.post_pieces(&pieces, length, wr, counters)
+    }
+
+    /// Posts a message whose pieces are checked.
+    pub(super) fn post_pieces(
+        &mut self,
+        pieces: &[Resolved],
+        length: u32,
+        wr: &SendWr<'_>,
+        counters: &mut SoftCounters,
+    ) -> Result<(), PostError> {
+        if usize::try_from(length).is_ok_and(|length| length <= INLINE_MAX) {
+            self.make_room(1, wr.inline, counters)?;
+            self.write_in_slot(pieces, length);
+            self.publish(wr, Description { length, elements: 0 }, counters);
+            return Ok(());
+        }
+        if pieces.iter().any(|piece| piece.export.is_none()) {
+            counters.refused_invalid += 1;
+            return Err(PostError::BadLkey);
+        }
+        self.make_room(slots_for(pieces.len()), wr.inline, counters)?;
+        for (number, piece) in pieces.iter().enumerate() {
+            let element = Element {
+                region: piece.export.unwrap_or(0),
+                offset: u32::try_from(piece.offset).map_err(|_| PostError::OutOfBounds)?,
+                length: piece.length,
+            };
+            let ahead = u64::try_from(number / ELEMENTS_PER_SLOT).unwrap_or(0);
+            let slot = self.ring.slot(self.tail + ahead);
+            slot.element(number % ELEMENTS_PER_SLOT).store(element.encode(), Ordering::Relaxed);
+        }
+        let elements = u16::try_from(pieces.len()).map_err(|_| PostError::SgeCount)?;
+        self.publish(wr, Description { length, elements }, counters);
+        Ok(())
+    }
+
+    /// Checks a message as a whole and each of its elements.
+    pub(super) fn gather(
+        &self,
+        regions: &Regions,
+        wr: &SendWr<'_>,
+    ) -> Result<(Pieces, u32), PostError> {
+        if wr.sges.is_empty() || wr.sges.len() > ELEMENTS_MAX {
+            return Err(PostError::SgeCount);
+        }
+        let mut pieces = Pieces::new();
+        let mut length = 0_u32;
+        for sge in wr.sges {
+            let piece = regions.resolve(sge)?;
+            length = length.checked_add(piece.length).ok_or(PostError::TooLong)?;
+            pieces.push(piece);
+        }
+        let inline_fits = usize::try_from(length).is_ok_and(|length| length <= INLINE_MAX);
+        if length > self.max_message || (wr.inline && !inline_fits) {
+            return Err(PostError::TooLong);
+        }
+        Ok((pieces, length))
+    }
+
+    /// Makes sure that `slots` slots are free, and an entry for the completion.
+    #[inline]
+    pub(super) fn make_room(
+        &mut self,
+        slots: usize,
+        inline: bool,
+        counters: &mut SoftCounters,
+    ) -> Result<(), PostError> {
+        let wanted = self.tail + u64::try_from(slots).unwrap_or(u64::MAX / 2);
+        let full = wanted - self.consumed_seen > self.ring.len() && {
+            self.look_at_progress(counters);
+            wanted - self.consumed_seen > self.ring.len()
+        };
+        let queue_full = !inline && self.next - self.first >= self.capacity();
+        if full || queue_full {
+            self.starved = true;
+            counters.refused_full += 1;
+            return Err(PostError::QueueFull);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn write_in_slot(&mut self, pieces: &[Resolved], length: u32) {
+        debug_assert!(usize::try_from(length).is_ok_and(|length| length <= INLINE_MAX));
+        let mut to = self.ring.slot(self.tail).message();
+        for piece in pieces {
+            let from = std::ptr::with_exposed_provenance::<u8>(address(piece.addr));
+            let count = usize::try_from(piece.length).unwrap_or(0);
+            // SAFETY: `from` lies in a region that `register`'s caller keeps mapped, in bounds as
+            // `resolve` checked; `to` in our own ring, and the lengths sum to at most INLINE_MAX.
+            // The slot is free: the peer reads none of it before the sequence says so.
+            unsafe { std::ptr::copy_nonoverlapping(from, to, count) };
+            to = to.wrapping_add(count);
+        }
+    }
+
+    /// Shows the message at the tail to the peer.
+    #[inline]
+    fn publish(&mut self, wr: &SendWr<'_>, what: Description, counters: &mut SoftCounters) {
+        let slot = self.ring.slot(self.tail);
+        slot.description().store(what.encode(), Ordering::Relaxed);
+        slot.sequence().store(sequence_of(self.tail), Ordering::Release);
+        let start = self.tail;
+        let slots = slots_for(usize::from(what.elements));
+        self.tail += u64::try_from(slots).unwrap_or(1);
+        self.starved = false;
+        counters.sent += 1;
+        counters.sent_bytes += u64::from(what.length);
+        if !wr.inline {
+            counters.work_requests += 1;
+            let index = self.index(self.next);
+            self.outstanding[index] = Outstanding {
+                wr_id: wr.wr_id,
+                start,
+                end: self.tail,
+                status: WcStatus::Success,
+                signalled: wr.signalled,
+            };
+            self.next += 1;
+        }
+    }
+
+    /// Takes completions, oldest first.
+    #[inline]
+    pub(super) fn poll(&mut self, out: &mut [Completion], counters: &mut SoftCounters) -> usize {
+        if self.first == self.next {
+            return 0;
+        }
+        self.look_at_progress(counters);
+        let mut taken = 0;
+        while self.first != self.next && taken < out.len() {
+            let request = self.outstanding[self.index(self.first)];
+            if request.end > self.consumed_seen {
+                break;
+            }
+            self.first += 1;
+            count_end(request.status, counters);
+            if request.signalled || request.status != WcStatus::Success {
+                out[taken] = Completion {
+                    wr_id: request.wr_id,
+                    status: request.status,
+                    byte_len: 0,
+                    more: false,
+                    checksum: WcChecksum::Unknown,
+                };
+                taken += 1;
+            }
+        }
+        taken
+    }
+
+    /// Reads how far the peer has come. Believes only what is possible.
+    #[inline]
+    fn look_at_progress(&mut self, counters: &mut SoftCounters) {
+        if !self.up {
+            return;
+        }
+        let consumed = self.peer_consumed.get().load(Ordering::Acquire);
+        if consumed >= self.consumed_seen && consumed <= self.tail {
+            self.consumed_seen = consumed;
+        } else {
+            counters.peer_progress_impossible += 1;
+        }
+    }
+
+    /// How far the peer has come, freshly read, and how far it could: for stall detection.
+    pub(super) fn progress(&mut self, counters: &mut SoftCounters) -> (u64, u64) {
+        self.look_at_progress(counters);
+        (self.consumed_seen, self.tail)
+    }
+
+    /// Whether the owner waits for the peer's progress: for completions or for room.
+    pub(super) fn wants_progress(&self) -> bool {
+        self.starved || self.first != self.next
+    }
+
+    /// Whether a completion, or room after a full ring, is there now.
+    pub(super) fn has_news(&self) -> bool {
+        let consumed = self.peer_consumed.get().load(Ordering::Acquire);
+        let completed = self.first != self.next && {
+            let end = self.outstanding[self.index(self.first)].end;
+            end == 0 || end <= consumed
+        };
+        completed || (self.starved && consumed > self.consumed_seen)
+    }
+
+    /// Work requests whose completion was not polled.
+    pub(super) fn outstanding(&self) -> u64 {
+        self.next - self.first
+    }
+
+    /// Whether there is a link.
+    #[inline]
+    pub(super) fn is_up(&self) -> bool {
+        self.up
+    }
+
+    fn capacity(&self) -> u64 {
+        u64::try_from(self.outstanding.len()).unwrap_or(u64::MAX)
+    }
+
+    #[inline]
+    fn index(&self, number: u64) -> usize {
+        usize::try_from(number & (self.capacity() - 1)).unwrap_or(0)
+    }
+}
+
+#[inline]
+fn address(addr: u64) -> usize {
+    usize::try_from(addr).unwrap_or(0)
+}
+
+fn count_end(status: WcStatus, counters: &mut SoftCounters) {
+    match status {
+        WcStatus::Success => counters.sends_completed += 1,
+        WcStatus::RetryExceeded => counters.sends_retry_exceeded += 1,
+        WcStatus::Flushed
+        | WcStatus::LocalLength
+        | WcStatus::LocalProtection
+        | WcStatus::General => counters.sends_flushed += 1,
+    }
+}

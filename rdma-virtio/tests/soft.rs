@@ -1,0 +1,148 @@
+//! The soft NIC between two sides of one process: messages, completions, limits, sleeping.
+
+mod soft_world;
+
+use roceway_rdma_virtio::nic::soft::{SoftNic, SoftOptions};
+use roceway_rdma_virtio::nic::{Nic, PostError, Receive, WcStatus};
+use soft_world::{NO_COMPLETION, RECV_LEN, Side, linked_pair, pattern};
+
+fn conserved(sides: &[&Side<SoftNic>]) {
+    for side in sides {
+        side.nic.check_conservation().unwrap();
+    }
+}
+
+#[test]
+fn messages_of_every_kind_arrive_as_they_were_sent() {
+    let (mut left, mut right) = linked_pair(&SoftOptions::default(), 64);
+    let lengths = [1, 79, 111, 112, 113, 500, 4095, 4096, 4097, 9000, 60_000, 65_536, 65_562];
+    for (number, length) in lengths.into_iter().enumerate() {
+        let wr_id = u64::try_from(number).unwrap();
+        let bytes = pattern(wr_id + 3, length);
+        left.send_bytes(100, &bytes, wr_id).unwrap();
+        assert_eq!(right.receive().as_deref(), Some(&bytes[..]), "{length}");
+        right.maintain();
+        assert_eq!(left.completions(), [(wr_id, WcStatus::Success)], "{length}");
+    }
+    assert_eq!(left.nic.counters().sent, right.nic.counters().received);
+    assert_eq!(left.nic.counters().sent_bytes, right.nic.counters().received_bytes);
+    conserved(&[&left, &right]);
+}
+
+#[test]
+fn inline_sends_are_reusable_at_once_and_make_no_completion() {
+    let (mut left, mut right) = linked_pair(&SoftOptions::default(), 8);
+    for round in 0..2000 {
+        let bytes = pattern(round, 79);
+        left.write_tx(0, &bytes);
+        left.send(&[left.tx_sge(0, 12), left.tx_sge(12, 67)], true, round).unwrap();
+        left.write_tx(0, &[0xff; 79]);
+        assert_eq!(right.receive(), Some(bytes), "{round}");
+        assert!(left.completions().is_empty());
+    }
+    conserved(&[&left, &right]);
+}
+
+#[test]
+fn requests_are_checked_as_hardware_checks_them() {
+    let (mut left, _right) = linked_pair(&SoftOptions::default(), 1);
+    let mut bad_key = left.tx_sge(0, 64);
+    bad_key.lkey.0 ^= 1 << 9;
+    let mut beyond = left.tx_sge(0, 64);
+    beyond.addr += 1 << 20;
+    let mut private = left.tx_sge(0, 200);
+    private.addr = left.rx.addr();
+    private.lkey = left.rx_lkey;
+    let many = vec![left.tx_sge(0, 8); 33];
+    let long = vec![left.tx_sge(0, 32_768); 3];
+    let rows: [(&str, &[_], bool, PostError); 7] = [
+        ("no elements", &[], false, PostError::SgeCount),
+        ("too many elements", &many, false, PostError::SgeCount),
+        ("wrong key", &[bad_key], false, PostError::BadLkey),
+        ("out of bounds", &[beyond], true, PostError::OutOfBounds),
+        ("memory that is never shown", &[private], false, PostError::BadLkey),
+        ("longer than a message", &long, false, PostError::TooLong),
+        ("longer than inline", &[left.tx_sge(0, 113)], true, PostError::TooLong),
+    ];
+    for (name, sges, inline, wanted) in rows {
+        assert_eq!(left.send(sges, inline, 1), Err(wanted), "{name}");
+    }
+    assert_eq!(left.nic.counters().refused_invalid, 7);
+    assert_eq!(left.nic.counters().sent, 0);
+    conserved(&[&left]);
+}
+
+#[test]
+fn without_a_link_a_frame_is_lost_and_counted() {
+    let (left, _right) = SoftNic::pair(&SoftOptions::default()).unwrap();
+    let mut left = Side::new(left, 4);
+    assert_eq!(left.send(&[left.tx_sge(0, 64)], true, 1), Err(PostError::LinkDown));
+    assert_eq!(left.nic.counters().refused_link_down, 1);
+    assert!(!left.nic.recv_ready());
+    assert_eq!(left.nic.poll_recv(&mut [NO_COMPLETION; 4]), 0);
+}
+
+#[test]
+fn a_message_waits_until_enough_receives_are_posted() {
+    let (mut left, mut right) = linked_pair(&SoftOptions::default(), 0);
+    let bytes = pattern(5, 2 * 4096 - 10);
+    left.send_bytes(0, &bytes, 9).unwrap();
+    assert!(right.receive().is_none());
+    assert!(!right.nic.recv_ready(), "nothing can be done before a receive is posted");
+    assert_eq!(right.nic.counters().waits_for_receives, 1);
+    right.post_receive(0);
+    assert!(right.receive().is_none());
+    right.post_receive(0);
+    let mut out = [NO_COMPLETION];
+    assert_eq!(right.nic.poll_recv(&mut out), 1);
+    assert!(out[0].more && out[0].byte_len == RECV_LEN);
+    assert!(right.nic.recv_ready());
+    assert_eq!(right.nic.poll_recv(&mut out), 1);
+    assert!(!out[0].more && out[0].byte_len == RECV_LEN - 10);
+    assert_eq!(left.completions(), [(9, WcStatus::Success)]);
+    assert_eq!(right.nic.counters().waits_for_receives, 2);
+    conserved(&[&left, &right]);
+}
+
+#[test]
+fn one_message_mode_completes_a_too_short_receive_in_error() {
+    let options = SoftOptions { receive: Receive::OneMessage, ..SoftOptions::default() };
+    let (mut left, mut right) = linked_pair(&options, 2);
+    left.send_bytes(0, &pattern(1, 5000), 1).unwrap();
+    left.send_bytes(8192, &pattern(2, 4000), 2).unwrap();
+    let mut out = [NO_COMPLETION; 4];
+    assert_eq!(right.nic.poll_recv(&mut out), 2);
+    assert_eq!((out[0].wr_id, out[0].status), (0, WcStatus::LocalLength));
+    assert_eq!((out[1].wr_id, out[1].status, out[1].byte_len), (1, WcStatus::Success, 4000));
+    assert_eq!(right.nic.counters().drop_too_long, 1);
+    assert_eq!(left.completions().len(), 2);
+    conserved(&[&left, &right]);
+}
+
+#[test]
+fn the_ring_wraps_and_pushes_back_when_it_is_full() {
+    let options = SoftOptions { slots: 64, ..SoftOptions::default() };
+    let (mut left, mut right) = linked_pair(&options, 64);
+    let (mut sent, mut received) = (0_u64, 0_u64);
+    let mut refused = 0;
+    while received < 5000 {
+        let length = usize::try_from(sent % 3 * 700 + 30).unwrap();
+        let offset = u32::try_from(sent % 128 * 4096).unwrap();
+        match left.send_bytes(offset, &pattern(sent, length), sent) {
+            Ok(()) => sent += 1,
+            Err(error) => {
+                assert_eq!(error, PostError::QueueFull);
+                refused += 1;
+                while let Some(bytes) = right.receive() {
+                    let length = usize::try_from(received % 3 * 700 + 30).unwrap();
+                    assert_eq!(bytes, pattern(received, length));
+                    received += 1;
+                }
+                right.maintain();
+                left.completions();
+            }
+        }
+    }
+    assert!(refused > 10);
+    conserved(&[&left, &right]);
+}
