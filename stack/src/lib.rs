@@ -18,8 +18,10 @@ extern crate alloc;
 extern crate std;
 
 pub mod checksum;
+mod counted;
 pub mod frame;
 pub mod heap_memory;
+pub mod ip;
 pub mod memory;
 pub mod tcp;
 pub mod time;
