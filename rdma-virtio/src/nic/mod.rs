@@ -12,8 +12,12 @@
 //! - Nothing here blocks, and nothing on the data path makes a system call that its wire does not
 //!   need.
 
+mod host;
+pub mod packet;
 pub mod regions;
+pub mod rtnl;
 pub mod soft;
+pub mod tap;
 
 use std::os::fd::RawFd;
 
