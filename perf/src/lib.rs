@@ -1,1 +1,24 @@
-//! To come.
+//! netperf's tests over Roceway and over the host kernel.
+//!
+//! A test is an entry of [`catalogue`]; a [`workload`] is a test with its numbers. The [`client`]
+//! asks a server for it in netperf's [`control`] protocol and runs its [`flow`]s over a
+//! [`transport`]: the host [`kernel`], or Roceway. The [`server`] is the other end, and [`local`]
+//! puts both ends into one process. A [`recorder`] counts, a [`histogram`] holds the latencies.
+//!
+//! Nothing here is needed by the library, and nothing here reads or writes memory unsafely.
+#![forbid(unsafe_code)]
+
+pub mod arithmetic;
+pub mod catalogue;
+pub mod client;
+pub mod control;
+pub mod flow;
+pub mod histogram;
+pub mod kernel;
+pub mod local;
+pub mod pacing;
+pub mod pattern;
+pub mod recorder;
+pub mod server;
+pub mod transport;
+pub mod workload;

@@ -1,0 +1,1 @@
+//! Round trips of control messages, netperf's own layouts, and garbage.

@@ -1,0 +1,1 @@
+//! Flows against each other over the kernel's loopback, with tiny durations.
