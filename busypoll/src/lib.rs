@@ -1,1 +1,34 @@
-//! The turn of a busy-polling core.
+//! The turn of a busy-polling core: in which order a core looks at its work, how much of each it
+//! does, what time it is, and when it stops looking and sleeps.
+//!
+//! - [`Work`]: what a turn calls, in order; the runtime implements it.
+//! - [`Loop`]: the turn itself, on one screen, with a [`Budget`] a phase and [`Counters`].
+//! - [`Clock`]: nanoseconds of `CLOCK_MONOTONIC`, read from the time stamp counter.
+//! - [`idle`]: when to stop polling; [`Doorbell`] and [`EventWait`]: how to sleep and lose nothing.
+//! - [`pin`]: which cores to use, and what is wrong with them.
+//!
+//! The crate knows neither packets nor verbs and imports no other crate of the workspace. Its only
+//! unsafe code is in `sys.rs`.
+
+pub mod budget;
+pub mod clock;
+pub mod counters;
+mod doorbell;
+mod event;
+pub mod idle;
+pub mod pin;
+mod quota;
+mod sync;
+mod sys;
+mod turn;
+mod wait;
+pub mod work;
+
+pub use budget::Budget;
+pub use clock::Clock;
+pub use counters::Counters;
+pub use doorbell::Doorbell;
+pub use idle::{Idle, Sleeper, Spin, Wake};
+pub use turn::{Limits, Loop, Turned};
+pub use wait::EventWait;
+pub use work::{Armed, Phase, Progress, Work};

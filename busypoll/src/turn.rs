@@ -1,0 +1,298 @@
+//! The turn: control → receive → timers → application → transmit → one doorbell → after → cold work
+//! → idle policy. Everything that happens on a core happens in here, in this order.
+//!
+//! The clock is read once a turn, before anything is polled: its reading overlaps with the wait for
+//! the first load, and timers are judged by a time before the frames that were received, never
+//! after. An idle turn reads the counter, asks [`Work::ready`] and compares with one alarm: the
+//! earliest of the work's deadline, the cold work and the end of the polling budget, in ticks.
+//!
+//! The loop owns no thread. A pinned thread calls [`Loop::run_once`] for ever; threads that take
+//! turns call [`Loop::turn`] while they hold the worker, and [`Loop::resume`] after a pause.
+
+use crate::budget::Budget;
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::idle::{Idle, Sleeper, Spin, Wake};
+use crate::work::{Armed, Phase, Progress, Work};
+use std::io;
+
+/// The limits of a loop.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Items a phase may do in one turn.
+    pub budget: Budget,
+    /// When to stop polling.
+    pub spin: Spin,
+    /// Time between two runs of the cold work while the core is awake; at most an hour.
+    pub cold_period_ns: u64,
+    /// The same while it sleeps: 50 ms are 20 wake-ups a second, under 0.1 % of a core.
+    pub cold_period_asleep_ns: u64,
+    /// A turn longer than this is counted; at least `cold_period_ns`, since that alarm finds it.
+    pub long_turn_ns: u64,
+}
+
+impl Limits {
+    /// The longest period that makes sense; keeps sums of times far from overflow.
+    const PERIOD_MAX_NS: u64 = 3_600_000_000_000;
+
+    fn bounded(mut self) -> Limits {
+        self.cold_period_ns = self.cold_period_ns.min(Limits::PERIOD_MAX_NS);
+        self.cold_period_asleep_ns = self.cold_period_asleep_ns.min(Limits::PERIOD_MAX_NS);
+        self.long_turn_ns = self.long_turn_ns.clamp(self.cold_period_ns, Limits::PERIOD_MAX_NS);
+        self
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            budget: Budget::DEFAULT,
+            spin: Spin::DEFAULT,
+            cold_period_ns: 1_000_000,
+            cold_period_asleep_ns: 50_000_000,
+            long_turn_ns: 1_000_000,
+        }
+    }
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Turned {
+    /// Nothing was ready or due, or only cold work was.
+    Idle,
+    /// A phase made progress.
+    Busy,
+    /// Nothing came for the whole polling budget: the caller may let the core sleep.
+    Spent,
+}
+
+/// The loop of one core: its clock, limits and counters.
+pub struct Loop {
+    clock: Clock,
+    /// Ticks from which a turn goes through its phases whatever `ready` says; 0 for at once.
+    alarm: u64,
+    /// Ticks of the last turn.
+    last: u64,
+    /// Ticks at which the polling budget ends.
+    spin_until: u64,
+    /// The polling budget and the longest turn that is not counted, in ticks.
+    spin: u64,
+    long_turn: u64,
+    /// Time of the next cold work.
+    cold_due_ns: u64,
+    counters: Counters,
+    limits: Limits,
+    idle: Idle,
+}
+
+/// What the phases of one turn came to.
+#[derive(Default)]
+struct Tally {
+    traffic: bool,
+    exhausted: bool,
+}
+
+impl Loop {
+    /// A loop that polls from now on.
+    #[must_use]
+    pub fn new(limits: Limits) -> Loop {
+        let limits = limits.bounded();
+        let mut clock = Clock::new();
+        let idle = Idle::new(limits.spin);
+        let (last, now) = (clock.ticks(), clock.now());
+        let spin = clock.ticks_in(idle.budget_ns());
+        Loop {
+            alarm: 0,
+            last,
+            spin_until: last + spin,
+            spin,
+            long_turn: clock.ticks_in(limits.long_turn_ns),
+            cold_due_ns: now,
+            counters: Counters::default(),
+            limits,
+            idle,
+            clock,
+        }
+    }
+
+    /// One turn. Never sleeps.
+    #[inline]
+    pub fn turn<W: Work>(&mut self, work: &mut W) -> Turned {
+        self.counters.turns += 1;
+        let ticks = self.clock.ticks();
+        let before = std::mem::replace(&mut self.last, ticks);
+        if !work.ready() && ticks < self.alarm {
+            return Turned::Idle;
+        }
+        self.note_length(before, ticks);
+        let now = self.clock.at(ticks);
+        let budget = self.limits.budget;
+        let mut tally = Tally::default();
+        let done = work.control(now, budget.of(Phase::Control));
+        self.count(&mut tally, Phase::Control, done);
+        let done = work.receive(now, budget.of(Phase::Receive));
+        self.count(&mut tally, Phase::Receive, done);
+        let done = work.timers(now, budget.of(Phase::Timers));
+        self.count(&mut tally, Phase::Timers, done);
+        let done = work.application(now, budget.of(Phase::Application));
+        self.count(&mut tally, Phase::Application, done);
+        let done = work.transmit(now, budget.of(Phase::Transmit));
+        self.count(&mut tally, Phase::Transmit, done);
+        work.doorbell();
+        let traffic = tally.traffic;
+        let done = work.after(now, budget.of(Phase::After));
+        self.count(&mut tally, Phase::After, done);
+        if now >= self.cold_due_ns {
+            self.cold(work, now);
+        }
+        self.settle(work, now, traffic, tally.exhausted)
+    }
+
+    /// One turn of a thread that does nothing else: sleeps once the polling budget is spent.
+    ///
+    /// # Errors
+    /// If the system refuses to wait.
+    #[inline]
+    pub fn run_once<W: Work, S: Sleeper>(
+        &mut self,
+        work: &mut W,
+        sleeper: &mut S,
+    ) -> io::Result<Turned> {
+        let turned = self.turn(work);
+        if turned == Turned::Spent {
+            self.sleep(work, sleeper)?;
+        }
+        Ok(turned)
+    }
+
+    /// Arms, looks once more, and sleeps until an event, a deadline or cold work. For callers of
+    /// [`Loop::turn`] that got [`Turned::Spent`]; whoever calls takes a turn after it.
+    ///
+    /// # Errors
+    /// If the system refuses to wait.
+    #[cold]
+    pub fn sleep<W: Work, S: Sleeper>(&mut self, work: &mut W, sleeper: &mut S) -> io::Result<()> {
+        let now = self.clock.now();
+        let deadline = work.deadline();
+        let cold = now + self.limits.cold_period_asleep_ns;
+        let until = deadline.min(cold);
+        sleeper.arm();
+        let armed = work.arm();
+        let slept = if armed == Armed::Pending || work.ready() || until <= now {
+            self.counters.sleeps_averted += 1;
+            Ok(None)
+        } else {
+            sleeper.sleep(Some(until - now)).map(Some)
+        };
+        work.disarm();
+        sleeper.disarm();
+        self.resume();
+        if let Some(wake) = slept? {
+            self.woke(wake, deadline < cold, now);
+        }
+        Ok(())
+    }
+
+    /// Turns begin again after a pause in which nobody was to turn: the pause is no long turn, and
+    /// the next turn looks at everything.
+    pub fn resume(&mut self) {
+        self.last = self.clock.ticks();
+        self.alarm = 0;
+    }
+
+    /// Work was made outside the turn that [`Work::ready`] does not see, such as a nearer deadline:
+    /// the next turn goes through its phases.
+    #[inline]
+    pub fn expect_work(&mut self) {
+        self.alarm = 0;
+    }
+
+    /// The present in nanoseconds of `CLOCK_MONOTONIC`, for calls outside the turn.
+    #[inline]
+    pub fn now(&mut self) -> u64 {
+        self.clock.now()
+    }
+
+    /// The loop's clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// A copy of the counters.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// A turn that follows late makes the one before it a long one. An alarm is never further away
+    /// than the cold work, so the turn after a long one always comes through here.
+    #[inline]
+    fn note_length(&mut self, before: u64, ticks: u64) {
+        if ticks > before + self.long_turn {
+            self.counters.long_turns += 1;
+        }
+    }
+
+    #[inline]
+    fn count(&mut self, tally: &mut Tally, phase: Phase, done: Progress) {
+        // The test first: a phase that found nothing mostly knows so where it is inlined.
+        if done.items() != 0 {
+            self.counters.done[phase as usize] += u64::from(done.items());
+            tally.traffic = true;
+            if done.items() >= self.limits.budget.of(phase) {
+                self.counters.exhausted[phase as usize] += 1;
+                tally.exhausted = true;
+            }
+        }
+    }
+
+    #[cold]
+    fn cold<W: Work>(&mut self, work: &mut W, now: u64) {
+        self.counters.cold += 1;
+        work.cold(now);
+        self.clock.recalibrate();
+        self.long_turn = self.clock.ticks_in(self.limits.long_turn_ns);
+        self.spin = self.clock.ticks_in(self.idle.budget_ns());
+        self.cold_due_ns = now + self.limits.cold_period_ns;
+    }
+
+    /// The end of a turn through the phases: the idle policy, and the alarm for the turns to come.
+    #[inline]
+    fn settle<W: Work>(
+        &mut self,
+        work: &mut W,
+        now: u64,
+        traffic: bool,
+        exhausted: bool,
+    ) -> Turned {
+        self.counters.busy_turns += 1;
+        if traffic {
+            self.spin_until = self.last + self.spin;
+        }
+        let due = work.deadline().min(self.cold_due_ns).saturating_sub(now);
+        let due = self.last + self.clock.ticks_in(due);
+        self.alarm = if exhausted { 0 } else { due.min(self.spin_until) };
+        if traffic || exhausted {
+            Turned::Busy
+        } else if self.last >= self.spin_until {
+            Turned::Spent
+        } else {
+            Turned::Idle
+        }
+    }
+
+    fn woke(&mut self, wake: Wake, for_deadline: bool, asleep_since: u64) {
+        let now = self.clock.now();
+        let slept_ns = now - asleep_since;
+        self.counters.woke(wake, for_deadline, slept_ns);
+        if self.idle.on_wake(wake, slept_ns) {
+            self.spin = self.clock.ticks_in(self.idle.budget_ns());
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+#[path = "turn_tests.rs"]
+mod tests;
