@@ -211,7 +211,7 @@ fn rate(from: Sample, to: Sample) -> Option<u64> {
     let ticks = to.ticks.checked_sub(from.ticks).filter(|&ticks| ticks > 0)?;
     let ns = to.ns.checked_sub(from.ns)?;
     let rate = u64::try_from((u128::from(ns) << FRACTION) / u128::from(ticks)).ok()?;
-    ((ONE) / 16..=1_000 << FRACTION).contains(&rate).then_some(rate)
+    (ONE / 16..=1_000 * ONE).contains(&rate).then_some(rate)
 }
 
 fn first_rate(first: Sample) -> Option<u64> {

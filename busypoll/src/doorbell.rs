@@ -100,10 +100,13 @@ mod loom_tests {
     use loom::sync::atomic::AtomicUsize;
     use loom::thread;
 
-    /// Every interleaving of one sleeper with `ringers` ringers that each push one item: the
-    /// sleeper gets all items; a lost wake-up is a deadlock, which loom reports.
-    fn no_item_is_lost(ringers: usize) {
-        loom::model(move || {
+    /// One sleeper with `ringers` ringers that each push one item: the sleeper gets all items; a
+    /// lost wake-up is a deadlock, which loom reports. All interleavings with at most
+    /// `preemptions` involuntary switches of a thread; all of them if `None`.
+    fn no_item_is_lost(ringers: usize, preemptions: Option<usize>) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = preemptions;
+        model.check(move || {
             let bell = Doorbell::new().unwrap();
             let queue = Arc::new(AtomicUsize::new(0));
             let threads: Vec<_> = (0..ringers)
@@ -135,11 +138,11 @@ mod loom_tests {
 
     #[test]
     fn loom_one_ringer_wakes_the_sleeper() {
-        no_item_is_lost(1);
+        no_item_is_lost(1, None);
     }
 
     #[test]
     fn loom_two_ringers_wake_the_sleeper() {
-        no_item_is_lost(2);
+        no_item_is_lost(2, Some(2));
     }
 }
