@@ -4,5 +4,7 @@
 //! same way back. The crate knows no TCP and imports no other crate of the workspace.
 
 mod barrier;
+pub mod counters;
 pub mod memory;
 pub mod nic;
+pub mod virtio;

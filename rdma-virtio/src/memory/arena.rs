@@ -228,6 +228,7 @@ impl Arena {
 
     /// The NIC is done with a posted slot: it becomes an ordinary one, with one reference.
     #[inline]
+    #[expect(clippy::needless_pass_by_value, reason = "the posted name ends here")]
     pub fn complete(&mut self, posted: PostedSlot) -> Slot {
         let PostedSlot(granule) = posted;
         Slot(granule)
@@ -318,6 +319,25 @@ impl Arena {
     #[inline]
     pub fn addr_of(&self, slot: Slot, start: u32, len: u32) -> Option<u64> {
         self.locate(slot, start, len).map(|offset| self.mapping.addr() + offset as u64)
+    }
+
+    /// Writes `header` into the 12 bytes before `start`, and returns the address of the header if
+    /// it and the `len` bytes behind it lie in one slot with a reference.
+    #[must_use]
+    #[inline]
+    pub fn put_before(
+        &mut self,
+        slot: Slot,
+        start: u32,
+        len: u32,
+        header: [u8; 12],
+    ) -> Option<u64> {
+        let offset = self.locate(slot, start.checked_sub(12)?, len.checked_add(12)?)?;
+        // SAFETY: `locate` checked that the offset lies in the mapping, which is ours and writable.
+        let first = unsafe { self.mapping.as_mut_ptr().add(offset) };
+        // SAFETY: 12 bytes of a held slot; see `bytes_mut`.
+        unsafe { first.cast::<[u8; 12]>().write_unaligned(header) };
+        Some(self.mapping.addr() + offset as u64)
     }
 
     /// The address of a slot's first byte.

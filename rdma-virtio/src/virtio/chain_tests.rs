@@ -1,0 +1,1 @@
+//! Tests of the chain walker, against a naive one and against hostile drivers.

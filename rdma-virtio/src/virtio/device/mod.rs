@@ -1,0 +1,158 @@
+//! The device half: it takes chains off the queues, checks them, and turns them into work requests.
+//!
+//! Believes nothing that it reads from a queue or a descriptor. What the NIC cannot do
+//! (checksums, segmentation) it does last, in software. Owns no buffers but its scratch; never
+//! looks at a slot or the stack. Transmission is in `transmit`, reception in `receive`.
+
+mod receive;
+mod transmit;
+
+use self::receive::ReceiveSide;
+use self::transmit::TransmitSide;
+use super::features::Features;
+use super::layout::QueueMemory;
+use super::net_header::NET_HEADER_LEN;
+use super::ring::{DeviceRing, Notify, Policy};
+use crate::counters::DeviceCounters;
+use crate::memory::region::{RegionTable, Segment};
+use crate::nic::{Capabilities, Nic, Receive, Wire};
+
+/// Shortest frame: an Ethernet header.
+pub const FRAME_LEN_MIN: u32 = 14;
+
+/// Bytes of one scratch place: a virtio-net header and the headers of a segment.
+pub const SCRATCH_LEN: u32 = 256;
+/// Places of scratch: more segments than that of software segmentation are never in flight.
+pub const SCRATCH_COUNT: u32 = 256;
+
+/// What the NIC does and what was negotiated, as the data path asks for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setup {
+    pub(super) wire: Wire,
+    pub(super) spanning: bool,
+    pub(super) mergeable: bool,
+    /// Negotiated with the driver.
+    pub(super) features: Features,
+    /// Of these, what the NIC does itself.
+    pub(super) native: Features,
+    pub(super) max_inline: u32,
+    pub(super) max_send_sge: usize,
+    pub(super) max_recv_sge: usize,
+}
+
+impl Setup {
+    /// Bytes in front of a frame that do not go to the NIC.
+    #[inline]
+    pub(super) fn in_front(&self) -> u32 {
+        match self.wire {
+            Wire::Frames => NET_HEADER_LEN,
+            Wire::VirtioNet => 0,
+        }
+    }
+}
+
+/// The queues of a device, as its half sees them.
+#[derive(Debug)]
+pub struct DeviceQueues {
+    /// Packets to send.
+    pub transmit: QueueMemory,
+    /// Room for received packets.
+    pub receive: QueueMemory,
+}
+
+/// The device half.
+#[derive(Debug)]
+pub struct NetDevice<P: Policy> {
+    setup: Setup,
+    regions: RegionTable,
+    tx: TransmitSide<P>,
+    rx: ReceiveSide<P>,
+    counters: DeviceCounters,
+}
+
+impl<P: Policy> NetDevice<P> {
+    /// A device for a NIC with these capabilities and the features that the driver accepted.
+    /// `scratch` is [`SCRATCH_LEN`] × [`SCRATCH_COUNT`] bytes in registered transmit memory, the
+    /// device's own.
+    #[must_use]
+    pub fn new(
+        nic: &Capabilities,
+        features: Features,
+        regions: RegionTable,
+        queues: DeviceQueues,
+        scratch: Option<Segment>,
+    ) -> NetDevice<P> {
+        let event_index = features.has(Features::EVENT_IDX);
+        let setup = Setup {
+            wire: nic.wire,
+            spanning: nic.receive == Receive::Spanning && nic.wire == Wire::VirtioNet,
+            mergeable: features.has(Features::MRG_RXBUF),
+            features,
+            native: Features::native(nic).and(features),
+            max_inline: nic.max_inline,
+            max_send_sge: usize::from(nic.max_send_sge),
+            max_recv_sge: usize::from(nic.max_recv_sge),
+        };
+        NetDevice {
+            setup,
+            regions,
+            tx: TransmitSide::new(
+                DeviceRing::new(queues.transmit, event_index),
+                nic.max_send_wr,
+                scratch,
+            ),
+            rx: ReceiveSide::new(DeviceRing::new(queues.receive, event_index)),
+            counters: DeviceCounters::default(),
+        }
+    }
+
+    /// The regions that descriptors may name. A region whose segments are with the NIC must not
+    /// be removed.
+    pub fn regions_mut(&mut self) -> &mut RegionTable {
+        &mut self.regions
+    }
+
+    /// Posts what waits on the transmit queue; the last of it is signalled, so that no completion
+    /// is waited for in vain. What does not fit stays on the queue.
+    #[inline]
+    pub fn transmit<N: Nic>(&mut self, nic: &mut N) -> Notify {
+        self.tx.drain(nic, &self.setup, &self.regions, &mut self.counters)
+    }
+
+    /// Takes send completions and returns their chains.
+    #[inline]
+    pub fn reap<N: Nic>(&mut self, nic: &mut N) -> Notify {
+        self.tx.reap(nic, &mut self.counters)
+    }
+
+    /// Whether sends are with the NIC.
+    #[must_use]
+    #[inline]
+    pub fn has_sends(&self) -> bool {
+        self.tx.outstanding() != 0
+    }
+
+    /// Posts the receive buffers that wait on the receive queue.
+    #[inline]
+    pub fn post_receives<N: Nic>(&mut self, nic: &mut N) -> Notify {
+        self.rx.post(nic, &self.setup, &self.regions, &mut self.counters)
+    }
+
+    /// Takes receive completions and passes the messages on.
+    #[inline]
+    pub fn receive<N: Nic>(&mut self, nic: &mut N) -> Notify {
+        self.rx.poll(nic, &self.setup, &mut self.counters)
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn counters(&self) -> DeviceCounters {
+        self.counters
+    }
+
+    /// Work requests that the NIC has not completed: sends, receives.
+    #[must_use]
+    pub fn in_flight(&self) -> (u32, u32) {
+        (self.tx.outstanding(), self.rx.outstanding())
+    }
+}

@@ -1,0 +1,412 @@
+//! From receive completions to the receive queue.
+//!
+//! Invariants: receives complete in posting order, so posted chains are a queue of their own; a
+//! chain returns to the driver exactly once; the buffers of one message return together, with
+//! their number in the first one's header.
+
+use arrayvec::ArrayVec;
+
+use super::transmit::{NO_COMPLETION, NO_SGE};
+use super::{FRAME_LEN_MIN, Setup};
+use crate::counters::DeviceCounters;
+use crate::memory::region::{RegionTable, Segment};
+use crate::nic::{Completion, Nic, RecvWr, Sge, WcChecksum, WcStatus, Wire};
+use crate::virtio::chain::{self, CHAIN_MAX, Chain, Direction};
+use crate::virtio::checksum;
+use crate::virtio::features::Features;
+use crate::virtio::layout::DESC_WRITE;
+use crate::virtio::net_header::{
+    DATA_VALID, GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, NET_HEADER_LEN, NetHeader,
+};
+use crate::virtio::ring::{DeviceRing, Notify, Policy};
+
+/// Most buffers that one message spans: 64 KiB in buffers of 4 KiB, and one.
+pub(super) const SPAN_MAX: usize = 18;
+/// Work requests posted and completions taken at a time.
+const BATCH: usize = 16;
+
+/// A chain that the NIC has, by its head.
+#[derive(Clone, Debug)]
+enum Room {
+    /// Not with the NIC.
+    None,
+    /// One buffer.
+    One(Segment),
+    /// Several, in order.
+    Many(Box<Chain>),
+}
+
+impl Room {
+    #[inline]
+    fn as_slice(&self) -> &[Segment] {
+        match self {
+            Room::None => &[],
+            Room::One(segment) => std::slice::from_ref(segment),
+            Room::Many(chain) => chain,
+        }
+    }
+}
+
+/// A buffer that holds a part of a message whose end has not come yet.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    head: u16,
+    /// Bytes in it, as the used ring counts them.
+    length: u32,
+}
+
+/// The receive queue and what is with the NIC.
+#[derive(Debug)]
+pub(super) struct ReceiveSide<P: Policy> {
+    ring: DeviceRing<P>,
+    rooms: Box<[Room]>,
+    outstanding: u32,
+    parts: ArrayVec<Part, SPAN_MAX>,
+    /// Whether the message under way lost a part and only its end is waited for.
+    skipping: bool,
+    completions: Box<[Completion; BATCH]>,
+    broken: bool,
+}
+
+impl<P: Policy> ReceiveSide<P> {
+    pub(super) fn new(ring: DeviceRing<P>) -> Self {
+        let rooms = vec![Room::None; usize::from(ring.size())].into_boxed_slice();
+        ReceiveSide {
+            ring,
+            rooms,
+            outstanding: 0,
+            parts: ArrayVec::new(),
+            skipping: false,
+            completions: Box::new([NO_COMPLETION; BATCH]),
+            broken: false,
+        }
+    }
+
+    pub(super) fn outstanding(&self) -> u32 {
+        self.outstanding
+    }
+
+    pub(super) fn post<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        setup: &Setup,
+        regions: &RegionTable,
+        counters: &mut DeviceCounters,
+    ) -> Notify {
+        loop {
+            let waiting = match self.ring.waiting() {
+                Ok(waiting) if !self.broken => waiting,
+                _ => {
+                    counters.broken_ring += u64::from(!self.broken);
+                    self.broken = true;
+                    return Notify::NotNeeded;
+                }
+            };
+            if waiting == 0 {
+                break;
+            }
+            let taken = match self.post_simple(nic, setup, regions, waiting) {
+                0 => self.post_chain(nic, setup, regions, counters),
+                taken => taken,
+            };
+            if taken == 0 {
+                break;
+            }
+            self.ring.consume(taken);
+        }
+        self.ring.publish()
+    }
+
+    /// Posts a batch of chains that are one descriptor each; stops before the first that is not.
+    fn post_simple<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        setup: &Setup,
+        regions: &RegionTable,
+        waiting: u16,
+    ) -> u16 {
+        let mut segments: ArrayVec<(u16, Segment), BATCH> = ArrayVec::new();
+        let mut sges = [NO_SGE; BATCH];
+        for ahead in 0..waiting {
+            let head = self.ring.peek(ahead);
+            let descriptor = self.ring.descriptor(head);
+            let Some(Room::None) = self.rooms.get(usize::from(head)) else { break };
+            let enough = descriptor.len >= NET_HEADER_LEN + FRAME_LEN_MIN;
+            if descriptor.flags != DESC_WRITE || !enough || segments.is_full() {
+                break;
+            }
+            let Some(segment) = regions.find(descriptor.addr, descriptor.len) else { break };
+            sges[segments.len()] = segment.skip(setup.in_front()).sge();
+            segments.push((head, segment));
+            // One head twice in a batch: the second is looked at when the first is posted.
+            if self.repeats(ahead) {
+                segments.pop();
+                break;
+            }
+        }
+        let wrs: ArrayVec<RecvWr<'_>, BATCH> = segments
+            .iter()
+            .zip(&sges)
+            .map(|(&(head, _), sge)| RecvWr {
+                wr_id: u64::from(head),
+                sges: std::slice::from_ref(sge),
+            })
+            .collect();
+        if wrs.is_empty() {
+            return 0;
+        }
+        let posted = nic.post_recv(&wrs).unwrap_or(0).min(segments.len());
+        let mut taken = 0;
+        for (head, segment) in segments.into_iter().take(posted) {
+            self.rooms[usize::from(head)] = Room::One(segment);
+            self.outstanding += 1;
+            taken += 1;
+        }
+        taken
+    }
+
+    /// Whether the head this far ahead is one of those before it.
+    fn repeats(&self, ahead: u16) -> bool {
+        P::SHARED && (0..ahead).any(|before| self.ring.peek(before) == self.ring.peek(ahead))
+    }
+
+    /// Posts or refuses the chain at the front; returns how many were taken, 0 if the NIC is full.
+    fn post_chain<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        setup: &Setup,
+        regions: &RegionTable,
+        counters: &mut DeviceCounters,
+    ) -> u16 {
+        let head = self.ring.peek(0);
+        let Some(Room::None) = self.rooms.get(usize::from(head)) else {
+            // No entry of the queue, or one that the NIC has already: it cannot be returned.
+            counters.rx_bad_chain += 1;
+            return 1;
+        };
+        let mut chain = Chain::new();
+        let walked = chain::walk(&self.ring, regions, head, Direction::Writable, &mut chain);
+        let fits = chain.len() <= setup.max_recv_sge && (!setup.mergeable || chain.len() == 1);
+        let first = chain.first().map_or(0, |s| s.length());
+        if walked.is_err() || !fits || first < NET_HEADER_LEN + FRAME_LEN_MIN {
+            counters.rx_bad_chain += 1;
+            self.ring.push_used(head, 0);
+            return 1;
+        }
+        let sges: ArrayVec<Sge, CHAIN_MAX> =
+            checksum::from_offset(&chain, setup.in_front()).map(Segment::sge).collect();
+        match nic.post_recv(&[RecvWr { wr_id: u64::from(head), sges: &sges }]) {
+            Ok(1..) => {}
+            _ => return 0,
+        }
+        self.rooms[usize::from(head)] = Room::Many(Box::new(chain));
+        self.outstanding += 1;
+        1
+    }
+
+    #[inline]
+    pub(super) fn poll<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        setup: &Setup,
+        counters: &mut DeviceCounters,
+    ) -> Notify {
+        let n = nic.poll_recv(&mut self.completions[..]).min(BATCH);
+        if n == 0 {
+            return Notify::NotNeeded;
+        }
+        for i in 0..n {
+            let completion = self.completions[i];
+            let head = match u16::try_from(completion.wr_id) {
+                Ok(head) if head < self.ring.size() => head,
+                _ => {
+                    counters.rx_bad_completion += 1;
+                    continue;
+                }
+            };
+            // The short way: a whole message in one buffer.
+            if let Room::One(segment) = self.rooms[usize::from(head)]
+                && completion.status == WcStatus::Success
+                && !completion.more
+                && self.parts.is_empty()
+                && !self.skipping
+            {
+                self.rooms[usize::from(head)] = Room::None;
+                self.outstanding -= 1;
+                counters.rx_messages += 1;
+                let length = completion.byte_len.saturating_add(setup.in_front());
+                let length = if length <= segment.length() { length } else { 0 };
+                let passed = deliver(
+                    setup,
+                    counters,
+                    &[segment.take(length)],
+                    (length, 1),
+                    completion.checksum,
+                );
+                self.ring.push_used(head, if passed { length } else { 0 });
+                continue;
+            }
+            self.collect(setup, counters, head, completion);
+        }
+        self.ring.publish()
+    }
+
+    /// One completion of any kind.
+    #[inline(never)]
+    fn collect(
+        &mut self,
+        setup: &Setup,
+        counters: &mut DeviceCounters,
+        head: u16,
+        completion: Completion,
+    ) {
+        let room = &self.rooms[usize::from(head)];
+        if matches!(room, Room::None) {
+            counters.rx_bad_completion += 1;
+            return;
+        }
+        self.outstanding -= 1;
+        let room_len: u32 = room.as_slice().iter().map(|s| s.length()).sum();
+        if completion.status != WcStatus::Success {
+            counters.rx_failed += 1;
+            self.rooms[usize::from(head)] = Room::None;
+            if !self.parts.is_empty() {
+                counters.rx_messages += 1;
+                self.give_up(counters);
+            }
+            self.skipping = false;
+            self.ring.push_used(head, 0);
+            return;
+        }
+        let in_front = if self.parts.is_empty() { setup.in_front() } else { 0 };
+        let length = completion.byte_len.saturating_add(in_front);
+        let fits = length <= room_len && (setup.mergeable && setup.spanning || !completion.more);
+        let part = Part { head, length };
+        if self.skipping || !fits || self.parts.try_push(part).is_err() {
+            self.rooms[usize::from(head)] = Room::None;
+            self.ring.push_used(head, 0);
+            if !self.skipping {
+                counters.rx_messages += 1;
+                self.give_up(counters);
+            }
+            self.skipping = completion.more;
+            return;
+        }
+        if !completion.more {
+            self.finish(setup, counters, completion.checksum);
+        }
+    }
+
+    /// Drops the parts of a message that will not be whole.
+    fn give_up(&mut self, counters: &mut DeviceCounters) {
+        counters.rx_drop_span += 1;
+        for part in self.parts.take() {
+            self.rooms[usize::from(part.head)] = Room::None;
+            self.ring.push_used(part.head, 0);
+        }
+    }
+
+    /// The message is whole: passes its buffers on together.
+    fn finish(&mut self, setup: &Setup, counters: &mut DeviceCounters, checksum: WcChecksum) {
+        counters.rx_messages += 1;
+        let mut segments: ArrayVec<Segment, { SPAN_MAX + CHAIN_MAX }> = ArrayVec::new();
+        let mut total = 0;
+        for part in &self.parts {
+            let mut left = part.length;
+            for segment in self.rooms[usize::from(part.head)].as_slice() {
+                let used = segment.take(left);
+                left -= used.length();
+                total += used.length();
+                if used.length() > 0 && segments.try_push(used).is_err() {
+                    total = 0;
+                }
+            }
+        }
+        let count = u16::try_from(self.parts.len()).unwrap_or(u16::MAX);
+        let passed = deliver(setup, counters, &segments, (total, count), checksum);
+        for part in self.parts.take() {
+            self.rooms[usize::from(part.head)] = Room::None;
+            self.ring.push_used(part.head, if passed { part.length } else { 0 });
+        }
+    }
+}
+
+/// Checks a message of `total` bytes, header included, and puts its header right; says whether
+/// it goes to the driver.
+#[inline]
+fn deliver(
+    setup: &Setup,
+    counters: &mut DeviceCounters,
+    segments: &[Segment],
+    (total, buffers): (u32, u16),
+    checksum: WcChecksum,
+) -> bool {
+    let first = match segments.first() {
+        Some(first) if total >= NET_HEADER_LEN + FRAME_LEN_MIN => *first,
+        _ => {
+            counters.rx_drop_short += 1;
+            return false;
+        }
+    };
+    let header = match setup.wire {
+        Wire::Frames => {
+            let vouched = checksum == WcChecksum::Valid && setup.features.has(Features::GUEST_CSUM);
+            let flags = if vouched { DATA_VALID } else { 0 };
+            NetHeader { flags, num_buffers: buffers, ..NetHeader::default() }
+        }
+        Wire::VirtioNet => {
+            let Some(bytes) = first.read::<12>() else {
+                counters.rx_drop_short += 1;
+                return false;
+            };
+            let mut header = NetHeader::decode(&bytes);
+            if !header.is_plain() && !check_received(setup, counters, segments, &mut header, total)
+            {
+                counters.rx_drop_header += 1;
+                return false;
+            }
+            if !setup.features.has(Features::GUEST_CSUM) {
+                header.flags = 0;
+            }
+            header.num_buffers = buffers;
+            header
+        }
+    };
+    first.write(&header.encode());
+    counters.rx_passed += 1;
+    true
+}
+
+/// A header that says something: whether it makes sense and the driver may see it. A partial
+/// checksum that the driver did not agree to is finished here.
+#[inline(never)]
+fn check_received(
+    setup: &Setup,
+    counters: &mut DeviceCounters,
+    segments: &[Segment],
+    header: &mut NetHeader,
+    total: u32,
+) -> bool {
+    if !header.check(total - NET_HEADER_LEN) {
+        return false;
+    }
+    let needed = match header.gso_type & !GSO_ECN {
+        GSO_NONE => Features::VERSION_1,
+        GSO_TCPV4 => Features::GUEST_TSO4,
+        GSO_TCPV6 => Features::GUEST_TSO6,
+        _ => return false,
+    };
+    if !setup.features.has(needed) {
+        return false;
+    }
+    if header.flags & NEEDS_CSUM != 0 && !setup.features.has(Features::GUEST_CSUM) {
+        let frame: ArrayVec<Segment, { SPAN_MAX + CHAIN_MAX }> =
+            checksum::from_offset(segments, NET_HEADER_LEN).take(SPAN_MAX + CHAIN_MAX).collect();
+        checksum::finish(&frame, header.csum_start, header.csum_offset);
+        counters.rx_software_checksums += 1;
+        header.flags = 0;
+        header.csum_start = 0;
+        header.csum_offset = 0;
+    }
+    true
+}

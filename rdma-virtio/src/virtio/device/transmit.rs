@@ -1,0 +1,556 @@
+//! From the transmit queue to send work requests.
+//!
+//! Invariants: a chain returns to the driver exactly once, when its last work request is
+//! complete; a work request posted without a signal is always followed by one with; a chain for
+//! which the NIC has no room stays on the queue.
+
+use arrayvec::ArrayVec;
+
+use super::{FRAME_LEN_MIN, SCRATCH_COUNT, SCRATCH_LEN, Setup};
+use crate::counters::DeviceCounters;
+use crate::memory::region::{RegionTable, Segment};
+use crate::nic::{
+    ChecksumRequest, Completion, Lkey, Nic, Offload, PostError, SegmentationKind,
+    SegmentationRequest, SendWr, Sge, WcChecksum, WcStatus, Wire,
+};
+use crate::virtio::chain::{self, CHAIN_MAX, Chain, Direction};
+use crate::virtio::checksum;
+use crate::virtio::features::Features;
+use crate::virtio::net_header::{
+    GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, NET_HEADER_LEN, NetHeader,
+};
+use crate::virtio::ring::{DeviceRing, Notify, Policy};
+use crate::virtio::segmentation::{HEADERS_MAX, Plan, SegmentChecksum, cut};
+
+/// Most sends that one device has with its NIC.
+const SENDS_MAX: u32 = 4096;
+/// A signal at least every so many work requests.
+const SIGNAL_EVERY: u32 = 32;
+/// Completions taken at a time.
+const BATCH: usize = 16;
+
+const NONE: u16 = u16::MAX;
+
+/// An empty completion, for arrays that the NIC fills.
+pub(super) const NO_COMPLETION: Completion = Completion {
+    wr_id: 0,
+    status: WcStatus::Success,
+    byte_len: 0,
+    more: false,
+    checksum: WcChecksum::Unknown,
+};
+
+/// What returns when a work request is complete.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    /// The chain whose last work request this is, or [`NONE`].
+    head: u16,
+    /// The place of scratch that it used, or [`NONE`].
+    scratch: u16,
+}
+
+/// What became of the chain at the front of the queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// It is off the queue.
+    Taken,
+    /// The NIC has no room; again later.
+    Later,
+}
+
+/// What became of a work request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Posted {
+    /// With the NIC, or done.
+    Yes,
+    /// The NIC has no room.
+    Full,
+    /// Refused and counted.
+    Refused,
+}
+
+/// One work request to post.
+struct Request<'a> {
+    sges: &'a [Sge],
+    length: u32,
+    offload: Offload,
+    record: Record,
+    /// Whether nothing follows for now.
+    last: bool,
+}
+
+/// Everything of a call that stays the same from chain to chain.
+struct Context<'a, N> {
+    nic: &'a mut N,
+    setup: &'a Setup,
+    regions: &'a RegionTable,
+    counters: &'a mut DeviceCounters,
+}
+
+/// The transmit queue and what is with the NIC.
+#[derive(Debug)]
+pub(super) struct TransmitSide<P: Policy> {
+    ring: DeviceRing<P>,
+    /// By sequence number of the work request, modulo the length.
+    records: Box<[Record]>,
+    /// Sequence number of the next work request and of the oldest one with the NIC.
+    next: u32,
+    oldest: u32,
+    capacity: u32,
+    /// Work requests posted since the last signalled one.
+    unsignalled: u32,
+    signal_every: u32,
+    scratch: Option<Segment>,
+    scratch_free: Vec<u16>,
+    /// First segment not yet posted of the frame at the front, when it is segmented here.
+    resume_at: u32,
+    chain: Box<Chain>,
+    completions: Box<[Completion; BATCH]>,
+    broken: bool,
+}
+
+impl<P: Policy> TransmitSide<P> {
+    pub(super) fn new(ring: DeviceRing<P>, max_send_wr: u32, scratch: Option<Segment>) -> Self {
+        let capacity = max_send_wr.clamp(1, SENDS_MAX);
+        let records = vec![Record { head: NONE, scratch: NONE }; SENDS_MAX as usize];
+        let places = scratch.map_or(0, |s| (s.length() / SCRATCH_LEN).min(SCRATCH_COUNT));
+        TransmitSide {
+            ring,
+            records: records.into_boxed_slice(),
+            next: 0,
+            oldest: 0,
+            capacity,
+            unsignalled: 0,
+            signal_every: SIGNAL_EVERY.min(capacity / 2).max(1),
+            scratch,
+            scratch_free: (0..places).rev().filter_map(|i| u16::try_from(i).ok()).collect(),
+            resume_at: 0,
+            chain: Box::new(Chain::new()),
+            completions: Box::new([NO_COMPLETION; BATCH]),
+            broken: false,
+        }
+    }
+
+    #[inline]
+    pub(super) fn outstanding(&self) -> u32 {
+        self.next.wrapping_sub(self.oldest)
+    }
+
+    #[inline]
+    pub(super) fn drain<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        setup: &Setup,
+        regions: &RegionTable,
+        counters: &mut DeviceCounters,
+    ) -> Notify {
+        let waiting = match self.ring.waiting() {
+            Ok(0) => return Notify::NotNeeded,
+            Ok(waiting) if !self.broken => waiting,
+            _ => {
+                counters.broken_ring += u64::from(!self.broken);
+                self.broken = true;
+                return Notify::NotNeeded;
+            }
+        };
+        let mut context = Context { nic, setup, regions, counters };
+        for done in 1..=waiting {
+            let head = self.ring.peek(0);
+            match self.send(&mut context, head, done == waiting) {
+                Step::Taken => self.ring.consume(1),
+                Step::Later => {
+                    context.counters.tx_nic_full += 1;
+                    break;
+                }
+            }
+        }
+        self.ring.publish()
+    }
+
+    /// One chain: the short way for one plain descriptor, the long way for everything else.
+    #[inline]
+    fn send<N: Nic>(&mut self, context: &mut Context<'_, N>, head: u16, last: bool) -> Step {
+        let descriptor = self.ring.descriptor(head);
+        if descriptor.flags == 0
+            && head < self.ring.size()
+            && descriptor.len >= NET_HEADER_LEN + FRAME_LEN_MIN
+            && let Some(segment) = context.regions.find(descriptor.addr, descriptor.len)
+            && let Some(bytes) = segment.read::<12>()
+        {
+            let header = NetHeader::decode(&bytes);
+            let frame_len = descriptor.len - NET_HEADER_LEN;
+            if let Some(offload) = native_checksum(context.setup, &header, frame_len) {
+                let segment = segment.skip(context.setup.in_front());
+                let request = Request {
+                    sges: &[segment.sge()],
+                    length: segment.length(),
+                    offload,
+                    record: Record { head, scratch: NONE },
+                    last,
+                };
+                let posted = self.post(context, &request);
+                return self.step(context, head, posted);
+            }
+        }
+        self.send_chain(context, head, last)
+    }
+
+    /// Settles a chain that is one work request.
+    #[inline]
+    fn step<N>(&mut self, context: &mut Context<'_, N>, head: u16, posted: Posted) -> Step {
+        match posted {
+            Posted::Full => return Step::Later,
+            Posted::Yes => {}
+            Posted::Refused => self.ring.push_used(head, 0),
+        }
+        context.counters.tx_chains += 1;
+        Step::Taken
+    }
+
+    /// A chain of any shape, with any header.
+    #[inline(never)]
+    fn send_chain<N: Nic>(&mut self, context: &mut Context<'_, N>, head: u16, last: bool) -> Step {
+        let mut chain = std::mem::take(&mut self.chain);
+        let walked =
+            chain::walk(&self.ring, context.regions, head, Direction::Readable, &mut chain);
+        let step = match walked {
+            Ok(total) => self.send_walked(context, &chain, total, (head, last)),
+            Err(_) => {
+                context.counters.tx_bad_chain += 1;
+                self.refuse(context, head)
+            }
+        };
+        self.chain = chain;
+        step
+    }
+
+    /// Drops the chain at the front. A head that is no entry of the queue cannot be returned.
+    #[cold]
+    fn refuse<N>(&mut self, context: &mut Context<'_, N>, head: u16) -> Step {
+        if head < self.ring.size() {
+            self.ring.push_used(head, 0);
+        }
+        self.resume_at = 0;
+        context.counters.tx_chains += 1;
+        Step::Taken
+    }
+
+    fn send_walked<N: Nic>(
+        &mut self,
+        context: &mut Context<'_, N>,
+        chain: &[Segment],
+        total: u32,
+        (head, last): (u16, bool),
+    ) -> Step {
+        let mut bytes = [0_u8; NET_HEADER_LEN as usize];
+        let mut have = 0;
+        for segment in chain {
+            have += segment.read_into(&mut bytes[have..]);
+        }
+        let header = NetHeader::decode(&bytes);
+        let setup = context.setup;
+        let sensible = total >= NET_HEADER_LEN + FRAME_LEN_MIN
+            && header.check(total - NET_HEADER_LEN)
+            && is_negotiated(setup.features, &header);
+        if !sensible {
+            context.counters.tx_bad_header += 1;
+            return self.refuse(context, head);
+        }
+        let frame: ArrayVec<Segment, CHAIN_MAX> =
+            checksum::from_offset(chain, NET_HEADER_LEN).collect();
+        let frame_len = total - NET_HEADER_LEN;
+        if header.gso_type != GSO_NONE && !segments_natively(setup, &header) {
+            return self.segment(context, &header, &frame, (head, frame_len));
+        }
+        let mut offload = Offload::default();
+        if header.flags & NEEDS_CSUM != 0 {
+            if setup.native.has(Features::CSUM) {
+                offload = match native_offload(setup, &header, &frame, frame_len) {
+                    Some(offload) => offload,
+                    None => {
+                        context.counters.tx_bad_header += 1;
+                        return self.refuse(context, head);
+                    }
+                };
+            } else {
+                finish_checksum(chain, &frame, &header);
+                context.counters.tx_software_checksums += 1;
+            }
+        }
+        let sges: ArrayVec<Sge, CHAIN_MAX> =
+            checksum::from_offset(chain, setup.in_front()).map(Segment::sge).collect();
+        let record = Record { head, scratch: NONE };
+        let length = total - setup.in_front();
+        let request = Request { sges: &sges, length, offload, record, last };
+        let posted = self.post(context, &request);
+        self.step(context, head, posted)
+    }
+
+    /// Posts one work request.
+    #[inline]
+    fn post<N: Nic>(&mut self, context: &mut Context<'_, N>, request: &Request<'_>) -> Posted {
+        let counters = &mut *context.counters;
+        // Inline only when nothing before it waits for a signal that would then never come.
+        let inline = request.length <= context.setup.max_inline
+            && self.unsignalled == 0
+            && request.record.scratch == NONE;
+        if !inline && self.outstanding() >= self.capacity {
+            return Posted::Full;
+        }
+        let signalled = !inline && (request.last || self.unsignalled + 1 >= self.signal_every);
+        let wr = SendWr {
+            wr_id: u64::from(self.next),
+            sges: request.sges,
+            signalled,
+            inline,
+            offload: request.offload,
+        };
+        match context.nic.post_send(&wr) {
+            Ok(()) => {}
+            Err(PostError::QueueFull) => return Posted::Full,
+            Err(PostError::LinkDown) => {
+                counters.tx_link_down += 1;
+                return Posted::Refused;
+            }
+            Err(
+                PostError::BadLkey
+                | PostError::OutOfBounds
+                | PostError::SgeCount
+                | PostError::TooLong,
+            ) => {
+                counters.tx_refused += 1;
+                return Posted::Refused;
+            }
+        }
+        counters.tx_posted += 1;
+        if inline {
+            counters.tx_inline += 1;
+            counters.tx_completed += 1;
+            self.ring.push_used(request.record.head, 0);
+        } else {
+            self.records[(self.next % SENDS_MAX) as usize] = request.record;
+            self.next = self.next.wrapping_add(1);
+            self.unsignalled = if signalled { 0 } else { self.unsignalled + 1 };
+        }
+        Posted::Yes
+    }
+
+    /// Segments the frame at the front; goes on where an earlier call had to stop.
+    fn segment<N: Nic>(
+        &mut self,
+        context: &mut Context<'_, N>,
+        header: &NetHeader,
+        frame: &[Segment],
+        (head, frame_len): (u16, u32),
+    ) -> Step {
+        let Ok(plan) = Plan::new(header, frame, frame_len) else {
+            context.counters.tx_bad_header += 1;
+            return self.refuse(context, head);
+        };
+        let count = plan.count();
+        if self.resume_at == 0 {
+            context.counters.tx_software_segmented += 1;
+        }
+        // The frame may have been changed meanwhile by a driver that breaks the rules.
+        while self.resume_at < count {
+            let number = self.resume_at;
+            match self.post_segment(context, &plan, frame, (number, head)) {
+                Posted::Yes => self.resume_at += 1,
+                Posted::Full => return Step::Later,
+                Posted::Refused => return self.refuse_rest(context, head),
+            }
+        }
+        self.resume_at = 0;
+        context.counters.tx_chains += 1;
+        Step::Taken
+    }
+
+    /// A segment was refused: the frame ends here. Segments that are with the NIC still read it,
+    /// so it returns with the last of them.
+    #[cold]
+    fn refuse_rest<N>(&mut self, context: &mut Context<'_, N>, head: u16) -> Step {
+        if self.resume_at > 0 && self.outstanding() > 0 {
+            let newest = self.next.wrapping_sub(1) % SENDS_MAX;
+            self.records[newest as usize].head = head;
+            self.resume_at = 0;
+            context.counters.tx_chains += 1;
+            return Step::Taken;
+        }
+        self.refuse(context, head)
+    }
+
+    fn post_segment<N: Nic>(
+        &mut self,
+        context: &mut Context<'_, N>,
+        plan: &Plan,
+        frame: &[Segment],
+        (number, head): (u32, u16),
+    ) -> Posted {
+        let setup = context.setup;
+        let (Some(scratch), Some(place)) = (self.scratch, self.scratch_free.pop()) else {
+            return if self.outstanding() > 0 { Posted::Full } else { Posted::Refused };
+        };
+        let native = setup.native.has(Features::CSUM);
+        let kind = if native { SegmentChecksum::Partial } else { SegmentChecksum::Full };
+        let mut headers = [0_u8; HEADERS_MAX];
+        plan.write_headers(number, frame, kind, &mut headers);
+        let room = scratch.skip(u32::from(place) * SCRATCH_LEN).take(SCRATCH_LEN);
+        let start = plan.checksum_start();
+        let net_header = NetHeader {
+            flags: if native { NEEDS_CSUM } else { 0 },
+            csum_start: if native { start } else { 0 },
+            csum_offset: if native { 16 } else { 0 },
+            ..NetHeader::default()
+        };
+        room.write(&net_header.encode());
+        room.skip(NET_HEADER_LEN).write(&headers);
+
+        let front = NET_HEADER_LEN - setup.in_front();
+        let head_len = front + u32::from(plan.header_len());
+        let range = plan.payload(number);
+        let mut sges: ArrayVec<Sge, CHAIN_MAX> = ArrayVec::new();
+        sges.push(room.skip(setup.in_front()).take(head_len).sge());
+        sges.extend(cut(frame, range).take(CHAIN_MAX - 1).map(Segment::sge));
+        let checksum =
+            (native && setup.wire == Wire::Frames).then_some(ChecksumRequest { start, offset: 16 });
+        let is_last = number + 1 == plan.count();
+        let request = Request {
+            sges: &sges,
+            length: head_len + range.len,
+            offload: Offload { checksum, segmentation: None },
+            record: Record { head: if is_last { head } else { NONE }, scratch: place },
+            last: is_last,
+        };
+        let posted = self.post(context, &request);
+        if posted != Posted::Yes {
+            self.scratch_free.push(place);
+        }
+        posted
+    }
+
+    #[inline]
+    pub(super) fn reap<N: Nic>(&mut self, nic: &mut N, counters: &mut DeviceCounters) -> Notify {
+        if self.outstanding() == 0 {
+            return Notify::NotNeeded;
+        }
+        loop {
+            let n = nic.poll_send(&mut self.completions[..]).min(BATCH);
+            for i in 0..n {
+                self.complete(self.completions[i], counters);
+            }
+            if n < BATCH {
+                return self.ring.publish();
+            }
+        }
+    }
+
+    /// Everything up to this work request is complete; itself perhaps in error.
+    #[inline]
+    fn complete(&mut self, completion: Completion, counters: &mut DeviceCounters) {
+        let Ok(sequence) = u32::try_from(completion.wr_id) else { return };
+        let ahead = sequence.wrapping_sub(self.oldest);
+        if ahead >= self.outstanding() {
+            return;
+        }
+        for _ in 0..=ahead {
+            let record = self.records[(self.oldest % SENDS_MAX) as usize];
+            self.oldest = self.oldest.wrapping_add(1);
+            if record.scratch != NONE {
+                self.scratch_free.push(record.scratch);
+            }
+            if record.head != NONE {
+                self.ring.push_used(record.head, 0);
+            }
+        }
+        let failed = u64::from(completion.status != WcStatus::Success);
+        counters.tx_failed += failed;
+        counters.tx_completed += u64::from(ahead) + 1 - failed;
+    }
+}
+
+/// What a header asks of the NIC if the NIC does it as it stands: nothing, or one checksum.
+#[inline]
+fn native_checksum(setup: &Setup, header: &NetHeader, frame_len: u32) -> Option<Offload> {
+    if header.is_plain() {
+        return Some(Offload::default());
+    }
+    let end = u32::from(header.csum_start) + u32::from(header.csum_offset) + 2;
+    if header.gso_type != GSO_NONE || end > frame_len || !setup.native.has(Features::CSUM) {
+        return None;
+    }
+    let checksum = match setup.wire {
+        Wire::VirtioNet => None,
+        Wire::Frames => {
+            Some(ChecksumRequest { start: header.csum_start, offset: header.csum_offset })
+        }
+    };
+    Some(Offload { checksum, segmentation: None })
+}
+
+/// The offloads of a frame that the NIC checksums, and perhaps segments.
+fn native_offload(
+    setup: &Setup,
+    header: &NetHeader,
+    frame: &[Segment],
+    frame_len: u32,
+) -> Option<Offload> {
+    if header.gso_type == GSO_NONE {
+        return native_checksum(setup, header, frame_len);
+    }
+    if setup.wire == Wire::VirtioNet {
+        return Some(Offload::default());
+    }
+    let plan = Plan::new(header, frame, frame_len).ok()?;
+    let kind = match header.gso_type & !GSO_ECN {
+        GSO_TCPV4 => SegmentationKind::Tcp4,
+        GSO_TCPV6 => SegmentationKind::Tcp6,
+        _ => return None,
+    };
+    let size = header.gso_size;
+    Some(Offload {
+        checksum: Some(ChecksumRequest { start: header.csum_start, offset: header.csum_offset }),
+        segmentation: Some(SegmentationRequest { kind, size, header_len: plan.header_len() }),
+    })
+}
+
+/// Whether the driver may ask for what the header asks for.
+fn is_negotiated(features: Features, header: &NetHeader) -> bool {
+    if header.flags & NEEDS_CSUM != 0 && !features.has(Features::CSUM) {
+        return false;
+    }
+    match header.gso_type & !GSO_ECN {
+        GSO_NONE => true,
+        _ if header.flags & NEEDS_CSUM == 0 => false,
+        GSO_TCPV4 => features.has(Features::HOST_TSO4),
+        GSO_TCPV6 => features.has(Features::HOST_TSO6),
+        _ => false,
+    }
+}
+
+fn segments_natively(setup: &Setup, header: &NetHeader) -> bool {
+    // A large frame in pages that are not aligned has 18 pieces, and a header.
+    if setup.max_send_sge < 19 {
+        return false;
+    }
+    match header.gso_type & !GSO_ECN {
+        GSO_TCPV4 => setup.native.has(Features::HOST_TSO4),
+        GSO_TCPV6 => setup.native.has(Features::HOST_TSO6),
+        _ => false,
+    }
+}
+
+/// Finishes the checksum where it lies, and says so in the header that lies before the frame, so
+/// that neither the peer nor a second attempt does it again.
+fn finish_checksum(chain: &[Segment], frame: &[Segment], header: &NetHeader) {
+    checksum::finish(frame, header.csum_start, header.csum_offset);
+    let done =
+        NetHeader { flags: header.flags & !NEEDS_CSUM, csum_start: 0, csum_offset: 0, ..*header };
+    let bytes = done.encode();
+    let mut written = 0;
+    for segment in chain {
+        written += segment.write(&bytes[written..]);
+    }
+}
+
+/// The lkey of an empty scatter-gather element.
+pub(super) const NO_SGE: Sge = Sge { addr: 0, length: 0, lkey: Lkey(u32::MAX) };

@@ -1,0 +1,145 @@
+//! The driver half: it puts frames and room for frames on the queues, and takes them back.
+//!
+//! Keeps its own record of everything that it handed out and uses nothing that it finds in the
+//! rings before checking it against that. Owns the references to slots that are on a queue; never
+//! looks into a frame behind its virtio-net header.
+
+mod receive;
+mod transmit;
+
+use arrayvec::ArrayVec;
+
+use self::receive::ReceiveQueue;
+use self::transmit::TransmitQueue;
+pub use self::transmit::{IndirectTables, TABLE_LEN};
+use super::layout::QueueMemory;
+use super::net_header::NetHeader;
+use super::ring::{DriverRing, Notify, Policy};
+use crate::counters::DriverCounters;
+use crate::memory::arena::Arena;
+use crate::memory::slot::Piece;
+
+/// Most pieces of one frame, sent or received.
+pub const PIECES_MAX: usize = 18;
+
+/// Why a frame was not taken. Nothing was taken then: the references stay the caller's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TransmitError {
+    /// The queue is full; try again after completions were reaped.
+    #[error("the transmit queue is full")]
+    RingFull,
+    /// No pieces, too many, or one that leaves its slot or lacks the room before it.
+    #[error("a piece leaves its slot, lacks 12 bytes before it, or there are none or too many")]
+    BadPieces,
+    /// The queue is broken for good.
+    #[error("the device broke the queue")]
+    Broken,
+}
+
+/// A received frame. The caller owns one reference of each piece.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The bytes from the Ethernet header on, in order.
+    pub pieces: ArrayVec<Piece, PIECES_MAX>,
+    /// What the device says of it; checked against the length.
+    pub header: NetHeader,
+}
+
+impl Default for Received {
+    fn default() -> Received {
+        Received { pieces: ArrayVec::new(), header: NetHeader::RECEIVED }
+    }
+}
+
+/// How receive buffers lie on the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReceiveLayout {
+    /// Whether a frame may span several chains (`MRG_RXBUF`).
+    pub mergeable: bool,
+    /// Slots in a chain; 1 if mergeable.
+    pub slots: u16,
+    /// Chains that are posted at most.
+    pub posted_max: u16,
+}
+
+/// The driver half.
+#[derive(Debug)]
+pub struct NetDriver<P: Policy> {
+    tx: TransmitQueue<P>,
+    rx: ReceiveQueue<P>,
+    counters: DriverCounters,
+}
+
+impl<P: Policy> NetDriver<P> {
+    /// A driver on two fresh queues. With tables, frames of several pieces are indirect.
+    #[must_use]
+    pub fn new(
+        transmit: QueueMemory,
+        receive: QueueMemory,
+        tables: Option<IndirectTables>,
+        layout: ReceiveLayout,
+        event_index: bool,
+    ) -> NetDriver<P> {
+        NetDriver {
+            tx: TransmitQueue::new(DriverRing::new(transmit, event_index), tables),
+            rx: ReceiveQueue::new(DriverRing::new(receive, event_index), layout),
+            counters: DriverCounters::default(),
+        }
+    }
+
+    /// Puts a frame on the transmit queue; takes one reference of every piece.
+    ///
+    /// # Errors
+    /// See [`TransmitError`].
+    #[inline]
+    pub fn transmit(
+        &mut self,
+        arena: &mut Arena,
+        pieces: &[Piece],
+        header: &NetHeader,
+    ) -> Result<Notify, TransmitError> {
+        self.tx.transmit(arena, pieces, header, &mut self.counters)
+    }
+
+    /// Takes frames back that the device is done with, and releases their slots.
+    #[inline]
+    pub fn reap(&mut self, arena: &mut Arena) {
+        self.tx.reap(arena, &mut self.counters);
+    }
+
+    /// Whether the device returned a received frame.
+    #[must_use]
+    #[inline]
+    pub fn has_received(&self) -> bool {
+        self.rx.has_used()
+    }
+
+    /// The next received frame; bad ones are dropped and counted.
+    #[inline]
+    pub fn receive(&mut self, arena: &mut Arena, frame: &mut Received) -> bool {
+        self.rx.receive(arena, frame, &mut self.counters)
+    }
+
+    /// Posts free receive slots if it is worth it.
+    #[inline]
+    pub fn refill(&mut self, arena: &mut Arena) -> Notify {
+        self.rx.refill(arena, &mut self.counters)
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn counters(&self) -> DriverCounters {
+        self.counters
+    }
+
+    /// Frames on the transmit queue, and chains on the receive queue.
+    #[must_use]
+    pub fn in_flight(&self) -> (u16, u16) {
+        (self.tx.in_flight(), self.rx.posted())
+    }
+
+    /// The driver's ends of the queues, transmit and receive: for notifications.
+    pub fn rings_mut(&mut self) -> (&mut DriverRing<P>, &mut DriverRing<P>) {
+        (self.tx.ring_mut(), self.rx.ring_mut())
+    }
+}

@@ -1,0 +1,301 @@
+//! The receive queue, driver's side.
+//!
+//! Each descriptor names one receive slot; a chain has one (mergeable) or as many as the longest
+//! packet takes. Invariants: a posted slot is recorded under its descriptor's id until its chain
+//! came back; a frame that is dropped gives all its slots back.
+
+use super::{PIECES_MAX, ReceiveLayout, Received};
+use crate::counters::DriverCounters;
+use crate::memory::arena::Arena;
+use crate::memory::slot::{Piece, PostedSlot, Slot};
+use crate::virtio::layout::{DESC_NEXT, DESC_WRITE, Descriptor};
+use crate::virtio::net_header::{NET_HEADER_LEN, NetHeader};
+use crate::virtio::ring::{DriverRing, Notify, Policy, UsedElement};
+
+/// Shortest frame: an Ethernet header.
+const FRAME_LEN_MIN: u32 = 14;
+/// Chains are posted in batches of so many.
+const BATCH: u16 = 16;
+
+/// What became of a returned chain.
+enum Taken {
+    /// A frame.
+    Frame,
+    /// Dropped and counted.
+    Dropped,
+}
+
+/// The receive queue.
+#[derive(Debug)]
+pub(super) struct ReceiveQueue<P: Policy> {
+    ring: DriverRing<P>,
+    layout: ReceiveLayout,
+    /// By descriptor id.
+    slots: Box<[Option<PostedSlot>]>,
+    /// By head: whether it is the first of a chain on the queue.
+    heads: Box<[bool]>,
+    posted: u16,
+    broken: bool,
+}
+
+impl<P: Policy> ReceiveQueue<P> {
+    pub(super) fn new(ring: DriverRing<P>, layout: ReceiveLayout) -> Self {
+        let size = usize::from(ring.size());
+        ReceiveQueue {
+            ring,
+            layout,
+            slots: (0..size).map(|_| None).collect(),
+            heads: vec![false; size].into_boxed_slice(),
+            posted: 0,
+            broken: false,
+        }
+    }
+
+    pub(super) fn posted(&self) -> u16 {
+        self.posted
+    }
+
+    pub(super) fn ring_mut(&mut self) -> &mut DriverRing<P> {
+        &mut self.ring
+    }
+
+    #[inline]
+    pub(super) fn has_used(&self) -> bool {
+        self.ring.has_used()
+    }
+
+    #[inline]
+    pub(super) fn receive(
+        &mut self,
+        arena: &mut Arena,
+        frame: &mut Received,
+        counters: &mut DriverCounters,
+    ) -> bool {
+        loop {
+            let Some((head, len)) = self.pop(counters) else { return false };
+            counters.rx_returned += 1;
+            frame.pieces.clear();
+            let taken = if self.layout.slots == 1 {
+                self.take_single(arena, frame, (head, len), counters)
+            } else {
+                self.take_chain(arena, frame, (head, len), counters)
+            };
+            if let Taken::Frame = taken {
+                counters.rx_frames += 1;
+                return true;
+            }
+        }
+    }
+
+    /// The next returned head that is ours, with its length.
+    #[inline]
+    fn pop(&mut self, counters: &mut DriverCounters) -> Option<(u16, u32)> {
+        loop {
+            let UsedElement { id, len } = match self.ring.pop_used() {
+                Ok(used) => used?,
+                Err(_) => {
+                    counters.broken_ring += u64::from(!self.broken);
+                    self.broken = true;
+                    return None;
+                }
+            };
+            let head = u16::try_from(id).unwrap_or(u16::MAX);
+            match self.heads.get_mut(usize::from(head)) {
+                Some(ours) if *ours => {
+                    *ours = false;
+                    self.posted -= 1;
+                    return Some((head, len));
+                }
+                _ => counters.bad_used_id += 1,
+            }
+        }
+    }
+
+    /// The slot behind a descriptor, which becomes free.
+    #[inline]
+    fn take_slot(&mut self, arena: &mut Arena, id: u16) -> Option<Slot> {
+        let posted = self.slots.get_mut(usize::from(id))?.take()?;
+        Some(arena.complete(posted))
+    }
+
+    /// A frame whose first buffer is one slot; usually there is no other.
+    #[inline]
+    fn take_single(
+        &mut self,
+        arena: &mut Arena,
+        frame: &mut Received,
+        (head, len): (u16, u32),
+        counters: &mut DriverCounters,
+    ) -> Taken {
+        let Some(slot) = self.take_slot(arena, head) else { return Taken::Dropped };
+        self.ring.give_descriptor(head);
+        if len < NET_HEADER_LEN + FRAME_LEN_MIN || len > arena.receive_len() {
+            arena.release(slot);
+            count_length(len, counters);
+            return Taken::Dropped;
+        }
+        let mut bytes = [0; NET_HEADER_LEN as usize];
+        bytes.copy_from_slice(arena.bytes(slot, 0, NET_HEADER_LEN));
+        frame.header = NetHeader::decode(&bytes);
+        let frame_len = len - NET_HEADER_LEN;
+        frame.pieces.push(Piece { slot, start: NET_HEADER_LEN, len: frame_len });
+        if self.layout.mergeable && frame.header.num_buffers != 1 {
+            return self.gather(arena, frame, frame_len, counters);
+        }
+        self.check_header(arena, frame, frame_len, counters)
+    }
+
+    /// The further buffers of a frame (virtio 1.2 §5.1.6.4): the device returns them together.
+    #[inline(never)]
+    fn gather(
+        &mut self,
+        arena: &mut Arena,
+        frame: &mut Received,
+        first_len: u32,
+        counters: &mut DriverCounters,
+    ) -> Taken {
+        let buffers = usize::from(frame.header.num_buffers);
+        let mut total = first_len;
+        let mut good = (1..=PIECES_MAX).contains(&buffers);
+        for _ in 1..buffers.min(usize::from(self.ring.size())) {
+            let Some((head, len)) = self.pop(counters) else {
+                good = false;
+                break;
+            };
+            let Some(slot) = self.take_slot(arena, head) else { continue };
+            self.ring.give_descriptor(head);
+            let piece = Piece { slot, start: 0, len };
+            if !good || len == 0 || len > arena.receive_len() {
+                counters.bad_used_len += u64::from(len > arena.receive_len());
+                arena.release(slot);
+                good = false;
+            } else if frame.pieces.try_push(piece).is_err() {
+                arena.release(slot);
+                good = false;
+            } else {
+                total += len;
+            }
+        }
+        if !good {
+            counters.rx_drop_merge += 1;
+            drop_pieces(arena, frame);
+            return Taken::Dropped;
+        }
+        self.check_header(arena, frame, total, counters)
+    }
+
+    /// A frame in a chain of several slots, of which the last ones may be unused.
+    fn take_chain(
+        &mut self,
+        arena: &mut Arena,
+        frame: &mut Received,
+        (head, len): (u16, u32),
+        counters: &mut DriverCounters,
+    ) -> Taken {
+        let slots = self.layout.slots;
+        let room = u32::from(slots) * arena.receive_len();
+        let good = (NET_HEADER_LEN + FRAME_LEN_MIN..=room).contains(&len);
+        let mut left = if good { len } else { 0 };
+        let mut start = NET_HEADER_LEN;
+        let mut id = head;
+        for _ in 0..slots {
+            let next = self.ring.link(id);
+            if let Some(slot) = self.take_slot(arena, id) {
+                let here = left.min(arena.receive_len());
+                left -= here;
+                let piece = Piece { slot, start, len: here.saturating_sub(start) };
+                if start == NET_HEADER_LEN && good {
+                    let mut bytes = [0; NET_HEADER_LEN as usize];
+                    bytes.copy_from_slice(arena.bytes(slot, 0, NET_HEADER_LEN));
+                    frame.header = NetHeader::decode(&bytes);
+                }
+                start = 0;
+                if piece.len == 0 || frame.pieces.try_push(piece).is_err() {
+                    arena.release(slot);
+                }
+            }
+            id = next;
+        }
+        self.ring.give_chain(head, slots);
+        if !good {
+            count_length(len, counters);
+            return Taken::Dropped;
+        }
+        self.check_header(arena, frame, len - NET_HEADER_LEN, counters)
+    }
+
+    #[inline]
+    fn check_header(
+        &mut self,
+        arena: &mut Arena,
+        frame: &mut Received,
+        frame_len: u32,
+        counters: &mut DriverCounters,
+    ) -> Taken {
+        if !frame.header.check(frame_len) {
+            counters.rx_drop_header += 1;
+            drop_pieces(arena, frame);
+            return Taken::Dropped;
+        }
+        counters.rx_bytes += u64::from(frame_len);
+        Taken::Frame
+    }
+
+    #[inline]
+    pub(super) fn refill(&mut self, arena: &mut Arena, counters: &mut DriverCounters) -> Notify {
+        let wanted = self.layout.posted_max.saturating_sub(self.posted);
+        // A full batch, or what there is when the NIC is about to run dry.
+        if wanted < BATCH && self.posted >= BATCH || wanted == 0 || self.broken {
+            return Notify::NotNeeded;
+        }
+        self.post(arena, wanted, counters)
+    }
+
+    #[inline(never)]
+    fn post(&mut self, arena: &mut Arena, wanted: u16, counters: &mut DriverCounters) -> Notify {
+        let slots = self.layout.slots;
+        for _ in 0..wanted {
+            if self.ring.free() < slots || arena.free_receive() < u32::from(slots) {
+                break;
+            }
+            let Some(head) = self.post_chain(arena, slots) else { break };
+            if let Some(ours) = self.heads.get_mut(usize::from(head)) {
+                *ours = true;
+            }
+            self.ring.push_available(head);
+            self.posted += 1;
+            counters.rx_posted += u64::from(slots);
+        }
+        self.ring.publish()
+    }
+
+    /// Writes a chain of `slots` descriptors, of which so many and as many slots are free.
+    #[inline]
+    fn post_chain(&mut self, arena: &mut Arena, slots: u16) -> Option<u16> {
+        let head = self.ring.take_descriptor()?;
+        let mut id = head;
+        for left in (0..slots).rev() {
+            let posted = arena.allocate_receive()?;
+            let next = if left > 0 { self.ring.take_descriptor()? } else { 0 };
+            let flags = if left > 0 { DESC_WRITE | DESC_NEXT } else { DESC_WRITE };
+            let addr = arena.posted_addr(&posted);
+            self.ring.write(id, Descriptor { addr, len: arena.receive_len(), flags, next });
+            *self.slots.get_mut(usize::from(id))? = Some(posted);
+            id = next;
+        }
+        Some(head)
+    }
+}
+
+#[cold]
+fn count_length(len: u32, counters: &mut DriverCounters) {
+    counters.rx_drop_short += 1;
+    counters.bad_used_len += u64::from(len >= NET_HEADER_LEN + FRAME_LEN_MIN);
+}
+
+#[cold]
+fn drop_pieces(arena: &mut Arena, frame: &mut Received) {
+    for piece in frame.pieces.take() {
+        arena.release(piece.slot);
+    }
+}

@@ -1,0 +1,359 @@
+//! The assembled network interface of a worker: arena, driver half, device half, NIC, one thread.
+//!
+//! Owns all four and the order in which they go. Decides when the device half looks at its queues:
+//! at once for what goes inline, at the doorbell for everything else, so that the last work
+//! request of a turn is known and signalled. Knows no protocol above Ethernet.
+
+use std::ptr::NonNull;
+
+use super::device::{DeviceQueues, NetDevice, SCRATCH_COUNT, SCRATCH_LEN};
+use super::driver::{
+    IndirectTables, NetDriver, PIECES_MAX, ReceiveLayout, Received, TABLE_LEN, TransmitError,
+};
+use super::features::{FeatureError, Features};
+use super::layout::{QueueLayout, QueueMemory, QueueSizeError, check_queue_size};
+use super::net_header::{NET_HEADER_LEN, NetHeader};
+use super::ring::{Notify, SameThread};
+use crate::counters::{DeviceCounters, DriverCounters};
+use crate::memory::arena::{Arena, ArenaConfig, ArenaError, ArenaExtra};
+use crate::memory::region::{Region, RegionError, RegionTable};
+use crate::memory::slot::Piece;
+use crate::nic::{Capabilities, DeviceError, Nic, Receive, RegionView, Wire};
+
+/// Bytes of a receive chain that takes the longest coalesced packet, header included
+/// (virtio 1.2 §5.1.6.3.1).
+pub const LARGE_PACKET_LEN: u32 = 65_562;
+
+/// Why there is no interface.
+#[derive(Debug, thiserror::Error)]
+pub enum InterfaceError {
+    /// The memory.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+    /// The NIC.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The features.
+    #[error(transparent)]
+    Features(#[from] FeatureError),
+    /// The queues.
+    #[error(transparent)]
+    QueueSize(#[from] QueueSizeError),
+    /// The region table.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// A packet of the NIC's MTU does not fit the receive buffers.
+    #[error(
+        "{device}: packets of {mtu} bytes need {needed} receive slots of {receive_len} bytes each, \
+         but {allowed} are possible; choose a larger memory.receive_len"
+    )]
+    ReceiveSlots {
+        /// The device as the user named it.
+        device: String,
+        /// Its MTU.
+        mtu: u16,
+        /// Slots that a packet needs.
+        needed: u32,
+        /// Bytes of one.
+        receive_len: u32,
+        /// Slots that a packet may have.
+        allowed: u32,
+    },
+}
+
+/// Driver half, device half, their memory and their NIC.
+#[derive(Debug)]
+pub struct NetInterface<N: Nic> {
+    // The NIC is dropped first: it may reach the arena until then.
+    nic: N,
+    device: NetDevice<SameThread>,
+    driver: NetDriver<SameThread>,
+    arena: Arena,
+    features: Features,
+    layout: ReceiveLayout,
+    /// Longest frame that is posted inline.
+    inline_frame_max: u32,
+}
+
+impl<N: Nic> NetInterface<N> {
+    /// Allocates the arena, registers it, negotiates features and posts receives.
+    ///
+    /// Of `wanted`, what the device half offers with this NIC is taken (see
+    /// [`Features::offered`]); [`NetInterface::features`] says what that was. `queue_size` is a
+    /// power of two from 16 to 4096, for both queues.
+    ///
+    /// # Errors
+    /// If a number is absurd, `wanted` is illegal in itself, or the kernel or the NIC refuses.
+    pub fn new(
+        mut nic: N,
+        config: &ArenaConfig,
+        wanted: Features,
+        queue_size: u16,
+    ) -> Result<NetInterface<N>, InterfaceError> {
+        check_queue_size(queue_size)?;
+        wanted.check()?;
+        let capabilities = nic.capabilities().clone();
+        let (features, layout) =
+            plan_receive(&capabilities, config.receive_len, wanted, queue_size)?;
+        let extra = ArenaExtra {
+            scratch_len: SCRATCH_LEN * SCRATCH_COUNT,
+            private_len: 2 * QueueLayout::of(queue_size).length + u32::from(queue_size) * TABLE_LEN,
+        };
+        let arena = Arena::new(config, extra)?;
+        let mut regions = RegionTable::new();
+        for view in [arena.transmit_region(), arena.receive_region()] {
+            register(&mut nic, &mut regions, view)?;
+        }
+        let places = Places::of(&arena, queue_size)?;
+        let (scratch_addr, scratch_len) = arena.scratch();
+        let scratch = regions.find(scratch_addr, scratch_len);
+        let queues =
+            DeviceQueues { transmit: places.transmit.clone(), receive: places.receive.clone() };
+        let tables = features.has(Features::INDIRECT_DESC).then_some(places.tables);
+        let device = NetDevice::new(&capabilities, features, regions, queues, scratch);
+        let driver = NetDriver::new(places.transmit, places.receive, tables, layout, false);
+        let in_message = match capabilities.wire {
+            Wire::Frames => 0,
+            Wire::VirtioNet => NET_HEADER_LEN,
+        };
+        let mut interface = NetInterface {
+            nic,
+            device,
+            driver,
+            arena,
+            features,
+            layout,
+            inline_frame_max: capabilities.max_inline.saturating_sub(in_message),
+        };
+        interface.refill();
+        interface.nic.doorbell();
+        Ok(interface)
+    }
+
+    /// What was negotiated.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// How receive buffers lie on the queue.
+    #[must_use]
+    pub fn receive_layout(&self) -> ReceiveLayout {
+        self.layout
+    }
+
+    /// Sends a frame. Takes one reference of every piece, and writes the virtio-net header into
+    /// the 12 bytes before the first one, which must be free. A frame that goes inline is gone
+    /// on return and its references released; any other is posted at the latest at the doorbell.
+    ///
+    /// # Errors
+    /// See [`TransmitError`]; nothing is taken then.
+    #[inline]
+    pub fn transmit(&mut self, pieces: &[Piece], header: &NetHeader) -> Result<(), TransmitError> {
+        match self.driver.transmit(&mut self.arena, pieces, header) {
+            Ok(_) => {}
+            Err(TransmitError::RingFull) => self.transmit_again(pieces, header)?,
+            Err(error) => return Err(error),
+        }
+        if let [piece] = pieces
+            && piece.len <= self.inline_frame_max
+        {
+            let _: Notify = self.device.transmit(&mut self.nic);
+            self.driver.reap(&mut self.arena);
+        }
+        Ok(())
+    }
+
+    /// Makes room on the queue, then tries once more.
+    #[cold]
+    fn transmit_again(
+        &mut self,
+        pieces: &[Piece],
+        header: &NetHeader,
+    ) -> Result<(), TransmitError> {
+        let _: Notify = self.device.transmit(&mut self.nic);
+        self.reap();
+        self.driver.transmit(&mut self.arena, pieces, header).map(|_| ())
+    }
+
+    /// Posts what waits and makes it visible to the wire. The last of it is signalled.
+    #[inline]
+    pub fn doorbell(&mut self) {
+        let _: Notify = self.device.transmit(&mut self.nic);
+        self.nic.doorbell();
+    }
+
+    /// Takes send completions and releases the slots of what was sent, in error or not.
+    #[inline]
+    pub fn reap(&mut self) {
+        if self.device.has_sends() {
+            let _: Notify = self.device.reap(&mut self.nic);
+        }
+        self.driver.reap(&mut self.arena);
+    }
+
+    /// Whether [`NetInterface::receive`] has something to look at.
+    #[must_use]
+    #[inline]
+    pub fn recv_ready(&self) -> bool {
+        self.nic.recv_ready() || self.driver.has_received()
+    }
+
+    /// The next received frame, of which the caller owns one reference of each piece. On `false`
+    /// nothing more is there now and `frame` is meaningless.
+    #[inline]
+    pub fn receive(&mut self, frame: &mut Received) -> bool {
+        if self.driver.receive(&mut self.arena, frame) {
+            return true;
+        }
+        if !self.nic.recv_ready() {
+            return false;
+        }
+        let _: Notify = self.device.receive(&mut self.nic);
+        self.driver.receive(&mut self.arena, frame)
+    }
+
+    /// Posts free receive slots, in batches: after the doorbell, it is nobody's wait.
+    #[inline]
+    pub fn refill(&mut self) {
+        let posted = self.driver.counters().rx_posted;
+        let _: Notify = self.driver.refill(&mut self.arena);
+        let (_, chains) = self.driver.in_flight();
+        let (_, with_nic) = self.device.in_flight();
+        if self.driver.counters().rx_posted != posted || with_nic < u32::from(chains) {
+            let _: Notify = self.device.post_receives(&mut self.nic);
+        }
+    }
+
+    /// The slots.
+    #[must_use]
+    #[inline]
+    pub fn memory(&mut self) -> &mut Arena {
+        &mut self.arena
+    }
+
+    /// The slots, to be read.
+    #[must_use]
+    #[inline]
+    pub fn memory_ref(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// The NIC.
+    #[must_use]
+    pub fn nic(&self) -> &N {
+        &self.nic
+    }
+
+    /// The NIC, to arm, to disarm and to maintain it.
+    #[must_use]
+    pub fn nic_mut(&mut self) -> &mut N {
+        &mut self.nic
+    }
+
+    /// The counters of both halves.
+    #[must_use]
+    pub fn counters(&self) -> (DriverCounters, DeviceCounters) {
+        (self.driver.counters(), self.device.counters())
+    }
+
+    /// Frames that the driver has on the transmit queue.
+    #[must_use]
+    pub fn transmit_in_flight(&self) -> u16 {
+        self.driver.in_flight().0
+    }
+
+    /// Work requests that the NIC has not completed: sends, receives.
+    #[must_use]
+    pub fn work_in_flight(&self) -> (u32, u32) {
+        self.device.in_flight()
+    }
+}
+
+/// Where queues and tables lie in the arena's private part.
+struct Places {
+    transmit: QueueMemory,
+    receive: QueueMemory,
+    tables: IndirectTables,
+}
+
+impl Places {
+    fn of(arena: &Arena, queue_size: u16) -> Result<Places, QueueSizeError> {
+        let (addr, _) = arena.private();
+        let step = u64::from(QueueLayout::of(queue_size).length);
+        let place = |offset: u64| {
+            let addr = usize::try_from(addr + offset).map_err(|_| QueueSizeError(queue_size))?;
+            Ok(addr)
+        };
+        let queue = |offset: u64| {
+            let base = std::ptr::with_exposed_provenance_mut::<u8>(place(offset)?);
+            let base = NonNull::new(base).ok_or(QueueSizeError(queue_size))?;
+            // SAFETY: the private part is page-aligned, long enough for two queues and the tables
+            // (`NetInterface::new`), and lives as long as the interface that owns both halves.
+            unsafe { QueueMemory::at(base, queue_size) }
+        };
+        let tables_at = 2 * step;
+        // SAFETY: behind the two queues; see above.
+        let tables =
+            unsafe { IndirectTables::new(place(tables_at)?, addr + tables_at, queue_size) };
+        Ok(Places { transmit: queue(0)?, receive: queue(step)?, tables })
+    }
+}
+
+fn register<N: Nic>(
+    nic: &mut N,
+    regions: &mut RegionTable,
+    view: RegionView,
+) -> Result<(), InterfaceError> {
+    // SAFETY: the arena outlives the NIC in `NetInterface`, whose fields are dropped in order; a
+    // posted receive slot is a `PostedSlot`, which gives no access to its bytes.
+    let lkey = unsafe { nic.register(view) }?;
+    let region = Region { base: view.addr, length: view.length, host: view.addr, lkey };
+    // SAFETY: the range is the arena's, mapped read-write while the interface lives.
+    unsafe { regions.insert(region) }?;
+    Ok(())
+}
+
+/// Which features are taken, and how receive buffers lie for them.
+fn plan_receive(
+    nic: &Capabilities,
+    receive_len: u32,
+    wanted: Features,
+    queue_size: u16,
+) -> Result<(Features, ReceiveLayout), InterfaceError> {
+    let one_thread = Features::offered(nic).without(Features::EVENT_IDX);
+    let mut features = Features::accept(one_thread, wanted.and(one_thread))?;
+    // A VLAN tag may come on top of the MTU.
+    let ordinary = u32::from(nic.mtu) + 14 + 4 + NET_HEADER_LEN;
+    // Without a header in the message, further buffers would begin 12 bytes late.
+    let spanning = nic.receive == Receive::Spanning && nic.wire == Wire::VirtioNet;
+    loop {
+        let large = features.has(Features::GUEST_LARGE);
+        let longest = if large { ordinary.max(LARGE_PACKET_LEN) } else { ordinary };
+        let needed = longest.div_ceil(receive_len);
+        let mergeable = features.has(Features::MRG_RXBUF) && (spanning || needed == 1);
+        let mut allowed = u32::try_from(PIECES_MAX).unwrap_or(u32::MAX);
+        if !mergeable {
+            allowed = allowed.min(nic.max_recv_sge.into()).min(queue_size.into());
+        }
+        if needed <= allowed {
+            if !mergeable {
+                features = features.without(Features::MRG_RXBUF);
+            }
+            let slots = if mergeable { 1 } else { u16::try_from(needed).unwrap_or(u16::MAX) };
+            let work_requests = u16::try_from(nic.max_recv_wr).unwrap_or(u16::MAX);
+            let posted_max = (queue_size / slots).min(work_requests).max(1);
+            return Ok((features, ReceiveLayout { mergeable, slots, posted_max }));
+        }
+        if !large {
+            return Err(InterfaceError::ReceiveSlots {
+                device: nic.name.clone(),
+                mtu: nic.mtu,
+                needed,
+                receive_len,
+                allowed,
+            });
+        }
+        features = features.without(Features::GUEST_LARGE);
+    }
+}

@@ -1,0 +1,18 @@
+//! Virtio-net over split virtqueues (virtio 1.2 §2.7 and §5.1): the driver half for the stack, the
+//! device half for a NIC.
+//!
+//! The two halves are separate types that meet only in the rings. Who shares the rings is a
+//! [`ring::Policy`]: [`ring::SameThread`] where one thread turns both halves, [`ring::Shared`]
+//! where the other half belongs to someone else. [`interface::NetInterface`] assembles both.
+
+pub mod chain;
+pub mod checksum;
+pub mod device;
+pub mod driver;
+pub mod features;
+#[cfg(not(loom))]
+pub mod interface;
+pub mod layout;
+pub mod net_header;
+pub mod ring;
+pub mod segmentation;

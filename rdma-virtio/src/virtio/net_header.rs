@@ -1,0 +1,157 @@
+//! The header that precedes each packet in a virtqueue (virtio 1.2 §5.1.6).
+
+/// Bytes of the header; always 12 with VERSION_1.
+pub const NET_HEADER_LEN: u32 = 12;
+
+/// The checksum is partial (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).
+pub const NEEDS_CSUM: u8 = 1;
+/// The checksum was checked (`VIRTIO_NET_HDR_F_DATA_VALID`).
+pub const DATA_VALID: u8 = 2;
+
+/// Not segmented (`VIRTIO_NET_HDR_GSO_NONE`).
+pub const GSO_NONE: u8 = 0;
+/// TCP over IPv4 (`VIRTIO_NET_HDR_GSO_TCPV4`).
+pub const GSO_TCPV4: u8 = 1;
+/// TCP over IPv6 (`VIRTIO_NET_HDR_GSO_TCPV6`).
+pub const GSO_TCPV6: u8 = 4;
+/// UDP (`VIRTIO_NET_HDR_GSO_UDP_L4`).
+pub const GSO_UDP_L4: u8 = 5;
+/// TCP with ECN, together with another (`VIRTIO_NET_HDR_GSO_ECN`).
+pub const GSO_ECN: u8 = 0x80;
+
+/// The header, taken apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct NetHeader {
+    /// [`NEEDS_CSUM`], [`DATA_VALID`].
+    pub flags: u8,
+    /// [`GSO_NONE`], [`GSO_TCPV4`], [`GSO_TCPV6`], [`GSO_UDP_L4`]; [`GSO_ECN`].
+    pub gso_type: u8,
+    /// Bytes of all protocol headers; a hint.
+    pub hdr_len: u16,
+    /// Payload bytes a segment.
+    pub gso_size: u16,
+    /// First byte to sum, from the Ethernet header.
+    pub csum_start: u16,
+    /// Place of the checksum, from `csum_start`.
+    pub csum_offset: u16,
+    /// Receive buffers that the packet spans; 1 without `MRG_RXBUF`, 0 on transmission.
+    pub num_buffers: u16,
+}
+
+impl NetHeader {
+    /// A received packet in one buffer of which nothing is known.
+    pub const RECEIVED: NetHeader = NetHeader {
+        flags: 0,
+        gso_type: GSO_NONE,
+        hdr_len: 0,
+        gso_size: 0,
+        csum_start: 0,
+        csum_offset: 0,
+        num_buffers: 1,
+    };
+
+    /// The bytes as they lie before a packet.
+    #[must_use]
+    #[inline]
+    pub fn encode(&self) -> [u8; 12] {
+        let low = u64::from(self.flags)
+            | u64::from(self.gso_type) << 8
+            | u64::from(self.hdr_len) << 16
+            | u64::from(self.gso_size) << 32
+            | u64::from(self.csum_start) << 48;
+        let high = u32::from(self.csum_offset) | u32::from(self.num_buffers) << 16;
+        let mut bytes = [0; 12];
+        bytes[..8].copy_from_slice(&low.to_le_bytes());
+        bytes[8..].copy_from_slice(&high.to_le_bytes());
+        bytes
+    }
+
+    /// The header of these bytes; any bytes are one, [`NetHeader::check`] says whether sensible.
+    #[must_use]
+    #[inline]
+    pub fn decode(bytes: &[u8; 12]) -> NetHeader {
+        let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        NetHeader {
+            flags: bytes[0],
+            gso_type: bytes[1],
+            hdr_len: word(2),
+            gso_size: word(4),
+            csum_start: word(6),
+            csum_offset: word(8),
+            num_buffers: word(10),
+        }
+    }
+
+    /// Whether nothing is left to do: no partial checksum, no segmentation.
+    #[must_use]
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.flags & NEEDS_CSUM == 0 && self.gso_type == GSO_NONE
+    }
+
+    /// Whether the header fits a packet of `frame_len` bytes: the checksum lies inside, and what
+    /// is segmented has a known type, a size, and a checksum that is partial or was checked.
+    #[must_use]
+    pub fn check(&self, frame_len: u32) -> bool {
+        if self.is_plain() {
+            return true;
+        }
+        let checksum_end = u32::from(self.csum_start) + u32::from(self.csum_offset) + 2;
+        if self.flags & NEEDS_CSUM != 0 && checksum_end > frame_len {
+            return false;
+        }
+        match self.gso_type & !GSO_ECN {
+            GSO_NONE => self.gso_type == GSO_NONE,
+            GSO_TCPV4 | GSO_TCPV6 | GSO_UDP_L4 => {
+                self.gso_size != 0 && self.flags & (NEEDS_CSUM | DATA_VALID) != 0
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_lie_as_virtio_5_1_6_has_them() {
+        let header = NetHeader {
+            flags: NEEDS_CSUM,
+            gso_type: GSO_TCPV6,
+            hdr_len: 0x0102,
+            gso_size: 0x0304,
+            csum_start: 0x0506,
+            csum_offset: 0x0708,
+            num_buffers: 0x090A,
+        };
+        assert_eq!(header.encode(), [1, 4, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9]);
+        assert_eq!(NetHeader::decode(&header.encode()), header);
+    }
+
+    #[test]
+    fn senseless_headers_are_found() {
+        let good = NetHeader {
+            flags: NEEDS_CSUM,
+            gso_type: GSO_TCPV4,
+            gso_size: 1448,
+            csum_start: 34,
+            csum_offset: 16,
+            ..NetHeader::default()
+        };
+        let rows = [
+            ("good", good, true),
+            ("plain", NetHeader::RECEIVED, true),
+            ("checksum outside", NetHeader { csum_start: 99, ..good }, false),
+            ("offset wraps", NetHeader { csum_offset: u16::MAX, ..good }, false),
+            ("no size", NetHeader { gso_size: 0, ..good }, false),
+            ("unknown type", NetHeader { gso_type: 3, ..good }, false),
+            ("ECN alone", NetHeader { gso_type: GSO_ECN, ..good }, false),
+            ("with ECN", NetHeader { gso_type: GSO_TCPV4 | GSO_ECN, ..good }, true),
+            ("no checksum", NetHeader { flags: 0, ..good }, false),
+        ];
+        for (name, header, expected) in rows {
+            assert_eq!(header.check(100), expected, "{name}");
+        }
+    }
+}

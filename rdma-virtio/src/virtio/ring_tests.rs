@@ -1,0 +1,1 @@
+//! Tests of the two ends of a ring, over both policies.

@@ -1,0 +1,1 @@
+//! Tests of software segmentation, against a naive segmenter.
