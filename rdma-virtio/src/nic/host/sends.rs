@@ -301,7 +301,7 @@ impl Sends {
 }
 
 /// The message without its bytes from `start` to `end`.
-fn without(
+pub(super) fn without(
     message: &[IoVec],
     start: usize,
     end: usize,

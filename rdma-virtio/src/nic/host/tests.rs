@@ -4,7 +4,9 @@ use proptest::prelude::*;
 
 use super::super::regions::Regions;
 use super::super::{Completion, PostError, RecvWr, RegionView, Sge, WcChecksum, WcStatus};
+use super::IoVec;
 use super::receives::{RECV_SGE_MAX, Receives};
+use super::sends::without;
 
 fn blank() -> Completion {
     Completion {
@@ -171,4 +173,25 @@ fn flushed_receives_complete_in_order() {
     assert_eq!(out[..3].iter().map(|c| c.wr_id).collect::<Vec<_>>(), [0, 1, 2]);
     assert!(out[..3].iter().all(|c| c.status == WcStatus::Flushed && c.byte_len == 0));
     assert_eq!(world.receives.room(), 0);
+}
+
+#[test]
+fn a_short_kernel_header_leaves_out_num_buffers() {
+    let v = |base, len| IoVec { base, len };
+    let rows = [
+        ("one element", vec![v(100, 79)], vec![v(100, 10), v(112, 67)]),
+        ("header alone", vec![v(100, 12), v(500, 66)], vec![v(100, 10), v(500, 66)]),
+        ("cut inside", vec![v(100, 11), v(500, 66)], vec![v(100, 10), v(501, 65)]),
+        (
+            "cut before",
+            vec![v(100, 4), v(200, 6), v(300, 9)],
+            vec![v(100, 4), v(200, 6), v(302, 7)],
+        ),
+        ("header only", vec![v(100, 12)], vec![v(100, 10)]),
+        ("less than a header", vec![v(100, 5)], vec![v(100, 5)]),
+    ];
+    for (name, message, expected) in rows {
+        let result = without(&message, 10, 12).unwrap();
+        assert_eq!(result.as_slice(), expected, "{name}");
+    }
 }

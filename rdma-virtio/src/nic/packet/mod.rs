@@ -84,7 +84,6 @@ pub struct PacketNic {
     sends: Sends,
     watch: LinkWatch,
     events: Events,
-    header_len: usize,
     /// Length of the message at the head of the ring that found too few receives, else 1.
     needed: usize,
     /// Since when it waits, in the time of `maintain`.
@@ -129,17 +128,15 @@ impl PacketNic {
         };
         let events = Events::new(opened.watch.fd())
             .map_err(|e| rtnl::error(&capabilities.name, "epoll_create1", e, ""))?;
-        let short_header = opened.header_len < 12;
         let mut nic = Self {
             receives: Receives::new(capabilities.max_recv_wr),
-            sends: Sends::new(capabilities.max_send_wr, max_message, short_header),
+            sends: Sends::new(capabilities.max_send_wr, max_message, true),
             capabilities,
             ring: opened.ring,
             fd: opened.fd,
             regions: Regions::default(),
             watch: opened.watch,
             events,
-            header_len: opened.header_len,
             needed: 1,
             needed_ns: None,
             statistics_ns: 0,
@@ -162,14 +159,10 @@ impl PacketNic {
             self.wait_for_room(length);
             return false;
         }
-        // SAFETY: the slot has at least 12 bytes before the frame, and its header holds this many
-        // of virtio-net, which the kernel wrote there.
-        let header = unsafe { frame.start.sub(self.header_len) };
-        // SAFETY: the header is at least 10 bytes long, and bytes need no alignment.
-        let fields = unsafe { header.cast::<[u8; 10]>().read() };
+        let mut header = frame.header();
         // The congestion bit matters to who segments; nobody will.
-        let gso_type = fields[GSO_TYPE] & !GSO_ECN;
-        let fits = match gso_type {
+        header[GSO_TYPE] &= !GSO_ECN;
+        let fits = match header[GSO_TYPE] {
             GSO_NONE => length <= plain_message_max(self.capabilities.mtu) as usize,
             GSO_TCPV4 => self.capabilities.rx_large4,
             GSO_TCPV6 => self.capabilities.rx_large6,
@@ -181,33 +174,17 @@ impl PacketNic {
             return true;
         }
         if !self.capabilities.rx_checksum {
-            self.ring.complete_checksum(header, frame);
+            self.ring.complete_checksum(&mut header, frame);
         }
-        self.copy(header, gso_type, frame);
+        // SAFETY: `header` is 12 bytes of our own.
+        unsafe { self.receives.scatter(0, header.as_ptr(), header.len()) };
+        // SAFETY: the slot holds the frame, is ours and part of no region.
+        unsafe { self.receives.scatter(header.len(), frame.start, frame.length) };
         self.step();
         self.counters.frames += 1;
         self.counters.bytes += length as u64;
         self.receives.complete(length);
         true
-    }
-
-    /// Copies header and frame into the posted receives, whose room was checked.
-    #[inline]
-    fn copy(&self, header: *const u8, gso_type: u8, frame: Frame) {
-        if self.header_len == NET_HEADER_LEN as usize && gso_type == GSO_NONE {
-            // SAFETY: header and frame lie one behind the other in the slot, which is ours and
-            // part of no region.
-            unsafe { self.receives.scatter(0, header, self.header_len + frame.length) };
-            return;
-        }
-        let mut bytes = [0_u8; NET_HEADER_LEN as usize];
-        // SAFETY: the slot holds `header_len` bytes of header there, at most 12.
-        unsafe { std::ptr::copy_nonoverlapping(header, bytes.as_mut_ptr(), self.header_len) };
-        bytes[GSO_TYPE] = gso_type;
-        // SAFETY: `bytes` is 12 bytes of our own.
-        unsafe { self.receives.scatter(0, bytes.as_ptr(), bytes.len()) };
-        // SAFETY: the slot holds the frame, is ours and part of no region.
-        unsafe { self.receives.scatter(bytes.len(), frame.start, frame.length) };
     }
 
     #[inline]

@@ -16,7 +16,6 @@ use super::ring::{Geometry, Ring};
 // linux/if_packet.h; libc has the rest.
 const PACKET_VNET_HDR: i32 = 15;
 const PACKET_IGNORE_OUTGOING: i32 = 23;
-const PACKET_VNET_HDR_SZ: i32 = 24;
 // linux/ethtool.h and linux/sockios.h.
 const SIOCETHTOOL: u64 = 0x8946;
 const ETHTOOL_GTSO: u32 = 0x1e;
@@ -67,8 +66,6 @@ pub(super) struct Opened {
     pub(super) watch: LinkWatch,
     pub(super) mac: [u8; 6],
     pub(super) mtu: u16,
-    /// Length of the virtio-net header that this kernel uses: 12, before Linux 6.6 10.
-    pub(super) header_len: usize,
     /// Whether the interface segments TCP.
     pub(super) can_tso: bool,
 }
@@ -104,7 +101,10 @@ pub(super) fn open(
     let version = libc::tpacket_versions::TPACKET_V2 as libc::c_int;
     set(&fd, libc::SOL_PACKET, libc::PACKET_VERSION, &version)
         .map_err(fail("setsockopt(PACKET_VERSION)", ""))?;
-    let header_len = set_header(&fd).map_err(fail("setsockopt(PACKET_VNET_HDR)", ""))?;
+    // Always the old header of 10 bytes: of 12 (PACKET_VNET_HDR_SZ, since Linux 6.6) a ring leaves
+    // the first two unwritten and puts the rest behind them.
+    set(&fd, libc::SOL_PACKET, PACKET_VNET_HDR, &1_i32)
+        .map_err(fail("setsockopt(PACKET_VNET_HDR)", ""))?;
     attach_filter(&fd, mac).map_err(fail("setsockopt(SO_ATTACH_FILTER)", ""))?;
     set(&fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &1_i32)
         .map_err(fail("setsockopt(PACKET_IGNORE_OUTGOING)", "it needs Linux 4.20 or later"))?;
@@ -123,7 +123,7 @@ pub(super) fn open(
     bind(&fd, index).map_err(fail("bind(AF_PACKET)", ""))?;
     join(&fd, index, mac).map_err(fail("setsockopt(PACKET_ADD_MEMBERSHIP)", ""))?;
     let can_tso = can_tso(&fd, name);
-    Ok(Opened { fd, ring, watch, mac, mtu, header_len, can_tso })
+    Ok(Opened { fd, ring, watch, mac, mtu, can_tso })
 }
 
 /// `setsockopt` with a plain value.
@@ -156,14 +156,6 @@ fn random_mac() -> io::Result<[u8; 6]> {
     }
     mac[0] = mac[0] & 0xfc | 0x02;
     Ok(mac)
-}
-
-/// Asks for a virtio-net header on every frame; returns its length.
-fn set_header(fd: &OwnedFd) -> io::Result<usize> {
-    if set(fd, libc::SOL_PACKET, PACKET_VNET_HDR_SZ, &12_i32).is_ok() {
-        return Ok(12);
-    }
-    set(fd, libc::SOL_PACKET, PACKET_VNET_HDR, &1_i32).map(|()| 10)
 }
 
 /// Lets in what is for us: our own address, broadcast, and IPv6 multicast (neighbour discovery).

@@ -19,6 +19,9 @@ pub(super) const BLOCK_FRAMES: u32 = 64;
 /// Bytes in front of a message: `tpacket2_hdr` and `sockaddr_ll`, as the kernel aligns them.
 const SLOT_HEADER: u32 = 96;
 
+/// Bytes of the virtio-net header that the kernel puts in front of each frame.
+const KERNEL_HEADER_LEN: usize = 10;
+
 const STATUS_VLAN: u32 = 0x10;
 
 /// Shape of a ring.
@@ -53,10 +56,21 @@ struct Request {
 /// A frame in the ring, with what stands before it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
-    /// First byte of the Ethernet header; at least 32 bytes before it are in the slot.
+    /// First byte of the Ethernet header.
     pub(super) start: *const u8,
     /// Bytes of it.
     pub(super) length: usize,
+    header: [u8; KERNEL_HEADER_LEN],
+}
+
+impl Frame {
+    /// Its virtio-net header, as virtio 1.2 §5.1.6 has it; `num_buffers` is 0.
+    #[inline]
+    pub(super) fn header(&self) -> [u8; 12] {
+        let mut header = [0; 12];
+        header[..KERNEL_HEADER_LEN].copy_from_slice(&self.header);
+        header
+    }
 }
 
 /// What the next slot holds.
@@ -138,7 +152,7 @@ impl Ring {
         let Ok(length) = usize::try_from(header.tp_snaplen) else { return Slot::Unusable };
         let start = usize::from(header.tp_mac);
         let tagged = status & STATUS_VLAN != 0 && header.tp_vlan_tci & 0xfff != 0;
-        let outside = start < size_of::<libc::tpacket2_hdr>() + 12
+        let outside = start < size_of::<libc::tpacket2_hdr>() + KERNEL_HEADER_LEN
             || start + length > self.frame_size
             || length == 0;
         if tagged || outside || header.tp_len != header.tp_snaplen {
@@ -146,18 +160,20 @@ impl Ring {
         }
         // SAFETY: `start` was just checked to be inside the slot.
         let start = unsafe { slot.add(start) }.cast_const();
-        Slot::Full(Frame { start, length })
+        // SAFETY: it was just checked that so many bytes are between the slot's header and `start`.
+        let header = unsafe { start.sub(KERNEL_HEADER_LEN) };
+        // SAFETY: the slot is ours, and bytes need no alignment.
+        let header = unsafe { header.cast::<[u8; KERNEL_HEADER_LEN]>().read() };
+        Slot::Full(Frame { start, length, header })
     }
 
     /// Computes the checksum that `header` (virtio 1.2 §5.1.6) says is partial, in the slot, and
     /// clears the flag. The frame is the one that [`Ring::peek`] just returned.
     #[cold]
-    pub(super) fn complete_checksum(&mut self, header: *const u8, frame: Frame) {
+    pub(super) fn complete_checksum(&mut self, header: &mut [u8; 12], frame: Frame) {
         const NEEDS_CSUM: u8 = 1;
-        // SAFETY: the slot is ours until `release`, `peek` held header and frame to it, and
-        // `&mut self` keeps anybody else from it.
-        let header = unsafe { std::slice::from_raw_parts_mut(header.cast_mut(), 10) };
-        // SAFETY: as above; header and frame do not overlap.
+        // SAFETY: the slot is ours until `release`, `peek` held the frame to it, and `&mut self`
+        // keeps anybody else from it.
         let frame = unsafe { std::slice::from_raw_parts_mut(frame.start.cast_mut(), frame.length) };
         if header[0] & NEEDS_CSUM == 0 {
             return;

@@ -176,7 +176,7 @@ fn a_message_passes_whole_in_both_directions() {
 fn a_64_kib_message_spans_receives_of_4_kib() {
     let mut world = World::new(64);
     for i in 0..32 {
-        world.post_recv(i, 4096 * i as usize, 4096);
+        world.post_recv(i, 4096 * index(i), 4096);
     }
     let message = pattern(65_562, 1);
     world.peer_send(&message);
@@ -196,7 +196,7 @@ fn a_64_kib_message_spans_receives_of_4_kib() {
 fn completions_that_do_not_fit_the_caller_s_array_come_with_the_next_call() {
     let mut world = World::new(64);
     for i in 0..8 {
-        world.post_recv(i, 100 * i as usize, 100);
+        world.post_recv(i, 100 * index(i), 100);
     }
     world.peer_send(&pattern(450, 0));
     world.peer_send(&pattern(50, 0));
@@ -221,7 +221,7 @@ fn a_message_longer_than_all_posted_receives_waits_for_more() {
     assert_eq!(world.recv(), []);
     assert_eq!(world.counter("rx_waited_for_buffers"), 1);
     for i in 1..4 {
-        world.post_recv(i, 1000 * i as usize, 100);
+        world.post_recv(i, 1000 * index(i), 100);
         assert_eq!(world.nic.recv_ready(), i == 3);
     }
     let expected = [(0, 100, true), (1, 100, true), (2, 100, true), (3, 50, false)];
@@ -411,7 +411,7 @@ fn an_armed_nic_wakes_for_what_it_can_serve_only() {
 fn a_burst_is_read_in_steps_that_double() {
     let mut world = World::new(64);
     for i in 0..64 {
-        world.post_recv(i, 64 * i as usize, 64);
+        world.post_recv(i, 64 * index(i), 64);
     }
     for i in 0..20 {
         world.peer_send(&[i]);
@@ -424,4 +424,8 @@ fn a_burst_is_read_in_steps_that_double() {
     world.peer_send(&[0]);
     assert!(world.nic.recv_ready());
     assert_eq!(world.recv().len(), 1);
+}
+
+fn index(i: u64) -> usize {
+    usize::try_from(i).unwrap()
 }
