@@ -46,6 +46,7 @@ pub(crate) fn invariant_tsc() -> bool {
 }
 
 /// A new non-blocking eventfd.
+#[cfg(not(loom))]
 pub(crate) fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: the call takes no pointer.
     let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };

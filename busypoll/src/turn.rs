@@ -4,7 +4,9 @@
 //! The clock is read once a turn, before anything is polled: its reading overlaps with the wait for
 //! the first load, and timers are judged by a time before the frames that were received, never
 //! after. An idle turn reads the counter, asks [`Work::ready`] and compares with one alarm: the
-//! earliest of the work's deadline, the cold work and the end of the polling budget, in ticks.
+//! earliest of the work's deadline, the cold work and the end of the polling budget, in ticks. A turn
+//! with traffic spares itself that sum and sets the alarm a few microseconds ahead; the first turn
+//! that finds it rung and nothing to do works it out.
 //!
 //! The loop owns no thread. A pinned thread calls [`Loop::run_once`] for ever; threads that take
 //! turns call [`Loop::turn`] while they hold the worker, and [`Loop::resume`] after a pause.
@@ -15,6 +17,9 @@ use crate::counters::Counters;
 use crate::idle::{Idle, Sleeper, Spin, Wake};
 use crate::work::{Armed, Phase, Progress, Work};
 use std::io;
+
+/// How long after traffic the alarm is worked out: by so much a deadline may be noticed late.
+const QUANTUM_NS: u64 = 2_000;
 
 /// The limits of a loop.
 #[derive(Clone, Copy, Debug)]
@@ -74,8 +79,12 @@ pub struct Loop {
     alarm: u64,
     /// Ticks of the last turn.
     last: u64,
+    /// Whether there was traffic since `spin_until` was worked out.
+    traffic: bool,
     /// Ticks at which the polling budget ends.
     spin_until: u64,
+    /// `QUANTUM_NS` in ticks.
+    quantum: u64,
     /// The polling budget and the longest turn that is not counted, in ticks.
     spin: u64,
     long_turn: u64,
@@ -105,7 +114,9 @@ impl Loop {
         Loop {
             alarm: 0,
             last,
-            spin_until: last + spin,
+            traffic: true,
+            spin_until: last,
+            quantum: clock.ticks_in(QUANTUM_NS),
             spin,
             long_turn: clock.ticks_in(limits.long_turn_ns),
             cold_due_ns: now,
@@ -140,13 +151,15 @@ impl Loop {
         let done = work.transmit(now, budget.of(Phase::Transmit));
         self.count(&mut tally, Phase::Transmit, done);
         work.doorbell();
+        // Completions are no traffic: they keep nobody waiting.
         let traffic = tally.traffic;
         let done = work.after(now, budget.of(Phase::After));
         self.count(&mut tally, Phase::After, done);
+        tally.traffic = traffic;
         if now >= self.cold_due_ns {
             self.cold(work, now);
         }
-        self.settle(work, now, traffic, tally.exhausted)
+        self.settle(work, now, &tally)
     }
 
     /// One turn of a thread that does nothing else: sleeps once the polling budget is spent.
@@ -255,32 +268,35 @@ impl Loop {
         self.clock.recalibrate();
         self.long_turn = self.clock.ticks_in(self.limits.long_turn_ns);
         self.spin = self.clock.ticks_in(self.idle.budget_ns());
+        self.quantum = self.clock.ticks_in(QUANTUM_NS);
         self.cold_due_ns = now + self.limits.cold_period_ns;
     }
 
-    /// The end of a turn through the phases: the idle policy, and the alarm for the turns to come.
+    /// The end of a turn through the phases.
     #[inline]
-    fn settle<W: Work>(
-        &mut self,
-        work: &mut W,
-        now: u64,
-        traffic: bool,
-        exhausted: bool,
-    ) -> Turned {
+    fn settle<W: Work>(&mut self, work: &mut W, now: u64, tally: &Tally) -> Turned {
         self.counters.busy_turns += 1;
-        if traffic {
+        if tally.exhausted {
+            self.alarm = 0;
+        } else if tally.traffic {
+            self.alarm = self.last + self.quantum;
+        } else {
+            return self.calm(work, now);
+        }
+        self.traffic = true;
+        Turned::Busy
+    }
+
+    /// Nothing was done: the idle policy, and the alarm for the turns to come.
+    #[cold]
+    fn calm<W: Work>(&mut self, work: &mut W, now: u64) -> Turned {
+        if std::mem::take(&mut self.traffic) {
             self.spin_until = self.last + self.spin;
         }
         let due = work.deadline().min(self.cold_due_ns).saturating_sub(now);
         let due = self.last + self.clock.ticks_in(due);
-        self.alarm = if exhausted { 0 } else { due.min(self.spin_until) };
-        if traffic || exhausted {
-            Turned::Busy
-        } else if self.last >= self.spin_until {
-            Turned::Spent
-        } else {
-            Turned::Idle
-        }
+        self.alarm = due.min(self.spin_until);
+        if self.last >= self.spin_until { Turned::Spent } else { Turned::Idle }
     }
 
     fn woke(&mut self, wake: Wake, for_deadline: bool, asleep_since: u64) {

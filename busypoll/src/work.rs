@@ -100,9 +100,9 @@ pub trait Work {
     /// Rare work, about once a millisecond, less often while the core sleeps.
     fn cold(&mut self, now: u64);
 
-    /// When the next timer is due; `u64::MAX` if none is armed. Asked after each busy turn. A call
-    /// outside the turn that brings a deadline nearer makes [`Work::ready`] true or calls
-    /// [`crate::Loop::expect_work`].
+    /// When the next timer is due; `u64::MAX` if none is armed. Asked when a turn found
+    /// nothing to do. A call outside the turn that brings a deadline nearer makes [`Work::ready`]
+    /// true or calls [`crate::Loop::expect_work`].
     fn deadline(&mut self) -> u64;
 
     /// Asks the device for an event with the next completion, then looks once more. A device that
