@@ -23,6 +23,8 @@ pub mod frame;
 pub mod heap_memory;
 pub mod ip;
 pub mod memory;
+pub mod slab;
 pub mod tcp;
 pub mod time;
+pub mod udp;
 pub mod wire;

@@ -32,6 +32,9 @@ pub use config::{
 pub use counters::{IpCounters, IpDrop, IpDrops};
 pub use packet::{IcmpError, IcmpErrorKind, Incoming, Packet, Resolution, Route, Transport};
 
+pub(crate) use icmp::fragment_payload;
+pub(crate) use input::{gather, release};
+
 use control::ControlQueue;
 use fragments::Reassembly;
 use icmp::RateLimit;
@@ -166,11 +169,13 @@ impl Ip {
         if !is_usable {
             return Err(IpConfigError::Gateway(route.gateway));
         }
+        self.neighbors.change();
         if self.routes.add_static(route) { Ok(()) } else { Err(IpConfigError::TooManyRoutes) }
     }
 
     /// Takes a route through a gateway away; `false` if there was none.
     pub fn remove_route(&mut self, destination: IpAddr, prefix_len: u8) -> bool {
+        self.neighbors.change();
         self.routes.remove_static(destination, prefix_len)
     }
 
@@ -193,6 +198,7 @@ impl Ip {
     pub fn note_path_mtu(&mut self, now: Instant, destination: IpAddr, mtu: u16) {
         if mtu < self.mtu {
             self.path_mtus.note(now, destination, mtu);
+            self.neighbors.change();
         }
     }
 
@@ -214,9 +220,8 @@ impl Ip {
         resolution
     }
 
-    /// Changes whenever [`Ip::resolve`] could answer otherwise than before: a connection may keep
-    /// an Ethernet address as long as this number is the same. It never takes the value 0 first,
-    /// so that 0 can stand for "not resolved yet".
+    /// Changes whenever [`Ip::resolve`] or [`Ip::route`] could answer otherwise than before: a
+    /// connection may keep what they said as long as this number is the same.
     #[must_use]
     pub fn neighbor_generation(&self) -> u32 {
         self.neighbors.generation()

@@ -321,7 +321,8 @@ impl NeighborCache {
         self.deadline = self.deadline.min(at);
     }
 
-    fn change(&mut self) {
+    /// Makes those who keep an address ask again.
+    pub(super) fn change(&mut self) {
         self.generation = self.generation.wrapping_add(1);
     }
 

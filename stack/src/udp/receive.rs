@@ -1,0 +1,279 @@
+//! The way in: checks, the socket, its queue; and the application's reads.
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use arrayvec::ArrayVec;
+
+use super::counters::UdpDrop;
+use super::demux::Ends;
+use super::socket::{Received, UdpSocket};
+use super::{Udp, UdpContext, UdpError, UdpId};
+use crate::checksum::Sum;
+use crate::frame::{RxChecksum, RxFrame};
+use crate::ip::{Packet, gather, release};
+use crate::memory::{Memory, Piece};
+use crate::wire::protocol;
+use crate::wire::udp::{HEADER_LEN, UdpHeader};
+
+/// Most pieces that a datagram is queued in; one in more is copied.
+const PIECES_MAX: usize = 48;
+
+/// A datagram whose header was read.
+struct Datagram {
+    ends: Ends,
+    checksum: u16,
+    /// First byte of the payload, counted from the Ethernet header.
+    start: u32,
+    len: u32,
+}
+
+impl Udp {
+    /// Takes a datagram in a frame, whose pieces it releases or keeps.
+    pub fn on_packet<M: Memory>(
+        &mut self,
+        cx: &mut UdpContext<'_, M>,
+        frame: &RxFrame<'_>,
+        packet: &Packet,
+    ) {
+        self.counters.received += 1;
+        if let Err(reason) = self.take(cx, frame, packet) {
+            self.drops.add(reason);
+            release(frame.pieces, cx.mem);
+        }
+    }
+
+    #[inline]
+    fn take<M: Memory>(
+        &mut self,
+        cx: &mut UdpContext<'_, M>,
+        frame: &RxFrame<'_>,
+        packet: &Packet,
+    ) -> Result<(), UdpDrop> {
+        let first = *frame.pieces.first().ok_or(UdpDrop::Truncated)?;
+        let bytes = cx.mem.bytes(first);
+        let transport = bytes.get(packet.transport_start as usize..).unwrap_or(&[]);
+        let datagram = read_header(transport, packet)?;
+        if frame.gso_size != 0 {
+            return Err(UdpDrop::Coalesced);
+        }
+        verify(frame, packet, &datagram, cx.mem)?;
+        let found = match self.demux.last(&datagram.ends) {
+            Some(index) => {
+                self.counters.last_hits += 1;
+                Some(index)
+            }
+            None => self.demux.find(&self.sockets, &datagram.ends),
+        };
+        let Some(socket) = found.and_then(|index| self.sockets.at_mut(index)) else {
+            cx.ip.port_unreachable(cx.now, frame, packet, cx.mem);
+            return Err(UdpDrop::NoSocket);
+        };
+        let (len, source) = (datagram.len, datagram.ends.remote);
+        let config = &self.config;
+        if !socket.receive.has_room(len, config.receive_datagrams, config.receive_bytes) {
+            return Err(UdpDrop::QueueFull);
+        }
+        let slots_left = u32::from(config.receive_slots).saturating_sub(socket.receive.slots());
+        let is_tight = slots_left < u32::try_from(frame.pieces.len()).unwrap_or(u32::MAX);
+        if is_tight || cx.mem.receive_is_low() {
+            let copy = gather(frame.pieces, datagram.start, len, cx.mem);
+            release(frame.pieces, cx.mem);
+            socket.receive.push_heap(source, copy);
+            self.counters.compacted += 1 + socket.receive.compact(cx.mem);
+        } else if let [piece] = frame.pieces {
+            let start = piece.start + datagram.start;
+            socket.receive.push_slot(source, Piece { slot: piece.slot, start, len });
+        } else {
+            queue_pieces(socket, frame.pieces, &datagram, cx.mem);
+        }
+        self.finish(found);
+        Ok(())
+    }
+
+    /// Takes a datagram that was made whole from fragments.
+    pub fn on_reassembled(&mut self, packet: &Packet, mut bytes: Vec<u8>) {
+        self.counters.received += 1;
+        let checked = read_header(&bytes, packet).and_then(|datagram| {
+            let whole = bytes.get(..HEADER_LEN + datagram.len as usize).unwrap_or(&[]);
+            check_sum(packet, &datagram, Sum::of(whole))?;
+            Ok(datagram)
+        });
+        let queued = checked.and_then(|datagram| {
+            let found = self.demux.find(&self.sockets, &datagram.ends);
+            let socket = found.and_then(|index| self.sockets.at_mut(index));
+            let socket = socket.ok_or(UdpDrop::NoSocket)?;
+            let (len, config) = (datagram.len, &self.config);
+            if !socket.receive.has_room(len, config.receive_datagrams, config.receive_bytes) {
+                return Err(UdpDrop::QueueFull);
+            }
+            bytes.truncate(HEADER_LEN + len as usize);
+            bytes.drain(..HEADER_LEN);
+            socket.receive.push_heap(datagram.ends.remote, bytes);
+            Ok(found)
+        });
+        match queued {
+            Ok(found) => self.finish(found),
+            Err(reason) => self.drops.add(reason),
+        }
+    }
+
+    /// Counts a queued datagram and says that its socket can be read.
+    #[inline]
+    fn finish(&mut self, index: Option<u32>) {
+        self.counters.queued += 1;
+        let Some(id) = index.and_then(|index| self.sockets.id_at(index)) else { return };
+        if let Some(socket) = self.sockets.get_mut(id) {
+            if !socket.holding && socket.receive.slots() > 0 {
+                socket.holding = true;
+                self.holders.push_back(id);
+            }
+            if !socket.listed {
+                socket.listed = true;
+                self.events.push_back(id);
+            }
+        }
+    }
+
+    /// Copies the oldest datagram into `buffer` and takes it out of the queue. What does not fit
+    /// is lost, as the answer tells.
+    ///
+    /// # Errors
+    ///
+    /// [`UdpError::WouldBlock`] if there is none; what the peer said, once.
+    #[inline]
+    pub fn recv_from<M: Memory>(
+        &mut self,
+        id: UdpId,
+        buffer: &mut [u8],
+        mem: &mut M,
+    ) -> Result<Received, UdpError> {
+        let socket = self.sockets.get_mut(id).ok_or(UdpError::NotFound)?;
+        if let Some(error) = socket.error.take() {
+            return Err(error);
+        }
+        let received = socket.receive.pop(buffer, mem).ok_or(UdpError::WouldBlock)?;
+        self.counters.read += 1;
+        Ok(received)
+    }
+
+    /// Copies the oldest datagram into `buffer` and leaves it in the queue.
+    ///
+    /// # Errors
+    ///
+    /// As [`Udp::recv_from`].
+    pub fn peek_from<M: Memory>(
+        &mut self,
+        id: UdpId,
+        buffer: &mut [u8],
+        mem: &M,
+    ) -> Result<Received, UdpError> {
+        let socket = self.sockets.get_mut(id).ok_or(UdpError::NotFound)?;
+        if let Some(error) = socket.error.take() {
+            return Err(error);
+        }
+        socket.receive.peek(buffer, mem).ok_or(UdpError::WouldBlock)
+    }
+
+    /// Gives back every receive slot that sockets hold, by copying: for when few are left.
+    pub fn compact<M: Memory>(&mut self, mem: &mut M) {
+        while let Some(id) = self.holders.pop_front() {
+            if let Some(socket) = self.sockets.get_mut(id) {
+                socket.holding = false;
+                self.counters.compacted += socket.receive.compact(mem);
+            }
+        }
+    }
+}
+
+/// The header of a datagram, its length compared with the packet's.
+#[inline]
+fn read_header(transport: &[u8], packet: &Packet) -> Result<Datagram, UdpDrop> {
+    let header = UdpHeader::parse(transport).ok_or(UdpDrop::Truncated)?;
+    let length = u32::from(header.length);
+    if length < 8 || length > packet.transport_len {
+        return Err(UdpDrop::Truncated);
+    }
+    Ok(Datagram {
+        ends: Ends {
+            local: SocketAddr::new(packet.destination, header.destination_port),
+            remote: SocketAddr::new(packet.source, header.source_port),
+        },
+        checksum: header.checksum,
+        start: packet.transport_start + 8,
+        len: length - 8,
+    })
+}
+
+/// Checks the checksum unless the device vouches for it.
+#[inline]
+fn verify<M: Memory>(
+    frame: &RxFrame<'_>,
+    packet: &Packet,
+    datagram: &Datagram,
+    mem: &M,
+) -> Result<(), UdpDrop> {
+    match frame.checksum {
+        RxChecksum::Valid | RxChecksum::Partial => return Ok(()),
+        RxChecksum::Unknown => {}
+    }
+    let (start, len) = (packet.transport_start as usize, datagram.len as usize + HEADER_LEN);
+    let mut sum = Sum::ZERO;
+    let mut done = 0;
+    let mut skip = start;
+    for piece in frame.pieces {
+        let bytes = mem.bytes(*piece);
+        if let Some(rest) = bytes.get(skip..) {
+            let now = &rest[..rest.len().min(len - done)];
+            sum = sum.plus_at(done, Sum::of(now));
+            done += now.len();
+            skip = 0;
+        } else {
+            skip -= bytes.len();
+        }
+    }
+    check_sum(packet, datagram, sum)
+}
+
+/// Whether the sum of header and payload is right with the pseudo-header's.
+#[inline]
+fn check_sum(packet: &Packet, datagram: &Datagram, sum: Sum) -> Result<(), UdpDrop> {
+    if datagram.checksum == 0 {
+        // RFC 768 allows none; RFC 8200 §8.1 does not.
+        return if packet.source.is_ipv4() { Ok(()) } else { Err(UdpDrop::NoChecksum) };
+    }
+    let length = datagram.len + 8;
+    let pseudo = Sum::pseudo(packet.source, packet.destination, protocol::UDP, length);
+    if pseudo.plus(sum).is_valid() { Ok(()) } else { Err(UdpDrop::Checksum) }
+}
+
+/// Queues the payload of a datagram that lies in several pieces, and gives back those that hold
+/// none of it.
+fn queue_pieces<M: Memory>(
+    socket: &mut UdpSocket,
+    pieces: &[Piece],
+    datagram: &Datagram,
+    mem: &mut M,
+) {
+    let source = datagram.ends.remote;
+    if pieces.len() > PIECES_MAX {
+        let copy = gather(pieces, datagram.start, datagram.len, mem);
+        release(pieces, mem);
+        socket.receive.push_heap(source, copy);
+        return;
+    }
+    let mut kept: ArrayVec<Piece, PIECES_MAX> = ArrayVec::new();
+    let (mut skip, mut left) = (datagram.start, datagram.len);
+    for piece in pieces {
+        let rest = piece.skip(skip.min(piece.len));
+        skip -= piece.len - rest.len;
+        let wanted = rest.take(left.min(rest.len));
+        if wanted.len == 0 {
+            mem.release(piece.slot);
+            continue;
+        }
+        left -= wanted.len;
+        kept.push(wanted);
+    }
+    socket.receive.push_chain(source, &kept);
+}

@@ -1,0 +1,232 @@
+//! A socket's state: its ends, what waits to be read, what waits for a neighbour.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+
+use super::config::UdpError;
+use super::template::Template;
+use crate::frame::TxChecksum;
+use crate::ip::gather;
+use crate::memory::{Memory, Piece};
+
+/// Bytes that a queued datagram is charged besides its own.
+const OVERHEAD: u32 = 64;
+
+/// A UDP socket, named by a [`super::UdpId`]; its fields are the layer's own.
+#[derive(Debug)]
+pub struct UdpSocket {
+    /// What it was bound to.
+    pub(super) bound: SocketAddr,
+    /// The same, but with the address that a connection chose.
+    pub(super) local: SocketAddr,
+    pub(super) remote: Option<SocketAddr>,
+    pub(super) receive: ReceiveQueue,
+    pub(super) template: Template,
+    /// Frames that wait for a neighbour's address.
+    pub(super) waiting: VecDeque<Waiting>,
+    /// Frames in the layer's queue.
+    pub(super) frames_queued: u16,
+    /// What the peer said, until a call reports it.
+    pub(super) error: Option<UdpError>,
+    pub(super) may_broadcast: bool,
+    /// Whether a call found no room to send.
+    pub(super) blocked: bool,
+    /// Whether it is in the list of events.
+    pub(super) listed: bool,
+    /// Whether it is in the list of those that hold receive slots.
+    pub(super) holding: bool,
+}
+
+impl UdpSocket {
+    pub(super) fn new(bound: SocketAddr) -> UdpSocket {
+        UdpSocket {
+            bound,
+            local: bound,
+            remote: None,
+            receive: ReceiveQueue::default(),
+            template: Template::default(),
+            waiting: VecDeque::new(),
+            frames_queued: 0,
+            error: None,
+            may_broadcast: false,
+            blocked: false,
+            listed: false,
+            holding: false,
+        }
+    }
+}
+
+/// A frame that waits for the Ethernet address of `next_hop`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    pub(super) next_hop: IpAddr,
+    pub(super) piece: Piece,
+    pub(super) checksum: Option<TxChecksum>,
+}
+
+/// Where a queued datagram's payload lies.
+#[derive(Debug)]
+enum Payload {
+    /// In a receive slot.
+    Slot(Piece),
+    /// In so many slots, in the queue's chain.
+    Chain(u16),
+    /// Copied.
+    Heap(Vec<u8>),
+}
+
+#[derive(Debug)]
+struct Datagram {
+    source: SocketAddr,
+    len: u32,
+    payload: Payload,
+}
+
+/// Datagrams that wait to be read.
+#[derive(Debug, Default)]
+pub(super) struct ReceiveQueue {
+    datagrams: VecDeque<Datagram>,
+    /// The slots of datagrams that lie in several, in order.
+    chain: VecDeque<Piece>,
+    bytes: u32,
+    slots: u32,
+}
+
+/// A datagram read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Received {
+    /// Bytes written to the caller's buffer.
+    pub len: usize,
+    /// Bytes that the datagram had: more than `len` if the buffer was too short, and the rest is
+    /// gone.
+    pub datagram_len: usize,
+    /// Who sent it.
+    pub source: SocketAddr,
+}
+
+impl ReceiveQueue {
+    pub(super) fn len(&self) -> usize {
+        self.datagrams.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.datagrams.is_empty()
+    }
+
+    /// Receive slots held.
+    pub(super) fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// Whether a datagram of `len` bytes more is within the limits.
+    pub(super) fn has_room(&self, len: u32, datagrams_max: u16, bytes_max: u32) -> bool {
+        self.datagrams.len() < usize::from(datagrams_max)
+            && self.bytes.saturating_add(len).saturating_add(OVERHEAD) <= bytes_max
+    }
+
+    fn push(&mut self, source: SocketAddr, len: u32, payload: Payload) {
+        self.bytes += len + OVERHEAD;
+        self.datagrams.push_back(Datagram { source, len, payload });
+    }
+
+    /// Queues a payload where it lies, in one slot.
+    #[inline]
+    pub(super) fn push_slot(&mut self, source: SocketAddr, piece: Piece) {
+        self.slots += 1;
+        self.push(source, piece.len, Payload::Slot(piece));
+    }
+
+    /// Queues a payload where it lies, in several slots.
+    pub(super) fn push_chain(&mut self, source: SocketAddr, pieces: &[Piece]) {
+        let count = u16::try_from(pieces.len()).unwrap_or(u16::MAX);
+        let len = pieces.iter().map(|piece| piece.len).sum();
+        self.chain.extend(pieces.iter().take(usize::from(count)).copied());
+        self.slots += u32::from(count);
+        self.push(source, len, Payload::Chain(count));
+    }
+
+    /// Queues a copy.
+    pub(super) fn push_heap(&mut self, source: SocketAddr, bytes: Vec<u8>) {
+        let len = u32::try_from(bytes.len()).unwrap_or(0);
+        self.push(source, len, Payload::Heap(bytes));
+    }
+
+    /// Copies the oldest datagram into `buffer` and takes it out.
+    pub(super) fn pop<M: Memory>(&mut self, buffer: &mut [u8], mem: &mut M) -> Option<Received> {
+        let received = self.peek(buffer, mem)?;
+        self.discard(mem);
+        Some(received)
+    }
+
+    /// Copies the oldest datagram into `buffer` and leaves it.
+    pub(super) fn peek<M: Memory>(&self, buffer: &mut [u8], mem: &M) -> Option<Received> {
+        let datagram = self.datagrams.front()?;
+        let len = match &datagram.payload {
+            Payload::Slot(piece) => copy_into(buffer, mem.bytes(*piece)),
+            Payload::Heap(bytes) => copy_into(buffer, bytes),
+            Payload::Chain(count) => {
+                let mut done = 0;
+                for piece in self.chain.iter().take(usize::from(*count)) {
+                    done += copy_into(&mut buffer[done..], mem.bytes(*piece));
+                }
+                done
+            }
+        };
+        Some(Received { len, datagram_len: datagram.len as usize, source: datagram.source })
+    }
+
+    /// Takes the oldest datagram out; `false` if there is none.
+    pub(super) fn discard<M: Memory>(&mut self, mem: &mut M) -> bool {
+        let Some(datagram) = self.datagrams.pop_front() else { return false };
+        self.bytes -= datagram.len + OVERHEAD;
+        match datagram.payload {
+            Payload::Heap(_) => {}
+            Payload::Slot(piece) => {
+                self.slots -= 1;
+                mem.release(piece.slot);
+            }
+            Payload::Chain(count) => {
+                self.slots -= u32::from(count);
+                for piece in self.chain.drain(..usize::from(count)) {
+                    mem.release(piece.slot);
+                }
+            }
+        }
+        true
+    }
+
+    /// Copies every datagram out of its slots and gives those back; answers how many it copied.
+    pub(super) fn compact<M: Memory>(&mut self, mem: &mut M) -> u64 {
+        if self.slots == 0 {
+            return 0;
+        }
+        let mut copied = 0;
+        for datagram in &mut self.datagrams {
+            let bytes = match datagram.payload {
+                Payload::Heap(_) => continue,
+                Payload::Slot(piece) => {
+                    let bytes = mem.bytes(piece).to_vec();
+                    mem.release(piece.slot);
+                    bytes
+                }
+                Payload::Chain(count) => {
+                    let pieces: Vec<Piece> = self.chain.drain(..usize::from(count)).collect();
+                    let bytes = gather(&pieces, 0, datagram.len, mem);
+                    pieces.iter().for_each(|piece| mem.release(piece.slot));
+                    bytes
+                }
+            };
+            datagram.payload = Payload::Heap(bytes);
+            copied += 1;
+        }
+        self.slots = 0;
+        copied
+    }
+}
+
+fn copy_into(buffer: &mut [u8], bytes: &[u8]) -> usize {
+    let len = bytes.len().min(buffer.len());
+    buffer[..len].copy_from_slice(&bytes[..len]);
+    len
+}

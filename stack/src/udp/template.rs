@@ -1,0 +1,236 @@
+//! The headers of a socket's datagrams to one destination, ready to be copied: Ethernet, IP, UDP.
+//! Lengths, identification and checksums are patched in.
+
+use core::net::{IpAddr, SocketAddr};
+
+use crate::checksum::Sum;
+use crate::ip::{Route, TTL};
+use crate::wire::ethernet::{EthernetHeader, MacAddr, ethertype};
+use crate::wire::ipv4::Ipv4Header;
+use crate::wire::ipv6::Ipv6Header;
+use crate::wire::protocol;
+use crate::wire::udp::{CHECKSUM_OFFSET, HEADER_LEN, UdpHeader};
+use crate::wire::{ethernet, ipv4, ipv6};
+
+/// Ethernet, IPv4 and UDP.
+pub(super) const LEN_V4: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN + HEADER_LEN;
+/// Ethernet, IPv6 and UDP.
+pub(super) const LEN_V6: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN + HEADER_LEN;
+
+/// Where the IP header begins.
+const IP: usize = ethernet::HEADER_LEN;
+
+/// The template.
+#[derive(Clone, Debug)]
+pub(super) struct Template {
+    /// The destination, and what [`crate::ip::Ip::neighbor_generation`] was when it was made.
+    made_for: Option<(SocketAddr, u32)>,
+    bytes: [u8; LEN_V6],
+    is_v6: bool,
+    mtu: u16,
+    /// Over addresses and protocol.
+    pseudo: Sum,
+    /// Over the ports.
+    ports: Sum,
+    /// Over the IPv4 header without length, identification and checksum.
+    header: Sum,
+}
+
+impl Default for Template {
+    fn default() -> Template {
+        Template {
+            made_for: None,
+            bytes: [0; LEN_V6],
+            is_v6: false,
+            mtu: 0,
+            pseudo: Sum::ZERO,
+            ports: Sum::ZERO,
+            header: Sum::ZERO,
+        }
+    }
+}
+
+/// The ends of a datagram to send.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flow {
+    pub(super) source_port: u16,
+    pub(super) to: SocketAddr,
+    pub(super) route: Route,
+    /// All zeros while the neighbour is not known.
+    pub(super) mac: MacAddr,
+    pub(super) own_mac: MacAddr,
+}
+
+/// How a datagram's checksum comes about.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Checksum {
+    /// The device computes it.
+    Partial,
+    /// This is the payload's sum.
+    Full(Sum),
+}
+
+impl Template {
+    /// Headers for a flow; `None` if source and destination are of two families.
+    pub(super) fn new(flow: &Flow) -> Option<Template> {
+        let mut template = Template { mtu: flow.route.mtu, ..Template::default() };
+        let link = |ethertype| {
+            EthernetHeader { destination: flow.mac, source: flow.own_mac, ethertype }.to_bytes()
+        };
+        let udp = match (flow.route.source, flow.to.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let mut header = Ipv4Header {
+                    tos: 0,
+                    total_len: 0,
+                    ident: 0,
+                    flags_and_offset: 0,
+                    ttl: TTL,
+                    protocol: protocol::UDP,
+                    source,
+                    destination,
+                }
+                .to_bytes();
+                header[ipv4::CHECKSUM_OFFSET..][..2].fill(0);
+                template.header = Sum::of_header(&header);
+                template.pseudo = Sum::pseudo_v4(source, destination, protocol::UDP, 0);
+                template.bytes[..IP].copy_from_slice(&link(ethertype::IPV4));
+                template.bytes[IP..][..header.len()].copy_from_slice(&header);
+                IP + ipv4::HEADER_LEN
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let header = Ipv6Header {
+                    traffic_class: 0,
+                    payload_len: 0,
+                    next_header: protocol::UDP,
+                    hop_limit: TTL,
+                    source,
+                    destination,
+                }
+                .to_bytes();
+                template.is_v6 = true;
+                template.pseudo = Sum::pseudo_v6(source, destination, protocol::UDP, 0);
+                template.bytes[..IP].copy_from_slice(&link(ethertype::IPV6));
+                template.bytes[IP..][..header.len()].copy_from_slice(&header);
+                IP + ipv6::HEADER_LEN
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
+        };
+        let (source_port, destination_port) = (flow.source_port, flow.to.port());
+        let header = UdpHeader { source_port, destination_port, length: 0, checksum: 0 };
+        template.bytes[udp..][..HEADER_LEN].copy_from_slice(&header.to_bytes());
+        template.ports = Sum::of_u16(source_port).plus(Sum::of_u16(destination_port));
+        Some(template)
+    }
+
+    /// Says that the template holds for a destination as long as the generation is this.
+    pub(super) fn keep_for(&mut self, to: SocketAddr, generation: u32) {
+        self.made_for = Some((to, generation));
+    }
+
+    /// Whether the template holds.
+    #[inline]
+    pub(super) fn holds_for(&self, to: SocketAddr, generation: u32) -> bool {
+        self.made_for == Some((to, generation))
+    }
+
+    /// Bytes of the headers.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        if self.is_v6 { LEN_V6 } else { LEN_V4 }
+    }
+
+    /// Bytes of the longest packet.
+    pub(super) fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// Whether the destination is an IPv6 address.
+    pub(super) fn is_v6(&self) -> bool {
+        self.is_v6
+    }
+
+    /// The UDP header of a datagram with a payload of `len` bytes.
+    #[inline]
+    fn udp_header(&self, len: u16, checksum: Checksum) -> [u8; HEADER_LEN] {
+        let length = len + 8;
+        let pseudo = self.pseudo.plus(Sum::of_u16(length));
+        let checksum = match checksum {
+            Checksum::Partial => pseudo.partial(),
+            Checksum::Full(payload) => {
+                let sum = pseudo.plus(self.ports).plus(Sum::of_u16(length)).plus(payload);
+                // RFC 768: a sum of zero is sent as all ones, as zero means none.
+                match sum.checksum() {
+                    0 => 0xffff,
+                    checksum => checksum,
+                }
+            }
+        };
+        let ports = &self.bytes[self.len() - HEADER_LEN..][..4];
+        let [e, f] = length.to_be_bytes();
+        let [g, h] = checksum.to_be_bytes();
+        [ports[0], ports[1], ports[2], ports[3], e, f, g, h]
+    }
+
+    /// Writes the headers of a whole datagram to the start of `frame`, which is at least as long.
+    /// `len` is the payload's, at most 65,507.
+    #[inline]
+    pub(super) fn write(&self, frame: &mut [u8], len: u16, ident: u16, checksum: Checksum) {
+        let udp = self.udp_header(len, checksum);
+        if self.is_v6 {
+            frame[..LEN_V6].copy_from_slice(&self.bytes);
+            frame[IP + 4..IP + 6].copy_from_slice(&(len + 8).to_be_bytes());
+            frame[LEN_V6 - HEADER_LEN..LEN_V6].copy_from_slice(&udp);
+        } else {
+            frame[..LEN_V4].copy_from_slice(&self.bytes[..LEN_V4]);
+            self.patch_v4(frame, len + 28, ident, 0);
+            frame[LEN_V4 - HEADER_LEN..LEN_V4].copy_from_slice(&udp);
+        }
+    }
+
+    /// Writes the Ethernet and IPv4 headers of a fragment to the start of `frame`, and the UDP
+    /// header behind them if it is the first; answers how many bytes that were.
+    pub(super) fn write_fragment(&self, frame: &mut [u8], fragment: &FragmentHead) -> usize {
+        let is_first = fragment.flags_and_offset & 0x1fff == 0;
+        let len = if is_first { LEN_V4 } else { LEN_V4 - HEADER_LEN };
+        frame[..len].copy_from_slice(&self.bytes[..len]);
+        self.patch_v4(frame, fragment.total_len, fragment.ident, fragment.flags_and_offset);
+        if is_first {
+            let udp = self.udp_header(fragment.datagram_len, fragment.checksum);
+            frame[LEN_V4 - HEADER_LEN..LEN_V4].copy_from_slice(&udp);
+        }
+        len
+    }
+
+    #[inline]
+    fn patch_v4(&self, frame: &mut [u8], total_len: u16, ident: u16, flags_and_offset: u16) {
+        let sum = self
+            .header
+            .plus(Sum::of_u16(total_len))
+            .plus(Sum::of_u16(ident))
+            .plus(Sum::of_u16(flags_and_offset));
+        let [a, b] = total_len.to_be_bytes();
+        let [c, d] = ident.to_be_bytes();
+        let [e, f] = flags_and_offset.to_be_bytes();
+        frame[IP + 2..IP + 8].copy_from_slice(&[a, b, c, d, e, f]);
+        let checksum = sum.checksum().to_be_bytes();
+        frame[IP + ipv4::CHECKSUM_OFFSET..][..2].copy_from_slice(&checksum);
+    }
+
+    /// Where the device finds the checksum that is left to it.
+    #[inline]
+    pub(super) fn partial_checksum(&self) -> crate::frame::TxChecksum {
+        let start = if self.is_v6 { 54 } else { 34 };
+        crate::frame::TxChecksum { start, offset: CHECKSUM_OFFSET }
+    }
+}
+
+/// What a fragment's headers say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FragmentHead {
+    pub(super) total_len: u16,
+    pub(super) ident: u16,
+    pub(super) flags_and_offset: u16,
+    /// Payload bytes of the whole datagram.
+    pub(super) datagram_len: u16,
+    pub(super) checksum: Checksum,
+}
