@@ -78,6 +78,14 @@ pub struct TxFrame {
     pub segmentation: Option<TxSegmentation>,
 }
 
+impl TxFrame {
+    /// Bytes of the frame from the Ethernet header on.
+    #[must_use]
+    pub fn frame_len(&self) -> u32 {
+        self.pieces.iter().map(|piece| piece.len).sum()
+    }
+}
+
 /// Free bytes before the Ethernet header in the slot of a frame's first piece: room for the
 /// virtio-net header, and an alignment that puts the IP header on a 4-byte boundary.
 pub const TX_HEADROOM: u32 = 18;

@@ -24,6 +24,7 @@ pub mod heap_memory;
 pub mod ip;
 pub mod memory;
 pub mod slab;
+pub mod stack;
 pub mod tcp;
 pub mod time;
 pub mod udp;

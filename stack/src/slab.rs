@@ -6,11 +6,16 @@ use core::marker::PhantomData;
 
 /// Names a `T` in a [`Slab`]: index and generation. The upper byte of the generation names the
 /// worker that owns the slab, so that ids of different workers never meet.
-#[derive(Debug)]
 pub struct Id<T> {
     index: u32,
     generation: u32,
     kind: PhantomData<fn() -> T>,
+}
+
+impl<T> core::fmt::Debug for Id<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}.{:x}", self.index, self.generation)
+    }
 }
 
 impl<T> Clone for Id<T> {

@@ -1,16 +1,7 @@
 //! What a TCP can be told, with defaults, and the limits of its memory.
 
+use super::congestion::Algorithm;
 use crate::time::Duration;
-
-/// Which congestion control new connections use.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum CongestionAlgorithm {
-    /// RFC 9438.
-    #[default]
-    Cubic,
-    /// RFC 5681 and 6582.
-    NewReno,
-}
 
 /// Keep-alive, RFC 9293 §3.8.4. Off unless asked for (MUST-25).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,7 +28,7 @@ pub struct TcpConfig {
     /// Most unacknowledged and unsent bytes of a connection. 1 KiB to 1 GiB.
     pub send_buffer: u32,
     /// Congestion control of new connections.
-    pub congestion: CongestionAlgorithm,
+    pub congestion: Algorithm,
     /// Offer timestamps (RFC 7323).
     pub timestamps: bool,
     /// Offer selective acknowledgements (RFC 2018).
@@ -71,7 +62,7 @@ impl Default for TcpConfig {
         TcpConfig {
             receive_buffer: 1 << 20,
             send_buffer: 1 << 20,
-            congestion: CongestionAlgorithm::Cubic,
+            congestion: Algorithm::Cubic,
             timestamps: true,
             sack: true,
             delayed_ack: Duration::from_millis(40),

@@ -147,8 +147,8 @@ impl Reassembly {
     /// References to slots held.
     #[must_use]
     #[inline]
-    pub fn held_slots(&self) -> u32 {
-        self.held_slots
+    pub fn held_slots(&self) -> usize {
+        self.held_slots as usize
     }
 
     /// Takes the data at `seq`. One reference of each piece passes to the queue, which keeps or

@@ -20,9 +20,9 @@ struct Chunk {
     headroom: bool,
 }
 
-/// Where the next unsent byte lies.
+/// A place in the queue: where the next unsent byte lies.
 #[derive(Clone, Copy, Debug, Default)]
-struct Cursor {
+pub(super) struct Cursor {
     chunk: usize,
     within: u32,
 }
@@ -43,11 +43,6 @@ impl SendQueue {
     #[inline]
     pub(super) fn len(&self) -> u32 {
         self.bytes
-    }
-
-    /// Slots held.
-    pub(super) fn slots(&self) -> usize {
-        self.chunks.len()
     }
 
     /// Copies as much of `data` as memory and `limit` (bytes in the queue) allow; returns how
@@ -110,11 +105,14 @@ impl SendQueue {
         n as usize
     }
 
-    /// The next unsent bytes, at most `len`, as pieces; advances the cursor by what is returned.
-    pub(super) fn take_unsent(&mut self, len: u32, out: &mut Pieces) -> u32 {
-        let (end, taken) = self.collect(self.unsent, len, out);
-        self.unsent = end;
-        taken
+    /// The next unsent bytes, at most `len`, as pieces: how many, and the place behind them.
+    pub(super) fn peek_unsent(&self, len: u32, out: &mut Pieces) -> (Cursor, u32) {
+        self.collect(self.unsent, len, out)
+    }
+
+    /// The bytes before `place` were sent.
+    pub(super) fn sent_up_to(&mut self, place: Cursor) {
+        self.unsent = place;
     }
 
     /// If the next unsent `len` bytes are exactly one whole chunk with untouched headroom, takes

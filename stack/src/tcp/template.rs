@@ -8,7 +8,6 @@ use core::net::IpAddr;
 use super::seq::SeqNum;
 use super::tuple::FourTuple;
 use crate::frame::TxChecksum;
-use crate::time::Instant;
 
 /// Longest headers without options other than timestamps: Ethernet, IPv6, TCP, timestamps.
 const TEMPLATE_LEN_MAX: usize = 14 + 40 + 20 + 12;
@@ -96,6 +95,18 @@ impl HeaderTemplate {
         self.bytes[0..6].copy_from_slice(&destination);
         self.bytes[6..12].copy_from_slice(&source);
         self.neighbor_generation = Some(generation);
+    }
+
+    /// The link header and the neighbour generation that it is of.
+    pub(super) fn link(&self) -> ([u8; 12], Option<u32>) {
+        let link = self.bytes.first_chunk::<12>().copied().unwrap_or_default();
+        (link, self.neighbor_generation)
+    }
+
+    /// Takes the link header of another template towards the same peer.
+    pub(super) fn restore_link(&mut self, (link, generation): ([u8; 12], Option<u32>)) {
+        self.bytes[..12].copy_from_slice(&link);
+        self.neighbor_generation = generation;
     }
 
     /// Length of the headers, timestamps included.
@@ -196,13 +207,6 @@ impl HeaderTemplate {
         }
         true
     }
-}
-
-/// Timestamp clock: one tick is 2^20 ns, about 1.05 ms, within RFC 7323 §5.4's 1 ms to 1 s.
-#[inline]
-pub(super) fn ts_ticks(now: Instant) -> u32 {
-    let [b0, b1, b2, b3, ..] = (now.as_nanos() >> 20).to_le_bytes();
-    u32::from_le_bytes([b0, b1, b2, b3])
 }
 
 fn to_v6(address: IpAddr) -> [u8; 16] {

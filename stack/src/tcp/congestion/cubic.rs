@@ -175,6 +175,18 @@ impl Cubic {
     }
 }
 
+#[cfg(test)]
+impl Cubic {
+    pub(super) fn w_max(&self) -> u32 {
+        self.w_max
+    }
+
+    /// Undoes fast convergence, which the RFC's model of a single flow does not have.
+    pub(super) fn set_w_max(&mut self, w_max: u32) {
+        self.w_max = w_max;
+    }
+}
+
 fn fraction(value: u32, (numerator, denominator): (u64, u64)) -> u32 {
     narrow(u64::from(value) * numerator / denominator)
 }

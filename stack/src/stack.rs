@@ -1,0 +1,149 @@
+//! The stack: what joins IP, UDP and TCP of one interface of one worker.
+
+use crate::frame::{Offloads, RxFrame, TxFrame};
+use crate::ip::{Incoming, Ip, IpConfig, IpConfigError, Transport};
+use crate::memory::Memory;
+use crate::tcp::{Tcp, TcpConfig};
+use crate::time::Instant;
+
+/// What a stack is told at its start.
+#[derive(Clone, Debug)]
+pub struct StackConfig {
+    /// The interface.
+    pub ip: IpConfig,
+    /// TCP.
+    pub tcp: TcpConfig,
+    /// What the device can do.
+    pub offloads: Offloads,
+    /// Number of the worker; it goes into every socket id.
+    pub worker: u8,
+}
+
+/// Secrets of a stack: 128 random bits for each layer, from the system at start (from a seed in
+/// simulations only).
+#[derive(Clone, Copy)]
+pub struct StackKeys {
+    /// Of IP.
+    pub ip: [u8; 16],
+    /// Of UDP.
+    pub udp: [u8; 16],
+    /// Of TCP.
+    pub tcp: [u8; 16],
+}
+
+/// A TCP/IP stack with one interface.
+pub struct Stack {
+    tcp: Tcp,
+    ip: Ip,
+    frames_predicted: u64,
+}
+
+impl Stack {
+    /// A stack without sockets.
+    ///
+    /// # Errors
+    /// What of the interface's configuration cannot be.
+    pub fn new(
+        config: StackConfig,
+        keys: &StackKeys,
+        now: Instant,
+    ) -> Result<Stack, IpConfigError> {
+        let mut tcp = Tcp::new(config.tcp, keys.tcp, config.worker, now);
+        tcp.set_offloads(config.offloads);
+        Ok(Stack { tcp, ip: Ip::new(config.ip, keys.ip)?, frames_predicted: 0 })
+    }
+
+    /// Takes a received frame; its pieces pass into the stack's ownership.
+    #[inline]
+    pub fn on_frame<M: Memory>(&mut self, now: Instant, frame: &RxFrame<'_>, mem: &mut M) {
+        if self.tcp.on_expected_frame(now, frame, mem) {
+            self.frames_predicted += 1;
+            return;
+        }
+        self.on_other_frame(now, frame, mem);
+    }
+
+    fn on_other_frame<M: Memory>(&mut self, now: Instant, frame: &RxFrame<'_>, mem: &mut M) {
+        use crate::tcp::SegmentBytes;
+        match self.ip.on_frame(now, frame, mem) {
+            Incoming::Consumed => {}
+            Incoming::Tcp(packet) => {
+                let bytes = SegmentBytes::Frame(frame);
+                self.tcp.on_packet(&packet, &bytes, (now, &self.ip), mem);
+            }
+            Incoming::ReassembledTcp(packet, whole) => {
+                let bytes = SegmentBytes::Whole(&whole);
+                self.tcp.on_packet(&packet, &bytes, (now, &self.ip), mem);
+            }
+            Incoming::Udp(_) | Incoming::ReassembledUdp(..) => {}
+            Incoming::Error(error) => match error.transport {
+                Transport::Tcp => self.tcp.on_icmp_error(&error, (now, &mut self.ip), mem),
+                Transport::Udp => {}
+            },
+        }
+    }
+
+    /// The next frame to send; false if there is none now.
+    #[inline]
+    pub fn poll_frame<M: Memory>(&mut self, now: Instant, mem: &mut M, out: &mut TxFrame) -> bool {
+        if self.tcp.has_frames() && self.tcp.poll_frame(now, &mut self.ip, mem, out) {
+            return true;
+        }
+        if self.ip.has_frames() && self.ip.poll_frame(mem, out) {
+            return true;
+        }
+        false
+    }
+
+    /// Handles timers that have expired, at most about `budget`; returns how many.
+    pub fn on_timers<M: Memory>(&mut self, now: Instant, budget: u32, mem: &mut M) -> u32 {
+        if now >= self.ip.next_deadline() {
+            self.ip.on_timers(now);
+        }
+        self.tcp.on_timers(now, budget, mem)
+    }
+
+    /// When [`Stack::on_timers`] has something to do next; [`Instant::NEVER`] if nothing waits.
+    #[inline]
+    #[must_use]
+    pub fn next_deadline(&self) -> Instant {
+        self.tcp.next_deadline().min(self.ip.next_deadline())
+    }
+
+    /// TCP, for calls.
+    #[inline]
+    pub fn tcp(&mut self) -> (&mut Tcp, &mut Ip) {
+        (&mut self.tcp, &mut self.ip)
+    }
+
+    /// IP: addresses, routes, neighbours, counters.
+    #[must_use]
+    pub fn ip(&self) -> &Ip {
+        &self.ip
+    }
+
+    /// The link came up.
+    pub fn on_link_up(&mut self, now: Instant) {
+        self.tcp.on_link_up(now);
+    }
+
+    /// The only peer of the link is gone, and its state with it.
+    pub fn on_link_lost<M: Memory>(&mut self, mem: &mut M) {
+        self.tcp.on_link_lost(mem);
+    }
+
+    /// Checks that every layer's counters conserve: received = delivered + each kind of drop.
+    /// Panics if not; for tests.
+    pub fn check(&self) {
+        self.ip.check();
+        let tcp = self.tcp.counters();
+        assert_eq!(tcp.check(), Ok(()), "TCP counters do not conserve: {tcp:?}");
+    }
+
+    /// Calls `visit` with layer, name and value of every counter.
+    pub fn visit_counters(&self, visit: &mut dyn FnMut(&'static str, &'static str, u64)) {
+        visit("stack", "frames_predicted", self.frames_predicted);
+        self.tcp.counters().each(|name, value| visit("tcp", name, value));
+        self.ip.counters().each(|name, value| visit("ip", name, value));
+    }
+}

@@ -1,0 +1,484 @@
+//! What applications call. Every call returns at once; waiting is the runtime's business, with
+//! the help of [`Event`]s.
+
+use core::net::{IpAddr, SocketAddr};
+
+use super::config::KeepAlive;
+use super::connection::{Connection, Ending, Ownership, Readiness};
+use super::demux::Endpoint;
+use super::error::{ConnectError, ConnectionError, ListenError, ReceiveError, SendError};
+use super::info::TcpInfo;
+use super::listener::Listener;
+use super::receiver::Receiver;
+use super::sender::Sender;
+use super::state::State;
+use super::tuple::FourTuple;
+use super::{Disposition, Tcp};
+use crate::ip::{Ip, Route};
+use crate::memory::Memory;
+use crate::slab::Id;
+use crate::time::{Duration, Instant};
+
+/// Something that a waiter asked for has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// On a connection.
+    Connection(Id<Connection>, Readiness),
+    /// On a listener: a connection can be accepted.
+    Listener(Id<Listener>),
+}
+
+/// A place in the queue of events; resolved when the event is taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Listed {
+    Connection(u32),
+    Listener(u32),
+}
+
+/// Options of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TcpOption {
+    /// Send small segments at once (`TCP_NODELAY`): RFC 9293 §3.7.4, MUST-17.
+    NoDelay(bool),
+    /// Keep-alive (`SO_KEEPALIVE` and its times), or off.
+    KeepAlive(Option<KeepAlive>),
+    /// How long data may go unacknowledged (`TCP_USER_TIMEOUT`); `None` is the default.
+    UserTimeout(Option<Duration>),
+    /// Most bytes queued for sending (`SO_SNDBUF`); at least 4096.
+    SendBuffer(u32),
+    /// Most unread bytes (`SO_RCVBUF`); at least 4096. Not below what was promised to the peer.
+    ReceiveBuffer(u32),
+}
+
+/// The least buffer of a connection.
+const BUFFER_MIN: u32 = 4096;
+
+impl Tcp {
+    /// Opens a connection (RFC 9293 §3.10.1, active). It is established when it is writable.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn connect<M: Memory>(
+        &mut self,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        (now, ip): (Instant, &Ip),
+        mem: &mut M,
+    ) -> Result<Id<Connection>, ConnectError> {
+        let bad = remote.port() == 0
+            || remote.ip().is_unspecified()
+            || remote.ip().is_multicast()
+            || ip.is_broadcast(remote.ip());
+        if bad {
+            return Err(ConnectError::BadAddress);
+        }
+        let route = ip.route(remote.ip()).ok_or(ConnectError::NoRoute)?;
+        let source = match local.map(|local| local.ip()).filter(|ip| !ip.is_unspecified()) {
+            Some(source) if ip.is_local(source) && source.is_ipv4() == remote.is_ipv4() => source,
+            Some(_) => return Err(ConnectError::AddressNotAvailable),
+            None => route.source,
+        };
+        let port = local.map_or(0, |local| local.port());
+        let tuple = self.choose_port(source, port, remote, now)?;
+        let (tuple, iss_floor) = tuple;
+        let iss = self.secrets.initial_sequence(&tuple, now);
+        let iss = iss_floor.filter(|floor| iss.before(*floor)).unwrap_or(iss);
+        let snd = Sender::new(iss, &tuple, &self.config, self.secrets.timestamp_offset(&tuple));
+        let rcv = Receiver::new(self.config.receive_buffer, self.config.window_scale());
+        let mut connection = Connection::new(tuple, State::SynSent, snd, rcv);
+        connection.snd.mss_offered = mss_of(&route, remote.ip());
+        let id = self.add(connection).map_err(|()| ConnectError::TooMany)?;
+        self.counters.active_opens += 1;
+        self.settle(id.index());
+        let _mem = mem;
+        Ok(id)
+    }
+
+    /// A four-tuple that is free, or that a TIME-WAIT gives up (RFC 6191); with the sequence
+    /// number that the new connection must begin after.
+    fn choose_port(
+        &mut self,
+        source: IpAddr,
+        port: u16,
+        remote: SocketAddr,
+        now: Instant,
+    ) -> Result<(FourTuple, Option<super::seq::SeqNum>), ConnectError> {
+        let tuple_for = |local_port| FourTuple {
+            local: source,
+            remote: remote.ip(),
+            local_port,
+            remote_port: remote.port(),
+        };
+        if port != 0 {
+            let tuple = tuple_for(port);
+            let floor = self.claim(&tuple, now).ok_or(ConnectError::AddressInUse)?;
+            return Ok((tuple, floor));
+        }
+        // RFC 6056 §3.3.3, algorithm 3.
+        let (low, high) = self.config.port_range;
+        let count = u32::from(high.saturating_sub(low)) + 1;
+        let offset = self.secrets.port_offset(&tuple_for(0));
+        for _ in 0..count {
+            let place = offset.wrapping_add(self.port_counter) % count;
+            self.port_counter = self.port_counter.wrapping_add(1);
+            let port = low.saturating_add(u16::try_from(place).unwrap_or(0));
+            if self.listeners.has_port(port) {
+                continue;
+            }
+            let tuple = tuple_for(port);
+            if let Some(floor) = self.claim(&tuple, now) {
+                return Ok((tuple, floor));
+            }
+        }
+        Err(ConnectError::AddressInUse)
+    }
+
+    /// Whether a tuple is free for a new active open; a TIME-WAIT that allows it is ended.
+    fn claim(&mut self, tuple: &FourTuple, now: Instant) -> Option<Option<super::seq::SeqNum>> {
+        match self.find(tuple) {
+            None => Some(None),
+            Some(Endpoint::Connection(_)) => None,
+            Some(Endpoint::TimeWait(index)) => {
+                let entry = self.time_waits.at(index)?;
+                if !entry.may_reopen_actively(now) {
+                    return None;
+                }
+                let floor = entry.snd_nxt.plus(u32::from(u16::MAX) + 2);
+                self.counters.time_waits_reused += 1;
+                self.remove_time_wait(index);
+                Some(Some(floor))
+            }
+        }
+    }
+
+    /// Listens (RFC 9293 §3.10.1, passive). Port 0 chooses one.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn listen(
+        &mut self,
+        local: SocketAddr,
+        backlog: u32,
+        ip: &Ip,
+    ) -> Result<Id<Listener>, ListenError> {
+        if !local.ip().is_unspecified() && !ip.is_local(local.ip()) {
+            return Err(ListenError::AddressNotAvailable);
+        }
+        if local.port() != 0 {
+            return self.listeners.add(local, backlog);
+        }
+        let (low, high) = self.config.port_range;
+        for _ in low..=high {
+            let count = u32::from(high.saturating_sub(low)) + 1;
+            let place = self.port_counter % count;
+            self.port_counter = self.port_counter.wrapping_add(1);
+            let port = low.saturating_add(u16::try_from(place).unwrap_or(0));
+            if !self.listeners.has_port(port) {
+                return self.listeners.add(SocketAddr::new(local.ip(), port), backlog);
+            }
+        }
+        Err(ListenError::AddressInUse)
+    }
+
+    /// The address and port of a listener.
+    #[must_use]
+    pub fn listener_addr(&self, id: Id<Listener>) -> Option<SocketAddr> {
+        self.listeners.get(id).map(|listener| listener.local)
+    }
+
+    /// Takes an established connection from a listener.
+    pub fn accept(&mut self, id: Id<Listener>) -> Option<Id<Connection>> {
+        loop {
+            let accepted = self.listeners.get_mut(id)?.accepted.pop_front()?;
+            if let Some(connection) = self.connections.get_mut(accepted) {
+                connection.ownership = Ownership::Held;
+                return Some(accepted);
+            }
+        }
+    }
+
+    /// Stops listening; connections that nobody accepted are reset.
+    pub fn close_listener<M: Memory>(&mut self, id: Id<Listener>, mem: &mut M) {
+        let Some(listener) = self.listeners.remove(id) else { return };
+        for waiting in listener.accepted {
+            if self.connections.get(waiting).is_some() {
+                self.reset_peer(waiting.index());
+                self.forget(waiting.index(), mem);
+            }
+        }
+    }
+
+    /// Queues bytes; returns how many were taken.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    #[inline]
+    pub fn send<M: Memory>(
+        &mut self,
+        id: Id<Connection>,
+        data: &[u8],
+        now: Instant,
+        mem: &mut M,
+    ) -> Result<usize, SendError> {
+        let Some(_) = self.connections.get(id) else { return Err(SendError::NoSocket) };
+        let Some((connection, mut ctx, _)) = self.at(id.index(), now, mem) else {
+            return Err(SendError::NoSocket);
+        };
+        let result = connection.send(data, &mut ctx);
+        self.settle(id.index());
+        result
+    }
+
+    /// Copies received bytes to `out`; `Ok(0)` is the end of the stream.
+    ///
+    /// # Errors
+    /// See [`ReceiveError`].
+    #[inline]
+    pub fn receive<M: Memory>(
+        &mut self,
+        id: Id<Connection>,
+        out: &mut [u8],
+        now: Instant,
+        mem: &mut M,
+    ) -> Result<usize, ReceiveError> {
+        let Some(_) = self.connections.get(id) else { return Err(ReceiveError::NoSocket) };
+        let Some((connection, mut ctx, _)) = self.at(id.index(), now, mem) else {
+            return Err(ReceiveError::NoSocket);
+        };
+        let result = connection.receive(out, &mut ctx);
+        self.settle(id.index());
+        result
+    }
+
+    /// As [`Tcp::receive`], but the bytes stay.
+    ///
+    /// # Errors
+    /// See [`ReceiveError`].
+    pub fn peek<M: Memory>(
+        &mut self,
+        id: Id<Connection>,
+        out: &mut [u8],
+        mem: &M,
+    ) -> Result<usize, ReceiveError> {
+        let connection = self.connections.get_mut(id).ok_or(ReceiveError::NoSocket)?;
+        match connection.rcv.queue.peek(out, mem) {
+            0 if !out.is_empty() => connection.receive_nothing(),
+            n => Ok(n),
+        }
+    }
+
+    /// Marks the bytes queued so far as urgent (RFC 9293 §3.8.5; the pointer as RFC 6093 has it).
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn send_urgent<M: Memory>(
+        &mut self,
+        id: Id<Connection>,
+        data: &[u8],
+        now: Instant,
+        mem: &mut M,
+    ) -> Result<usize, SendError> {
+        let sent = self.send(id, data, now, mem)?;
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.snd.urgent = Some(connection.snd.una.plus(connection.snd.queue.len()));
+            connection.fast = false;
+        }
+        Ok(sent)
+    }
+
+    /// Shuts a direction down, or both.
+    ///
+    /// # Errors
+    /// [`SendError::NotConnected`] before the connection is established.
+    pub fn shutdown(
+        &mut self,
+        id: Id<Connection>,
+        read: bool,
+        write: bool,
+    ) -> Result<(), SendError> {
+        let connection = self.connections.get_mut(id).ok_or(SendError::NoSocket)?;
+        if connection.state == State::SynSent {
+            return Err(SendError::NotConnected);
+        }
+        if connection.state == State::Closed && connection.error.is_none() {
+            return Err(SendError::NotConnected);
+        }
+        if read {
+            connection.rcv.shut = true;
+            connection.notify(Readiness::READABLE);
+        }
+        if write {
+            connection.shutdown_write();
+        }
+        self.settle(id.index());
+        Ok(())
+    }
+
+    /// Lets go of a connection: what is queued is still delivered, then it ends.
+    pub fn close<M: Memory>(&mut self, id: Id<Connection>, now: Instant, mem: &mut M) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        match connection.close(now, &self.config) {
+            Ending::Graceful if connection.state == State::TimeWait => {
+                self.perform(id.index(), Disposition::TimeWait, now, mem);
+            }
+            Ending::Graceful => self.settle(id.index()),
+            Ending::Abortive => self.abort(id, mem),
+            Ending::Gone => self.forget(id.index(), mem),
+        }
+    }
+
+    /// Ends a connection at once by a reset (RFC 9293 §3.10.5) and lets go of it.
+    pub fn abort<M: Memory>(&mut self, id: Id<Connection>, mem: &mut M) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let tell = match connection.state {
+            State::SynReceived(_)
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait => true,
+            State::SynSent | State::Closing | State::LastAck | State::TimeWait | State::Closed => {
+                false
+            }
+        };
+        if tell {
+            self.reset_peer(id.index());
+        }
+        self.forget(id.index(), mem);
+    }
+
+    /// Ends every connection: the link to the only peer is gone, and the peer's state with it.
+    pub fn on_link_lost<M: Memory>(&mut self, mem: &mut M) {
+        for index in 0..self.connections.index_end() {
+            let live = self.connections.at(index).is_some_and(|c| c.state != State::Closed);
+            if live {
+                self.fail(index, ConnectionError::LinkLost, mem);
+                self.settle(index);
+            }
+        }
+        while let Some(index) = self.time_waits.oldest() {
+            self.remove_time_wait(index);
+        }
+    }
+
+    /// The link came up: what was lost on the way there is tried again at once.
+    pub fn on_link_up(&mut self, now: Instant) {
+        for index in 0..self.connections.index_end() {
+            let Some(connection) = self.connections.at_mut(index) else { continue };
+            if connection.state == State::SynSent {
+                connection.snd.syn_due = true;
+                connection.snd.outstanding_since = now;
+                self.settle(index);
+            }
+        }
+    }
+
+    /// Sets an option.
+    pub fn set_option(&mut self, id: Id<Connection>, option: TcpOption, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        match option {
+            TcpOption::NoDelay(on) => connection.snd.nodelay = on,
+            TcpOption::KeepAlive(keep_alive) => connection.set_keep_alive(keep_alive, now),
+            TcpOption::UserTimeout(timeout) => connection.user_timeout = timeout,
+            TcpOption::SendBuffer(bytes) => connection.snd.limit = bytes.max(BUFFER_MIN),
+            TcpOption::ReceiveBuffer(bytes) => {
+                let largest = u32::from(u16::MAX) << self.config.window_scale();
+                connection.rcv.limit = bytes.clamp(BUFFER_MIN, largest);
+            }
+        }
+        self.settle(id.index());
+    }
+
+    /// Whether small segments go at once.
+    #[must_use]
+    pub fn nodelay(&self, id: Id<Connection>) -> Option<bool> {
+        self.connections.get(id).map(|connection| connection.snd.nodelay)
+    }
+
+    /// A snapshot of a connection.
+    #[must_use]
+    pub fn info(&self, id: Id<Connection>) -> Option<TcpInfo> {
+        self.connections.get(id).map(Connection::info)
+    }
+
+    /// Calls `visit` with a snapshot of every connection.
+    pub fn visit_connections(&self, visit: &mut dyn FnMut(&TcpInfo)) {
+        for index in 0..self.connections.index_end() {
+            if let Some(connection) = self.connections.at(index) {
+                visit(&connection.info());
+            }
+        }
+    }
+
+    /// The error that ended a connection, if one did; taken, as `SO_ERROR` does.
+    pub fn take_error(&mut self, id: Id<Connection>) -> Option<ConnectionError> {
+        self.connections.get_mut(id).and_then(|connection| connection.error)
+    }
+
+    /// What can be done on a connection without waiting.
+    #[must_use]
+    pub fn readiness(&self, id: Id<Connection>) -> Readiness {
+        let all = Readiness::READABLE.union(Readiness::WRITABLE);
+        self.connections.get(id).map_or(all, Connection::readiness)
+    }
+
+    /// Whether a connection can be accepted, or the listener is gone.
+    #[must_use]
+    pub fn listener_readable(&self, id: Id<Listener>) -> bool {
+        self.listeners.get(id).is_none_or(|listener| !listener.accepted.is_empty())
+    }
+
+    /// Sets what [`Tcp::poll_event`] reports of a connection. What is ready already is reported
+    /// at once.
+    pub fn watch(&mut self, id: Id<Connection>, interest: Readiness) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.watch.interest = interest;
+            let ready = connection.readiness();
+            connection.notify(ready);
+            self.settle(id.index());
+        }
+    }
+
+    /// Sets whether [`Tcp::poll_event`] reports a listener.
+    pub fn watch_listener(&mut self, id: Id<Listener>, on: bool) {
+        let Some(listener) = self.listeners.get_mut(id) else { return };
+        listener.watch.interest = if on { Readiness::READABLE } else { Readiness::NONE };
+        if on && !listener.accepted.is_empty() {
+            listener.watch.pending = Readiness::READABLE;
+            if !listener.watch.listed {
+                listener.watch.listed = true;
+                self.events.push_back(Listed::Listener(id.index()));
+            }
+        }
+    }
+
+    /// The next event; each socket is in the queue at most once.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        while let Some(listed) = self.events.pop_front() {
+            match listed {
+                Listed::Connection(index) => {
+                    let Some(id) = self.connections.id_at(index) else { continue };
+                    let Some(connection) = self.connections.at_mut(index) else { continue };
+                    connection.watch.listed = false;
+                    let pending = core::mem::take(&mut connection.watch.pending);
+                    if !pending.is_empty() {
+                        return Some(Event::Connection(id, pending));
+                    }
+                }
+                Listed::Listener(index) => {
+                    let Some((id, listener)) = self.listeners.at_mut(index) else { continue };
+                    listener.watch.listed = false;
+                    if !core::mem::take(&mut listener.watch.pending).is_empty() {
+                        return Some(Event::Listener(id));
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Our MSS option: what the path takes of TCP payload (RFC 9293 §3.7.1, MUST-16: the MTU without
+/// fixed headers).
+pub(super) fn mss_of(route: &Route, remote: IpAddr) -> u16 {
+    route.mtu.saturating_sub(if remote.is_ipv6() { 60 } else { 40 })
+}

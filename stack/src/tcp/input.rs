@@ -1,0 +1,436 @@
+//! What IP hands up: segments, and ICMP errors about segments of ours.
+
+use super::connection::{Connection, Context, Ownership};
+use super::demux::Endpoint;
+use super::error::ConnectionError;
+use super::fast_path::Expected;
+use super::receiver::{Payload, PayloadPieces, Receiver};
+use super::reply::Reply;
+use super::segment::Segment;
+use super::sender::Sender;
+use super::seq::SeqNum;
+use super::state::{Origin, State};
+use super::time_wait::TimeWaitVerdict;
+use super::tuple::FourTuple;
+use super::{Disposition, Tcp};
+use crate::checksum::Sum;
+use crate::frame::{RxChecksum, RxFrame};
+use crate::ip::{IcmpError, IcmpErrorKind, Ip, Packet};
+use crate::memory::{Memory, Piece};
+use crate::time::Instant;
+use crate::wire::tcp::{Options, TcpFlags, TcpHeader, Timestamps};
+
+const PROTOCOL_TCP: u8 = 6;
+/// Ethernet and IPv4 headers, and TCP's with timestamps.
+const V4_HEADERS: usize = 14 + 20 + 32;
+
+/// Where a segment's bytes are.
+pub(crate) enum SegmentBytes<'a> {
+    /// In a frame; the pieces are owned.
+    Frame(&'a RxFrame<'a>),
+    /// Put together from fragments, from the TCP header on.
+    Whole(&'a [u8]),
+}
+
+impl Tcp {
+    /// Takes a frame whose headers are exactly those that the connection of the last segment
+    /// expects (header prediction): no parsing, no hashing. False: nothing was done.
+    #[inline]
+    pub(crate) fn on_expected_frame<M: Memory>(
+        &mut self,
+        now: Instant,
+        frame: &RxFrame<'_>,
+        mem: &mut M,
+    ) -> bool {
+        let index = self.last_hit;
+        let Some(connection) = self.connections.at_mut(index) else { return false };
+        if !connection.fast {
+            return false;
+        }
+        let Some(&first) = frame.pieces.first() else { return false };
+        let bytes = mem.bytes(first);
+        let Some(headers) = bytes.first_chunk::<V4_HEADERS>() else { return false };
+        let Some(expected) = expect_v4(headers, connection.snd.template.bytes()) else {
+            return false;
+        };
+        let len: u32 = frame.pieces.iter().map(|piece| piece.len).sum();
+        if expected.header_len + expected.payload_len != len {
+            return false;
+        }
+        if frame.checksum == RxChecksum::Unknown && !checksum_is_right(frame.pieces, 34, len, mem) {
+            return false;
+        }
+        let mut ctx = Context { now, mem, config: &self.config, counters: &mut self.counters };
+        if !connection.on_expected(&expected, frame.pieces, &mut ctx) {
+            return false;
+        }
+        self.counters.segments_received += 1;
+        self.counters.predicted += 1;
+        self.settle(index);
+        true
+    }
+
+    /// Takes a segment.
+    pub(crate) fn on_packet<M: Memory>(
+        &mut self,
+        packet: &Packet,
+        bytes: &SegmentBytes<'_>,
+        (now, ip): (Instant, &Ip),
+        mem: &mut M,
+    ) {
+        self.counters.segments_received += 1;
+        let parsed = parse(packet, bytes, mem);
+        let (header, options) = match parsed {
+            Ok(parsed) => parsed,
+            Err(why) => {
+                match why {
+                    Malformed::Header => self.counters.dropped_malformed += 1,
+                    Malformed::Checksum => self.counters.dropped_checksum += 1,
+                }
+                release_all(bytes, mem);
+                return;
+            }
+        };
+        if ip.is_broadcast(packet.destination) || packet.destination.is_multicast() {
+            // RFC 9293 §3.9.2.3, MUST-57.
+            self.counters.dropped_bad_source += 1;
+            release_all(bytes, mem);
+            return;
+        }
+        let tuple = FourTuple {
+            local: packet.destination,
+            remote: packet.source,
+            local_port: header.destination_port,
+            remote_port: header.source_port,
+        };
+        let payload = payload_of(packet, bytes, u32::from(header.header_len), mem);
+        let segment = Segment { header, options, payload };
+        self.dispatch(&tuple, segment, (now, ip), mem);
+    }
+
+    fn dispatch<M: Memory>(
+        &mut self,
+        tuple: &FourTuple,
+        mut segment: Segment<'_>,
+        (now, ip): (Instant, &Ip),
+        mem: &mut M,
+    ) {
+        let hit =
+            self.connections.at(self.last_hit).is_some_and(|c| c.in_demux && c.tuple == *tuple);
+        let endpoint =
+            if hit { Some(Endpoint::Connection(self.last_hit)) } else { self.find(tuple) };
+        match endpoint {
+            Some(Endpoint::Connection(index)) => {
+                self.last_hit = index;
+                self.counters.processed += 1;
+                self.on_connection_segment(index, &mut segment, now, mem);
+                segment.payload.release(mem);
+            }
+            Some(Endpoint::TimeWait(index)) => {
+                self.on_time_wait_segment(index, segment, (now, ip), mem);
+            }
+            None => self.on_unknown_segment(tuple, segment, (now, ip), mem),
+        }
+    }
+
+    fn on_connection_segment<M: Memory>(
+        &mut self,
+        index: u32,
+        segment: &mut Segment<'_>,
+        now: Instant,
+        mem: &mut M,
+    ) {
+        let payload_len = segment.payload.len();
+        let Some((connection, mut ctx, offloads)) = self.at(index, now, mem) else { return };
+        let disposition = connection.on_segment(segment, offloads, &mut ctx);
+        if disposition == Disposition::Reset {
+            let tuple = connection.tuple;
+            if let Some(reply) = Reply::reset(tuple, &segment.header, payload_len) {
+                self.counters.resets_sent += 1;
+                self.reply(reply);
+            }
+        }
+        self.perform(index, disposition, now, mem);
+    }
+
+    fn on_time_wait_segment<M: Memory>(
+        &mut self,
+        index: u32,
+        segment: Segment<'_>,
+        (now, ip): (Instant, &Ip),
+        mem: &mut M,
+    ) {
+        let lasts = self.config.msl.saturating_mul(2);
+        let Some(entry) = self.time_waits.at_mut(index) else {
+            segment.payload.release(mem);
+            return;
+        };
+        let tuple = entry.tuple;
+        match entry.on_segment(&segment.header, &segment.options, now, lasts) {
+            TimeWaitVerdict::Ignore => {}
+            TimeWaitVerdict::Answer(reply) => self.reply(reply),
+            TimeWaitVerdict::Reopen => {
+                self.counters.time_waits_reused += 1;
+                self.remove_time_wait(index);
+                self.on_unknown_segment(&tuple, segment, (now, ip), mem);
+                return;
+            }
+        }
+        self.counters.processed += 1;
+        segment.payload.release(mem);
+    }
+
+    /// LISTEN and CLOSED (RFC 9293 §3.10.7.1, §3.10.7.2).
+    fn on_unknown_segment<M: Memory>(
+        &mut self,
+        tuple: &FourTuple,
+        segment: Segment<'_>,
+        (now, ip): (Instant, &Ip),
+        mem: &mut M,
+    ) {
+        let flags = segment.header.flags;
+        let listener = self.listeners.find(tuple.local, tuple.local_port);
+        let opens = flags.intersects(TcpFlags::SYN)
+            && !flags.intersects(TcpFlags::ACK.with(TcpFlags::RST).with(TcpFlags::FIN));
+        if let (Some(listener), true) = (listener, opens) {
+            self.open_passively(tuple, &segment, listener, (now, ip));
+        } else {
+            self.counters.dropped_no_endpoint += 1;
+            // To a listener, a reset or a stray FIN says nothing (§3.10.7.2).
+            let silent = listener.is_some() && !flags.intersects(TcpFlags::ACK);
+            let reply = Reply::reset(*tuple, &segment.header, segment.payload.len());
+            if let Some(reply) = reply.filter(|_| !silent) {
+                self.counters.resets_sent += 1;
+                self.reply(reply);
+            }
+        }
+        segment.payload.release(mem);
+    }
+
+    fn open_passively(
+        &mut self,
+        tuple: &FourTuple,
+        segment: &Segment<'_>,
+        listener_id: crate::slab::Id<super::Listener>,
+        (now, ip): (Instant, &Ip),
+    ) {
+        let full = self.listeners.get(listener_id).is_none_or(super::Listener::is_full);
+        let route = ip.route(tuple.remote);
+        let Some(route) = route.filter(|_| !full) else {
+            self.counters.dropped_backlog += 1;
+            return;
+        };
+        let iss = self.secrets.initial_sequence(tuple, now);
+        let offset = self.secrets.timestamp_offset(tuple);
+        let snd = Sender::new(iss, tuple, &self.config, offset);
+        let rcv = Receiver::new(self.config.receive_buffer, self.config.window_scale());
+        let state = State::SynReceived(Origin::Passive(listener_id));
+        let mut connection = Connection::new(*tuple, state, snd, rcv);
+        connection.ownership = Ownership::Unaccepted;
+        connection.listener = Some(listener_id);
+        connection.snd.mss_offered = super::calls::mss_of(&route, tuple.remote);
+        connection.on_peer_syn(segment, now, &self.config);
+        match self.add(connection) {
+            Ok(id) => {
+                self.counters.processed += 1;
+                if let Some(listener) = self.listeners.get_mut(listener_id) {
+                    listener.half_open += 1;
+                }
+                self.settle(id.index());
+            }
+            Err(()) => self.counters.dropped_connection_limit += 1,
+        }
+    }
+
+    /// An ICMP error about a segment of ours (RFC 9293 §3.9.2.2, RFC 5927).
+    pub(crate) fn on_icmp_error<M: Memory>(
+        &mut self,
+        error: &IcmpError,
+        (now, ip): (Instant, &mut Ip),
+        mem: &mut M,
+    ) {
+        let tuple = FourTuple {
+            local: error.local.ip(),
+            remote: error.remote.ip(),
+            local_port: error.local.port(),
+            remote_port: error.remote.port(),
+        };
+        let Some(Endpoint::Connection(index)) = self.find(&tuple) else { return };
+        let Some((connection, ctx, offloads)) = self.at(index, now, mem) else { return };
+        let seq = SeqNum::new(error.sequence);
+        // RFC 5927 §4.1: only what is in flight can have caused an error.
+        if seq.before(connection.snd.una) || seq.at_or_after(connection.snd.nxt) {
+            ctx.counters.icmp_errors_ignored += 1;
+            return;
+        }
+        ctx.counters.icmp_errors += 1;
+        let opening = connection.state.is_opening();
+        let disposition = match error.kind {
+            IcmpErrorKind::PacketTooBig(mtu) => {
+                ip.note_path_mtu(now, tuple.remote, mtu);
+                connection.on_path_mtu(mtu, offloads);
+                Disposition::Done
+            }
+            // Hard errors end a connection only while it opens (RFC 5927 §5.2).
+            IcmpErrorKind::PortUnreachable | IcmpErrorKind::ProtocolUnreachable if opening => {
+                Disposition::Fail(ConnectionError::Refused)
+            }
+            IcmpErrorKind::NetworkUnreachable => {
+                connection.soft_error = Some(ConnectionError::NetworkUnreachable);
+                Disposition::Done
+            }
+            IcmpErrorKind::HostUnreachable
+            | IcmpErrorKind::ProtocolUnreachable
+            | IcmpErrorKind::PortUnreachable
+            | IcmpErrorKind::Prohibited
+            | IcmpErrorKind::TimeExceeded
+            | IcmpErrorKind::ParameterProblem => {
+                connection.soft_error = Some(ConnectionError::HostUnreachable);
+                Disposition::Done
+            }
+        };
+        self.perform(index, disposition, now, mem);
+    }
+}
+
+enum Malformed {
+    Header,
+    Checksum,
+}
+
+/// Reads and checks the TCP header.
+fn parse<M: Memory>(
+    packet: &Packet,
+    bytes: &SegmentBytes<'_>,
+    mem: &M,
+) -> Result<(TcpHeader, Options), Malformed> {
+    let len = packet.transport_len;
+    let (head, right) = match bytes {
+        SegmentBytes::Whole(whole) => {
+            let sum = Sum::pseudo(packet.source, packet.destination, PROTOCOL_TCP, len);
+            (*whole, sum.plus(Sum::of(whole)).is_valid())
+        }
+        SegmentBytes::Frame(frame) => {
+            let first = frame.pieces.first().ok_or(Malformed::Header)?;
+            let head = mem.bytes(*first);
+            let start = packet.transport_start as usize;
+            let right =
+                frame.checksum != RxChecksum::Unknown || frame_sum_is_right(packet, frame, mem);
+            (head.get(start..).ok_or(Malformed::Header)?, right)
+        }
+    };
+    let head = head.get(..head.len().min(len as usize)).ok_or(Malformed::Header)?;
+    let header = TcpHeader::parse(head).map_err(|_short| Malformed::Header)?;
+    if !right {
+        return Err(Malformed::Checksum);
+    }
+    Ok((header, Options::parse(header.options(head))))
+}
+
+fn frame_sum_is_right<M: Memory>(packet: &Packet, frame: &RxFrame<'_>, mem: &M) -> bool {
+    let sum = Sum::pseudo(packet.source, packet.destination, PROTOCOL_TCP, packet.transport_len);
+    let end = packet.transport_start + packet.transport_len;
+    sum.plus(sum_of(frame.pieces, packet.transport_start, end, mem)).is_valid()
+}
+
+/// The sum over the bytes from `start` to `end` of a frame.
+fn sum_of<M: Memory>(pieces: &[Piece], start: u32, end: u32, mem: &M) -> Sum {
+    let mut sum = Sum::ZERO;
+    let mut place = 0;
+    for piece in pieces {
+        let from = start.max(place) - place;
+        let to = end.min(place + piece.len).saturating_sub(place);
+        if from < to {
+            let part = piece.skip(from).take(to - from);
+            sum = sum.plus_at((place + from - start) as usize, Sum::of(mem.bytes(part)));
+        }
+        place += piece.len;
+    }
+    sum
+}
+
+/// Whether the TCP checksum of an unfragmented IPv4 frame is right; the addresses lie before it.
+fn checksum_is_right<M: Memory>(pieces: &[Piece], start: u32, end: u32, mem: &M) -> bool {
+    let Some(&first) = pieces.first() else { return false };
+    let addresses = mem.bytes(first).get(26..34).map_or(Sum::ZERO, Sum::of);
+    let length = u16::try_from(end - start).unwrap_or(u16::MAX);
+    let pseudo = addresses.plus(Sum::of_u16(u16::from(PROTOCOL_TCP))).plus(Sum::of_u16(length));
+    pseudo.plus(sum_of(pieces, start, end, mem)).is_valid()
+}
+
+/// The payload, its pieces still owned; what is not payload is released.
+fn payload_of<'a, M: Memory>(
+    packet: &Packet,
+    bytes: &SegmentBytes<'a>,
+    header_len: u32,
+    mem: &mut M,
+) -> Payload<'a> {
+    let frame = match bytes {
+        SegmentBytes::Whole(whole) => {
+            return Payload::Bytes(whole.get(header_len as usize..).unwrap_or(&[]));
+        }
+        SegmentBytes::Frame(frame) => frame,
+    };
+    let mut skip = packet.transport_start + header_len;
+    let mut left = packet.transport_len.saturating_sub(header_len);
+    let mut pieces = PayloadPieces::new();
+    for piece in frame.pieces {
+        let skipped = skip.min(piece.len);
+        skip -= skipped;
+        let rest = piece.skip(skipped);
+        let part = rest.take(rest.len.min(left));
+        left -= part.len;
+        if part.len == 0 || pieces.try_push(part).is_err() {
+            mem.release(piece.slot);
+        }
+    }
+    Payload::Pieces(pieces)
+}
+
+fn release_all<M: Memory>(bytes: &SegmentBytes<'_>, mem: &mut M) {
+    if let SegmentBytes::Frame(frame) = bytes {
+        for piece in frame.pieces {
+            mem.release(piece.slot);
+        }
+    }
+}
+
+/// The fields of an IPv4 TCP segment that belongs to the connection whose outgoing headers are
+/// `template`, if nothing about it is unusual: no IP options, no fragment, right IP header
+/// checksum, ACK and at most PSH, and timestamps as the only option.
+#[inline]
+fn expect_v4(frame: &[u8; V4_HEADERS], template: &[u8]) -> Option<Expected> {
+    let template = template.first_chunk::<V4_HEADERS>()?;
+    let same = frame[0..6] == template[6..12]
+        && frame[12..15] == template[12..15]
+        && frame[26..30] == template[30..34]
+        && frame[30..34] == template[26..30]
+        && frame[34..36] == template[36..38]
+        && frame[36..38] == template[34..36]
+        && frame[54..58] == template[54..58]
+        && frame[46] == template[46];
+    let fragment = u16::from_be_bytes([frame[20], frame[21]]) & 0x3fff;
+    let flags = frame[47] & !TcpFlags::PSH.bits();
+    if !same || fragment != 0 || frame[23] != PROTOCOL_TCP || flags != TcpFlags::ACK.bits() {
+        return None;
+    }
+    let ip = frame[14..].first_chunk::<20>()?;
+    if !Sum::of_header(ip).is_valid() {
+        return None;
+    }
+    let total = u32::from(u16::from_be_bytes([frame[16], frame[17]]));
+    let header_len = V4_HEADERS as u32;
+    Some(Expected {
+        seq: SeqNum::new(word(frame, 38)),
+        ack: SeqNum::new(word(frame, 42)),
+        window: u16::from_be_bytes([frame[48], frame[49]]),
+        timestamps: Timestamps { value: word(frame, 58), echo: word(frame, 62) },
+        header_len,
+        payload_len: (total + 14).checked_sub(header_len)?,
+    })
+}
+
+#[inline]
+fn word(frame: &[u8; V4_HEADERS], at: usize) -> u32 {
+    u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]])
+}

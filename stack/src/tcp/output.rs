@@ -1,0 +1,188 @@
+//! What goes down: frames of connections that have something to send, and time.
+
+use super::emit::Emitted;
+use super::error::ConnectionError;
+use super::state::State;
+use super::{Disposition, Tcp};
+use crate::frame::TxFrame;
+use crate::ip::{Ip, Resolution};
+use crate::memory::Memory;
+use crate::time::Instant;
+
+/// Whether a connection's link header is filled in.
+enum Link {
+    Ready,
+    Waiting,
+    Failed,
+}
+
+impl Tcp {
+    /// The next frame, if any connection or reply has one. Connections take turns.
+    #[inline]
+    pub(crate) fn poll_frame<M: Memory>(
+        &mut self,
+        now: Instant,
+        ip: &mut Ip,
+        mem: &mut M,
+        out: &mut TxFrame,
+    ) -> bool {
+        if !self.replies.is_empty() && self.poll_reply(now, ip, mem, out) {
+            return true;
+        }
+        if !self.unresolved.is_empty() {
+            self.retry_unresolved(ip);
+        }
+        while let Some(index) = self.ready.pop_front() {
+            let generation = ip.neighbor_generation();
+            let Some(connection) = self.connections.at_mut(index) else { continue };
+            connection.queued = false;
+            if connection.snd.template.neighbor_generation != Some(generation) {
+                match self.resolve(index, now, ip) {
+                    Link::Ready => {}
+                    Link::Waiting => continue,
+                    Link::Failed => {
+                        self.perform_unreachable(index, now, mem);
+                        continue;
+                    }
+                }
+            }
+            let Some((connection, mut ctx, offloads)) = self.at(index, now, mem) else { continue };
+            match connection.poll_frame(offloads, &mut ctx, out) {
+                Emitted::Frame => {
+                    if connection.state == State::TimeWait {
+                        self.perform(index, Disposition::TimeWait, now, mem);
+                    } else {
+                        self.settle(index);
+                    }
+                    return true;
+                }
+                Emitted::Nothing => self.settle_idle(index),
+                Emitted::NoSlot => {
+                    connection.queued = true;
+                    self.ready.push_front(index);
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    /// As `settle`, but a connection that just had nothing to send is not asked again.
+    fn settle_idle(&mut self, index: u32) {
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        connection.queued = true;
+        self.settle(index);
+        if let Some(connection) = self.connections.at_mut(index) {
+            connection.queued = false;
+        }
+    }
+
+    fn poll_reply<M: Memory>(
+        &mut self,
+        now: Instant,
+        ip: &mut Ip,
+        mem: &mut M,
+        out: &mut TxFrame,
+    ) -> bool {
+        let sent = self.replies.poll_frame(now, (ip, &self.offloads), mem, out);
+        self.counters.segments_sent += u64::from(sent.is_some());
+        sent.is_some()
+    }
+
+    /// Fills in the link header of a connection's frames.
+    fn resolve(&mut self, index: u32, now: Instant, ip: &mut Ip) -> Link {
+        let Some(connection) = self.connections.at_mut(index) else { return Link::Failed };
+        let Some(route) = ip.route(connection.tuple.remote) else { return Link::Failed };
+        match ip.resolve(now, route.next_hop) {
+            Resolution::Resolved(mac) => {
+                let generation = ip.neighbor_generation();
+                connection.snd.template.set_link(ip.mac(), mac, generation);
+                Link::Ready
+            }
+            Resolution::Pending => {
+                // Not queued as ready while it waits: a change of the cache brings it back.
+                connection.queued = true;
+                self.unresolved_since = ip.neighbor_generation();
+                self.unresolved.push_back(index);
+                Link::Waiting
+            }
+            Resolution::Unreachable => Link::Failed,
+        }
+    }
+
+    #[cold]
+    fn retry_unresolved(&mut self, ip: &Ip) {
+        if ip.neighbor_generation() != self.unresolved_since {
+            self.ready.append(&mut self.unresolved);
+        }
+    }
+
+    /// The next hop does not answer: fatal for an opening connection, a soft error for others.
+    #[cold]
+    fn perform_unreachable<M: Memory>(&mut self, index: u32, now: Instant, mem: &mut M) {
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        let error = ConnectionError::HostUnreachable;
+        connection.soft_error = Some(error);
+        if connection.state == State::SynSent {
+            self.perform(index, Disposition::Fail(error), now, mem);
+        } else {
+            // What is due goes out with the next retransmission; the timer must run for that.
+            let at = now + connection.snd.rtt.rto().duration();
+            connection.arm(super::timers::Timer::Retransmit, at);
+            self.settle_idle(index);
+        }
+    }
+
+    /// Whether a frame may be ready: one look at three queues.
+    #[inline]
+    #[must_use]
+    pub(crate) fn has_frames(&self) -> bool {
+        !self.ready.is_empty() || !self.replies.is_empty() || !self.unresolved.is_empty()
+    }
+
+    /// Handles timers that have expired, at most `budget`; returns how many.
+    pub(crate) fn on_timers<M: Memory>(&mut self, now: Instant, budget: u32, mem: &mut M) -> u32 {
+        let mut done = 0;
+        while done < budget {
+            let Some(index) = self.wheel.pop_expired(now) else { break };
+            done += 1;
+            let Some((connection, mut ctx, _)) = self.at(index, now, mem) else { continue };
+            let disposition = connection.on_timers(&mut ctx);
+            connection.scheduled = Instant::NEVER;
+            connection.reschedule = true;
+            self.perform(index, disposition, now, mem);
+        }
+        while done < budget {
+            let Some(index) = self.time_waits.expired(now) else { break };
+            done += 1;
+            self.remove_time_wait(index);
+        }
+        if mem.receive_is_low() {
+            self.compact_some(now, mem);
+        }
+        done
+    }
+
+    /// When [`Tcp::on_timers`] has something to do next.
+    #[inline]
+    #[must_use]
+    pub(crate) fn next_deadline(&self) -> Instant {
+        self.wheel.next_deadline().min(self.time_waits.next_deadline())
+    }
+
+    /// Receive buffers run low: copy data out of those that connections hold, a bounded number
+    /// of connections at a time.
+    #[cold]
+    fn compact_some<M: Memory>(&mut self, now: Instant, mem: &mut M) {
+        let end = self.connections.index_end();
+        for _ in 0..super::COMPACTED_AT_ONCE.min(end) {
+            self.compaction_hand =
+                if self.compaction_hand + 1 < end { self.compaction_hand + 1 } else { 0 };
+            let index = self.compaction_hand;
+            let Some((connection, mut ctx, _)) = self.at(index, now, mem) else { continue };
+            if connection.receive_slots() > 0 {
+                connection.compact(&mut ctx);
+            }
+        }
+    }
+}

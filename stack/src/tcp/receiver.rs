@@ -1,0 +1,297 @@
+//! The receiving half of a connection: the window, what arrived, and when to acknowledge.
+
+use arrayvec::ArrayVec;
+
+use super::connection::{Connection, Context, Readiness};
+use super::options;
+use super::reassembly::{Data, Reassembly, ReceiveWindow};
+use super::receive_queue::ReceiveQueue;
+use super::seq::SeqNum;
+use super::timers::Timer;
+use crate::frame::TX_PIECES_MAX;
+use crate::memory::{Memory, Piece};
+use crate::time::{Duration, Instant};
+use crate::wire::tcp::{SACK_BLOCKS_MAX, SackBlock};
+
+/// Segments acknowledged at once when a connection begins, so that the peer's slow start is not
+/// held back by delayed acknowledgements.
+const QUICK_ACKS: u8 = 16;
+/// A timestamp older than this says nothing about PAWS (RFC 7323 §5.5).
+const TS_RECENT_MAX_AGE: Duration = Duration::from_secs(24 * 24 * 3600);
+
+/// Payload of a segment under processing; what is left of it at the end is released.
+pub(super) type PayloadPieces = ArrayVec<Piece, TX_PIECES_MAX>;
+
+/// Payload as it came.
+#[derive(Debug)]
+pub(super) enum Payload<'a> {
+    /// In NIC buffers; each piece carries a reference.
+    Pieces(PayloadPieces),
+    /// Put together from IP fragments, in ordinary memory.
+    Bytes(&'a [u8]),
+}
+
+impl Payload<'_> {
+    /// Number of bytes.
+    pub(super) fn len(&self) -> u32 {
+        match self {
+            Payload::Pieces(pieces) => pieces.iter().map(|piece| piece.len).sum(),
+            Payload::Bytes(bytes) => u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Gives back what was not taken.
+    pub(super) fn release<M: Memory>(self, mem: &mut M) {
+        if let Payload::Pieces(pieces) = self {
+            for piece in pieces {
+                mem.release(piece.slot);
+            }
+        }
+    }
+}
+
+/// Whether and when an acknowledgement is due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum AckDue {
+    No,
+    /// The timer is armed; data going out carries it along.
+    Delayed,
+    Now,
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    pub(super) nxt: SeqNum,
+    /// Right edge of the window that the peer knows.
+    pub(super) edge: SeqNum,
+    pub(super) last_ack_sent: SeqNum,
+    pub(super) ts_recent: u32,
+    pub(super) ack: AckDue,
+    /// Segments of both ends carry timestamps.
+    pub(super) timestamps: bool,
+    pub(super) sack: bool,
+    pub(super) scale: u8,
+    quick_acks: u8,
+    /// The application answers what it reads: acknowledgements ride on its answers.
+    pub(super) interactive: bool,
+    /// The application reads no more.
+    pub(super) shut: bool,
+    pub(super) limit: u32,
+    /// The largest segment seen: what "full-sized" means in RFC 9293 §3.8.6.3.
+    pub(super) segment_size: u16,
+    pub(super) queue: ReceiveQueue,
+    pub(super) reassembly: Reassembly,
+    pub(super) ts_recent_at: Instant,
+    /// When the last segment of the peer came.
+    pub(super) last_heard: Instant,
+    /// Place of a FIN that came, in order or not.
+    pub(super) fin: Option<SeqNum>,
+    /// RCV.UP (RFC 9293 §3.8.5): first byte after urgent data that was not yet read.
+    pub(super) urgent: Option<SeqNum>,
+}
+
+impl Receiver {
+    /// A receiver before the peer's SYN is known.
+    pub(super) fn new(limit: u32, scale: u8) -> Receiver {
+        Receiver {
+            nxt: SeqNum::default(),
+            edge: SeqNum::default(),
+            last_ack_sent: SeqNum::default(),
+            ts_recent: 0,
+            ack: AckDue::No,
+            timestamps: false,
+            sack: false,
+            scale,
+            quick_acks: QUICK_ACKS,
+            interactive: false,
+            shut: false,
+            limit,
+            segment_size: 536,
+            queue: ReceiveQueue::default(),
+            reassembly: Reassembly::new(),
+            ts_recent_at: Instant::ZERO,
+            last_heard: Instant::ZERO,
+            fin: None,
+            urgent: None,
+        }
+    }
+
+    /// Starts after the peer's SYN.
+    pub(super) fn synchronize(&mut self, irs: SeqNum) {
+        self.nxt = irs.plus(1);
+        self.edge = self.nxt;
+        self.last_ack_sent = self.nxt;
+    }
+
+    /// Bytes of the window that the peer knows and has not used.
+    #[inline]
+    pub(super) fn window(&self) -> u32 {
+        if self.edge.after(self.nxt) { self.nxt.distance_to(self.edge) } else { 0 }
+    }
+
+    /// Bytes that could be advertised: the free part of the buffer.
+    #[inline]
+    fn room(&self) -> u32 {
+        self.limit.saturating_sub(self.queue.len())
+    }
+
+    /// The window field of a segment that goes out now; never takes back what was promised
+    /// (RFC 9293 §3.8.6, SHLD-14), and moves the edge only by worthwhile steps (§3.8.6.2.2).
+    #[inline]
+    pub(super) fn advertise(&mut self, scaled: bool) -> u16 {
+        let known = self.window();
+        let room = self.room();
+        let step = (self.limit / 2).min(u32::from(self.segment_size));
+        let window = if room >= known.saturating_add(step) { room } else { known };
+        let shift = if scaled { self.scale } else { 0 };
+        // Rounded up: the peer must not see the edge move back by a fraction of the scale.
+        let units = (window.saturating_add((1 << shift) - 1) >> shift).min(u32::from(u16::MAX));
+        let advertised = units << shift;
+        if advertised > known {
+            self.edge = self.nxt.plus(advertised);
+        }
+        self.last_ack_sent = self.nxt;
+        self.ack = AckDue::No;
+        u16::try_from(units).unwrap_or(u16::MAX)
+    }
+
+    /// The application read: tell the peer if the window grew by enough to matter.
+    #[inline]
+    pub(super) fn on_read(&mut self) {
+        let known = self.window();
+        let step = (self.limit / 2).min(2 * u32::from(self.segment_size));
+        if known < self.limit / 2 && self.room() >= known.saturating_add(step) {
+            self.ack = AckDue::Now;
+        }
+    }
+
+    /// Takes note of a timestamp (RFC 7323 §4.3, the rule for the segment's place).
+    #[inline]
+    pub(super) fn on_timestamp(&mut self, value: u32, seq: SeqNum, now: Instant) {
+        if seq.at_or_before(self.last_ack_sent) {
+            self.ts_recent = value;
+            self.ts_recent_at = now;
+        }
+    }
+
+    /// RFC 7323 §5.3 R1: whether a segment's timestamp is older than what was seen.
+    pub(super) fn is_old_timestamp(&self, value: u32, now: Instant) -> bool {
+        let older = value.wrapping_sub(self.ts_recent) > u32::MAX / 2;
+        older && now.since(self.ts_recent_at) < TS_RECENT_MAX_AGE
+    }
+
+    /// SACK blocks to report now.
+    pub(super) fn sack_blocks(&self) -> ArrayVec<SackBlock, SACK_BLOCKS_MAX> {
+        if self.sack { self.reassembly.sack_blocks() } else { ArrayVec::new() }
+    }
+
+    /// Bytes that options of the next segment take, given what the template carries.
+    pub(super) fn sack_option_len(&self, used: u32) -> u32 {
+        if !self.sack || self.reassembly.is_empty() {
+            return 0;
+        }
+        let blocks = self.sack_blocks().len();
+        let fit = options::sack_blocks_that_fit(used as usize).min(blocks);
+        if fit == 0 { 0 } else { 4 + 8 * u32::try_from(fit).unwrap_or(0) }
+    }
+}
+
+impl Connection {
+    /// New bytes arrived in order: decide when to acknowledge (RFC 9293 §3.8.6.3, RFC 5681 §4.2:
+    /// every second full-sized segment at least, and within the delay).
+    #[inline]
+    pub(super) fn schedule_ack(&mut self, now: Instant, delay: Duration) {
+        let rcv = &mut self.rcv;
+        if rcv.ack == AckDue::Now {
+            return;
+        }
+        let unacknowledged = rcv.last_ack_sent.distance_to(rcv.nxt);
+        if unacknowledged >= 2 * u32::from(rcv.segment_size) {
+            rcv.ack = AckDue::Now;
+        } else if rcv.quick_acks > 0 && !rcv.interactive {
+            rcv.quick_acks -= 1;
+            rcv.ack = AckDue::Now;
+        } else if rcv.ack == AckDue::No {
+            rcv.ack = AckDue::Delayed;
+            self.arm(Timer::DelayedAck, now + delay);
+        }
+    }
+
+    /// Takes payload that lies at `seq`, within the window already; true if bytes were delivered.
+    pub(super) fn on_data<M: Memory>(
+        &mut self,
+        seq: SeqNum,
+        payload: Payload<'_>,
+        ctx: &mut Context<'_, M>,
+    ) {
+        let len = payload.len();
+        self.rcv.segment_size =
+            self.rcv.segment_size.max(u16::try_from(len).unwrap_or(u16::MAX)).min(self.snd.mss);
+        if seq == self.rcv.nxt {
+            let had_gap = !self.rcv.reassembly.is_empty();
+            self.deliver(payload, ctx);
+            self.deliver_ready(ctx);
+            self.schedule_ack(ctx.now, ctx.config.delayed_ack);
+            if had_gap {
+                // RFC 5681 §4.2: a segment that fills a gap is acknowledged at once.
+                self.rcv.ack = AckDue::Now;
+            }
+        } else {
+            ctx.counters.out_of_order += 1;
+            if let Payload::Pieces(pieces) = &payload {
+                let window = ReceiveWindow { nxt: self.rcv.nxt, end: self.rcv.edge };
+                let inserted = self.rcv.reassembly.insert(seq, pieces, window, ctx.mem);
+                if ctx.mem.receive_is_low() {
+                    let copied = self.rcv.reassembly.compact(ctx.mem);
+                    ctx.counters.bytes_compacted += u64::from(copied);
+                }
+                ctx.counters.bytes_duplicate += u64::from(inserted.duplicate);
+                ctx.counters.bytes_refused += u64::from(inserted.refused);
+            } else {
+                ctx.counters.bytes_refused += u64::from(len);
+            }
+            self.rcv.ack = AckDue::Now;
+        }
+    }
+
+    fn deliver<M: Memory>(&mut self, payload: Payload<'_>, ctx: &mut Context<'_, M>) {
+        let len = payload.len();
+        self.rcv.nxt = self.rcv.nxt.plus(len);
+        ctx.counters.bytes_received += u64::from(len);
+        match payload {
+            Payload::Pieces(pieces) => {
+                for piece in pieces {
+                    ctx.counters.bytes_compacted += u64::from(self.rcv.queue.push(piece, ctx.mem));
+                }
+            }
+            Payload::Bytes(bytes) => self.rcv.queue.push_bytes(bytes, ctx.mem),
+        }
+        self.notify(Readiness::READABLE);
+    }
+
+    /// Moves what has become contiguous from the reassembly queue to the receive queue.
+    fn deliver_ready<M: Memory>(&mut self, ctx: &mut Context<'_, M>) {
+        while let Some(data) = self.rcv.reassembly.pop_ready(self.rcv.nxt, ctx.mem) {
+            match data {
+                Data::Piece(piece) => {
+                    let mut pieces = PayloadPieces::new();
+                    pieces.push(piece);
+                    self.deliver(Payload::Pieces(pieces), ctx);
+                }
+                Data::Owned(owned) => self.deliver(Payload::Bytes(owned.as_slice()), ctx),
+            }
+        }
+    }
+
+    /// Copies what the connection holds out of NIC buffers, since they run low.
+    pub(super) fn compact<M: Memory>(&mut self, ctx: &mut Context<'_, M>) {
+        let copied = self.rcv.queue.compact(ctx.mem) + self.rcv.reassembly.compact(ctx.mem);
+        ctx.counters.bytes_compacted += u64::from(copied);
+    }
+
+    /// NIC buffers that the connection holds.
+    pub(super) fn receive_slots(&self) -> usize {
+        self.rcv.queue.slots() + self.rcv.reassembly.held_slots()
+    }
+}

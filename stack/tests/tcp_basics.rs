@@ -1,0 +1,148 @@
+//! Two stacks talk: opening, data, closing, each in both families.
+
+mod support;
+
+use roceway_stack::frame::Offloads;
+use roceway_stack::tcp::TcpState;
+use roceway_stack::time::Duration;
+use support::{Faults, Setup, World};
+
+fn both_families(test: impl Fn(Setup)) {
+    for v6 in [false, true] {
+        test(Setup { v6, ..Setup::default() });
+    }
+}
+
+#[test]
+fn request_and_response() {
+    both_families(|setup| {
+        let mut world = World::new(setup);
+        let (client, server) = world.pair();
+        for round in 0..100u8 {
+            assert_eq!(world.write(0, client, &[round]), 1);
+            world.run_for(Duration::from_micros(30));
+            let mut byte = [0];
+            assert_eq!(world.read(1, server, &mut byte), Some(1));
+            assert_eq!(byte, [round]);
+            assert_eq!(world.write(1, server, &[!round]), 1);
+            world.run_for(Duration::from_micros(30));
+            assert_eq!(world.read(0, client, &mut byte), Some(1));
+            assert_eq!(byte, [!round]);
+        }
+        let predicted = world.hosts[1].stack.tcp().0.counters().predicted;
+        if !world.setup.v6 {
+            assert!(predicted > 90, "only {predicted} segments were predicted");
+        }
+        world.check();
+    });
+}
+
+#[test]
+fn both_ends_close() {
+    both_families(|setup| {
+        let mut world = World::new(setup);
+        let (client, server) = world.pair();
+        world.write(0, client, b"last words");
+        world.close(0, client);
+        world.run_for(Duration::from_millis(1));
+        let mut out = [0; 32];
+        assert_eq!(world.read(1, server, &mut out), Some(10));
+        assert_eq!(world.read(1, server, &mut out), Some(0));
+        let state = world.hosts[1].stack.tcp().0.info(server).unwrap().state;
+        assert_eq!(state, TcpState::CloseWait);
+        world.close(1, server);
+        world.run_for(Duration::from_secs(1));
+        assert_eq!(world.hosts[1].stack.tcp().0.connections(), 0);
+        assert_eq!(world.hosts[0].stack.tcp().0.connections(), 0);
+        assert_eq!(world.hosts[0].stack.tcp().0.time_waits(), 1);
+        world.run_for(Duration::from_secs(61));
+        assert_eq!(world.hosts[0].stack.tcp().0.time_waits(), 0);
+        world.check();
+        for host in &world.hosts {
+            assert_eq!(host.mem.live_slots(), 0, "slots leaked");
+        }
+    });
+}
+
+/// Moves `total` bytes from host 0 to host 1 and checks each of them.
+fn transfer(setup: Setup, total: usize) -> World {
+    let seed = setup.seed;
+    let mut world = World::new(setup);
+    let (client, server) = world.pair();
+    let pattern = |at: usize| (at % 251) as u8 ^ (at >> 8) as u8;
+    let (mut written, mut read) = (0, 0);
+    let mut buffer = vec![0; 100_000];
+    let start = world.now;
+    while read < total {
+        let chunk = (total - written).min(buffer.len());
+        let data: Vec<u8> = (written..written + chunk).map(pattern).collect();
+        written += world.write(0, client, &data);
+        let now = world.now;
+        world.step(now + Duration::from_secs(200));
+        while let Some(n) = world.read(1, server, &mut buffer) {
+            assert!(n > 0, "end of stream at {read} of {total}, seed {seed}");
+            for (i, byte) in buffer[..n].iter().enumerate() {
+                assert_eq!(*byte, pattern(read + i), "byte {} is wrong, seed {seed}", read + i);
+            }
+            read += n;
+        }
+        let alive = world.hosts[0].stack.tcp().0.take_error(client);
+        assert_eq!(alive, None, "at {read} of {total}, seed {seed}");
+        assert!(
+            world.now.since(start) < Duration::from_secs(36_000),
+            "stuck at {read} of {total}, seed {seed}: {:?}",
+            world.hosts[0].stack.tcp().0.info(client)
+        );
+    }
+    world.close(0, client);
+    world.close(1, server);
+    world.run_for(Duration::from_secs(300));
+    world.check();
+    for host in &mut world.hosts {
+        host.complete_all();
+        assert_eq!(host.stack.tcp().0.connections(), 0, "connections stay, seed {seed}");
+        assert_eq!(host.mem.live_slots(), 0, "slots leaked, seed {seed}");
+    }
+    world
+}
+
+#[test]
+fn a_megabyte_arrives() {
+    both_families(|setup| {
+        let world = transfer(setup, 1 << 20);
+        assert_eq!(world.lost, 0);
+    });
+}
+
+#[test]
+fn large_segments_arrive() {
+    let offloads = Offloads { tx_checksum: true, tso4: true, tso6: true };
+    both_families(|setup| {
+        let world = transfer(Setup { offloads, ..setup }, 8 << 20);
+        assert!(world.sent < 2000, "{} frames for 8 MiB", world.sent);
+    });
+}
+
+#[test]
+fn every_fault_together() {
+    for seed in 0..40 {
+        let faults = Faults { loss: 20, duplication: 20, reordering: 50, corruption: 10 };
+        let v6 = seed % 2 == 1;
+        transfer(Setup { seed, v6, faults, ..Setup::default() }, 200_000);
+    }
+}
+
+#[test]
+fn computed_checksums_and_a_lagging_device() {
+    for seed in 0..10 {
+        let faults = Faults { loss: 10, ..Faults::default() };
+        let setup = Setup {
+            seed,
+            faults,
+            offloads: Offloads::default(),
+            device_depth: 3,
+            ..Setup::default()
+        };
+        transfer(setup, 300_000);
+    }
+}
