@@ -56,8 +56,8 @@ pub enum Wake {
     Signal,
 }
 
-/// Sleeps for a loop. `arm` → the loop looks at its work once more → `sleep` → `disarm`: whatever is
-/// published after `arm` and announced by a doorbell ends the sleep.
+/// Sleeps for a loop. `arm` → the loop looks at its work once more → `sleep` → `disarm`: whatever
+/// is published after `arm` and announced by a doorbell ends the sleep.
 pub trait Sleeper {
     /// Announces the sleep to those who ring.
     fn arm(&mut self);
@@ -83,7 +83,8 @@ pub struct Idle {
 }
 
 impl Idle {
-    /// A policy that starts with the longest budget. A `min_ns` above `max_ns` is taken as `max_ns`.
+    /// A policy that starts with the longest budget. A `min_ns` above `max_ns` is taken as
+    /// `max_ns`.
     #[must_use]
     pub fn new(spin: Spin) -> Idle {
         match spin {

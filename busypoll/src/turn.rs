@@ -4,9 +4,9 @@
 //! The clock is read once a turn, before anything is polled: its reading overlaps with the wait for
 //! the first load, and timers are judged by a time before the frames that were received, never
 //! after. An idle turn reads the counter, asks [`Work::ready`] and compares with one alarm: the
-//! earliest of the work's deadline, the cold work and the end of the polling budget, in ticks. A turn
-//! with traffic spares itself that sum and sets the alarm a few microseconds ahead; the first turn
-//! that finds it rung and nothing to do works it out.
+//! earliest of the work's deadline, the cold work and the end of the polling budget, in ticks. A
+//! turn with traffic spares itself that sum and sets the alarm a few microseconds ahead; the first
+//! turn that finds it rung and nothing to do works it out.
 //!
 //! The loop owns no thread. A pinned thread calls [`Loop::run_once`] for ever; threads that take
 //! turns call [`Loop::turn`] while they hold the worker, and [`Loop::resume`] after a pause.
