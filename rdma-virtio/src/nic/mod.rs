@@ -12,11 +12,14 @@
 //! - Nothing here blocks, and nothing on the data path makes a system call that its wire does not
 //!   need.
 
+pub mod any;
+pub mod fault;
 mod host;
 pub mod packet;
 pub mod regions;
 pub mod rtnl;
 pub mod soft;
+pub mod spec;
 pub mod tap;
 
 use std::os::fd::RawFd;

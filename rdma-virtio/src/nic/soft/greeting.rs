@@ -14,6 +14,7 @@ use super::layout::{
     BOUNCE_REGION, EXPORTS_MAX, MAGIC, RING_OFFSET, SLOT_LEN, SLOTS_MAX, SLOTS_MIN, VERSION,
 };
 use super::receiver::Shown;
+use super::shared::SharedMemory;
 use crate::memory::mapping::{MAPPING_LEN_MAX, Mapping};
 
 /// The first byte of each message on the socket.
@@ -92,7 +93,7 @@ pub(super) struct Greeting {
 #[derive(Debug)]
 pub(super) struct Opened {
     /// Its link memory.
-    pub(super) link: Arc<Mapping>,
+    pub(super) link: Arc<SharedMemory>,
     /// Its regions.
     pub(super) shown: ArrayVec<Shown, { EXPORTS_MAX + 1 }>,
 }
@@ -191,9 +192,11 @@ impl Greeting {
             return Err(format!("its link memory is {link_len} bytes long"));
         }
         let mut fds = fds.into_iter();
-        let mut open = |length: usize| -> Result<Arc<Mapping>, String> {
+        let mut open = |length: usize| -> Result<Arc<SharedMemory>, String> {
             let fd: OwnedFd = fds.next().ok_or("a descriptor is missing")?;
-            Mapping::open_sealed(fd, length).map(Arc::new).map_err(|error| error.to_string())
+            Mapping::open_sealed(fd, length)
+                .map(|found| Arc::new(SharedMemory(found)))
+                .map_err(|error| error.to_string())
         };
         let link = open(link_len)?;
         let mut shown = ArrayVec::new();

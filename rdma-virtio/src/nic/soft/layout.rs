@@ -14,7 +14,7 @@
 //!
 //! ```text
 //!      0  sequence u64: 2 * (position + 1), lowest bit set if the message was revoked
-//!      8  length u32 | elements u16 << 32
+//!      8  length u32 | elements u16 << 32 | bit 48: its sender waits for its completion
 //!     16  elements = 0: the message itself, at most 112 bytes
 //!         else: elements as (offset u32 | length u24 << 32 | region u8 << 56), 14 a slot; they go
 //!         on in the following slots, whose first 16 bytes stay as they were
@@ -87,22 +87,29 @@ pub(super) struct Description {
     pub(super) length: u32,
     /// Number of elements, 0 for a message that lies in its slot.
     pub(super) elements: u16,
+    /// Whether its sender waits for its completion, so that progress is to be shown at once.
+    pub(super) awaited: bool,
 }
+
+/// The bit of [`Description::awaited`].
+pub(super) const AWAITED: u64 = 1 << 48;
 
 impl Description {
     /// As it lies in the slot.
     #[inline]
     pub(super) fn encode(self) -> u64 {
-        u64::from(self.length) | u64::from(self.elements) << 32
+        let awaited = if self.awaited { AWAITED } else { 0 };
+        u64::from(self.length) | u64::from(self.elements) << 32 | awaited
     }
 
-    /// From the slot; the highest 16 bits must be 0.
+    /// From the slot; the highest 15 bits must be 0.
     #[inline]
     pub(super) fn decode(word: u64) -> Option<Description> {
-        let [l0, l1, l2, l3, e0, e1, z0, z1] = word.to_le_bytes();
+        let [l0, l1, l2, l3, e0, e1, flags, zero] = word.to_le_bytes();
         let length = u32::from_le_bytes([l0, l1, l2, l3]);
         let elements = u16::from_le_bytes([e0, e1]);
-        (z0 == 0 && z1 == 0).then_some(Description { length, elements })
+        let awaited = flags == 1;
+        (flags < 2 && zero == 0).then_some(Description { length, elements, awaited })
     }
 }
 
@@ -144,14 +151,16 @@ mod tests {
     #[test]
     fn words_come_back_as_they_went_in() {
         for (length, elements) in [(0, 0), (79, 0), (65_562, 18), (u32::MAX, u16::MAX)] {
-            let description = Description { length, elements };
-            assert_eq!(Description::decode(description.encode()), Some(description));
+            for awaited in [false, true] {
+                let description = Description { length, elements, awaited };
+                assert_eq!(Description::decode(description.encode()), Some(description));
+            }
         }
         for (region, offset, length) in [(0, 0, 1), (7, u32::MAX, 0x00ff_ffff), (255, 4096, 64)] {
             let element = Element { region, offset, length };
             assert_eq!(Element::decode(element.encode()), element);
         }
-        assert_eq!(Description::decode(1 << 48), None);
+        assert_eq!(Description::decode(1 << 49), None);
     }
 
     #[test]

@@ -14,12 +14,11 @@ use arrayvec::ArrayVec;
 use super::barrier;
 use super::counters::SoftCounters;
 use super::layout::{
-    BOUNCE_REGION, Description, ELEMENTS_MAX, ELEMENTS_PER_SLOT, EXPORTS_MAX, Element,
+    AWAITED, BOUNCE_REGION, Description, ELEMENTS_MAX, ELEMENTS_PER_SLOT, EXPORTS_MAX, Element,
     INLINE_MAX_U64, REVOKED, is_expected, sequence_of, slots_for,
 };
 use super::posted::{Posted, Source};
-use super::shared::{Ring, SharedWord, Slot};
-use crate::memory::mapping::Mapping;
+use super::shared::{Ring, SharedMemory, SharedWord, Slot};
 use crate::nic::{Completion, Receive, WcChecksum, WcStatus};
 
 /// Messages dropped in one poll at most; what is left waits for the next one.
@@ -31,7 +30,7 @@ pub(super) struct Shown {
     /// Its number in elements.
     pub(super) number: u8,
     /// The mapping, which is at least `start + length` long.
-    pub(super) memory: Arc<Mapping>,
+    pub(super) memory: Arc<SharedMemory>,
     /// First byte of the region in the mapping.
     pub(super) start: usize,
     /// Bytes of the region.
@@ -169,10 +168,12 @@ impl Receiver {
         let slot = self.ring.slot(self.head);
         let word = slot.description().load(Ordering::Relaxed);
         // A message in its slot is described by a small length alone.
+        let plain = word & !AWAITED;
         if sequence & REVOKED == 0
-            && word.wrapping_sub(1) < INLINE_MAX_U64
-            && let Ok(length) = u32::try_from(word)
+            && plain.wrapping_sub(1) < INLINE_MAX_U64
+            && let Ok(length) = u32::try_from(plain)
         {
+            self.owes_progress |= plain != word;
             let source = Source { from: slot.message().cast_const(), length };
             if self.posted.total(0) < length {
                 return self.deliver(&[source], length, 1, poll);
@@ -238,7 +239,7 @@ impl Receiver {
                 return None;
             }
             sum = sum.checked_add(element.length)?;
-            let from = region.memory.as_ptr().wrapping_add(region.start + offset);
+            let from = region.memory.0.as_ptr().wrapping_add(region.start + offset);
             sources.push(Source { from, length: element.length });
         }
         (sum == what.length).then_some(sources)

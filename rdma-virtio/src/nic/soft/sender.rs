@@ -125,7 +125,7 @@ impl Sender {
             let piece = regions.resolve(sge).inspect_err(|_| counters.refused_invalid += 1)?;
             self.make_room(1, wr.inline, counters)?;
             self.write_in_slot(&[piece], sge.length);
-            self.publish(wr, Description { length: sge.length, elements: 0 }, counters);
+            self.publish(wr, (sge.length, 0), counters);
             return Ok(());
         }
         self.post_general(regions, wr, counters)
@@ -157,7 +157,7 @@ impl Sender {
         if usize::try_from(length).is_ok_and(|length| length <= INLINE_MAX) {
             self.make_room(1, wr.inline, counters)?;
             self.write_in_slot(pieces, length);
-            self.publish(wr, Description { length, elements: 0 }, counters);
+            self.publish(wr, (length, 0), counters);
             return Ok(());
         }
         if pieces.iter().any(|piece| piece.export.is_none()) {
@@ -176,7 +176,7 @@ impl Sender {
             slot.element(number % ELEMENTS_PER_SLOT).store(element.encode(), Ordering::Relaxed);
         }
         let elements = u16::try_from(pieces.len()).map_err(|_| PostError::SgeCount)?;
-        self.publish(wr, Description { length, elements }, counters);
+        self.publish(wr, (length, elements), counters);
         Ok(())
     }
 
@@ -242,7 +242,13 @@ impl Sender {
 
     /// Shows the message at the tail to the peer.
     #[inline]
-    fn publish(&mut self, wr: &SendWr<'_>, what: Description, counters: &mut SoftCounters) {
+    fn publish(
+        &mut self,
+        wr: &SendWr<'_>,
+        (length, elements): (u32, u16),
+        counters: &mut SoftCounters,
+    ) {
+        let what = Description { length, elements, awaited: wr.signalled && !wr.inline };
         let slot = self.ring.slot(self.tail);
         slot.description().store(what.encode(), Ordering::Relaxed);
         slot.sequence().store(sequence_of(self.tail), Ordering::Release);

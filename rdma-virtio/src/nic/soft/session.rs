@@ -11,6 +11,7 @@ use arrayvec::ArrayVec;
 
 use super::channel::{Channel, FDS_MAX, Fds};
 use super::greeting::{Greeting, Opened, Word};
+use super::shared::SharedMemory;
 use crate::memory::mapping::{Mapping, PageWish};
 use crate::nic::DeviceError;
 
@@ -22,7 +23,7 @@ pub(super) const GREETING_NS_MAX: u64 = 5_000_000_000;
 pub(super) struct Session {
     pub(super) channel: Channel,
     /// The own link memory, already shown to the peer.
-    pub(super) own: Arc<Mapping>,
+    pub(super) own: Arc<SharedMemory>,
     /// The peer, once it has greeted and its memory is mapped.
     pub(super) peer: Option<(Greeting, Opened)>,
     /// Whether the peer has mapped ours.
@@ -43,11 +44,11 @@ impl Session {
         let length = Greeting::link_len_of(mine.slots, bounce_len);
         let own = Mapping::create(c"roceway-soft-link", length, PageWish::Ordinary)
             .and_then(|own| own.seal().map(|()| own))
-            .map(Arc::new)
+            .map(|own| Arc::new(SharedMemory(own)))
             .map_err(|error| error.into_device(""))?;
         mine.link_len = u64::try_from(length).unwrap_or(0);
         let mut fds: ArrayVec<BorrowedFd<'_>, FDS_MAX> = ArrayVec::new();
-        fds.push(own.memfd(0));
+        fds.push(own.0.memfd(0));
         fds.extend(regions.iter().copied().take(FDS_MAX - 1));
         channel.send(&mine.encode(), &fds).map_err(|source| DeviceError {
             device: String::new(),

@@ -11,6 +11,14 @@ use std::sync::atomic::AtomicU64;
 use super::layout::{RING_OFFSET, SLOT_HEADER_LEN, SLOT_LEN};
 use crate::memory::mapping::Mapping;
 
+/// A mapping that several parts of one NIC hold.
+#[derive(Debug)]
+pub(super) struct SharedMemory(pub(super) Mapping);
+
+// SAFETY: a mapping's shared methods return addresses, lengths and descriptors only, which never
+// change; its bytes are reached through raw pointers and atomics, whose users uphold exclusion.
+unsafe impl Sync for SharedMemory {}
+
 /// Words of a slot.
 pub(super) const SLOT_WORDS: usize = SLOT_LEN / 8;
 
@@ -54,7 +62,7 @@ pub(super) struct Ring {
     slots: NonNull<Slot>,
     mask: u64,
     /// Keeps the slots mapped; none for the ring without a peer.
-    _memory: Option<Arc<Mapping>>,
+    _memory: Option<Arc<SharedMemory>>,
 }
 
 // SAFETY: a ring is an address and the mapping that it lies in, both free to change threads.
@@ -67,13 +75,13 @@ impl Ring {
     }
 
     /// The ring in link memory; `None` if it does not fit in there.
-    pub(super) fn in_link(memory: &Arc<Mapping>, slots: u32) -> Option<Ring> {
+    pub(super) fn in_link(memory: &Arc<SharedMemory>, slots: u32) -> Option<Ring> {
         let count = usize::try_from(slots).ok()?;
         let end = RING_OFFSET.checked_add(count.checked_mul(SLOT_LEN)?)?;
-        if !count.is_power_of_two() || memory.len() < end {
+        if !count.is_power_of_two() || memory.0.len() < end {
             return None;
         }
-        let first = memory.as_ptr().wrapping_add(RING_OFFSET).cast_mut().cast::<Slot>();
+        let first = memory.0.as_ptr().wrapping_add(RING_OFFSET).cast_mut().cast::<Slot>();
         debug_assert!(first.is_aligned());
         Some(Ring {
             slots: NonNull::new(first)?,
@@ -105,7 +113,7 @@ impl Ring {
 pub(super) struct SharedWord {
     word: NonNull<AtomicU64>,
     /// Keeps the word mapped.
-    _memory: Option<Arc<Mapping>>,
+    _memory: Option<Arc<SharedMemory>>,
 }
 
 // SAFETY: as for `Ring`.
@@ -121,11 +129,11 @@ impl SharedWord {
 
     /// The word at an offset below [`RING_OFFSET`], a multiple of 8; `None` if the memory is
     /// too short.
-    pub(super) fn in_link(memory: &Arc<Mapping>, offset: usize) -> Option<SharedWord> {
-        if offset >= RING_OFFSET || !offset.is_multiple_of(8) || memory.len() < RING_OFFSET {
+    pub(super) fn in_link(memory: &Arc<SharedMemory>, offset: usize) -> Option<SharedWord> {
+        if offset >= RING_OFFSET || !offset.is_multiple_of(8) || memory.0.len() < RING_OFFSET {
             return None;
         }
-        let word = memory.as_ptr().wrapping_add(offset).cast_mut().cast::<AtomicU64>();
+        let word = memory.0.as_ptr().wrapping_add(offset).cast_mut().cast::<AtomicU64>();
         Some(SharedWord { word: NonNull::new(word)?, _memory: Some(Arc::clone(memory)) })
     }
 

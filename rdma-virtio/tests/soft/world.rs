@@ -74,7 +74,7 @@ impl<N: Nic> Side<N> {
 
     /// Maintains until the event comes; panics after ten seconds.
     pub(crate) fn wait_for(&mut self, event: NicEvent) {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(30);
         while self.maintain() != Some(event) {
             assert!(Instant::now() < end, "no {event:?}");
             std::thread::sleep(Duration::from_millis(1));
@@ -187,4 +187,11 @@ pub(crate) fn pattern(seed: u64, length: usize) -> Vec<u8> {
         .map(|number| (number.wrapping_mul(seed | 1) ^ seed.rotate_left(7)).to_le_bytes()[1])
         .take(length)
         .collect()
+}
+
+/// The sums of the counters hold.
+pub(crate) fn conserved(sides: &[&Side<SoftNic>]) {
+    for side in sides {
+        side.nic.check_conservation().unwrap();
+    }
 }

@@ -1,16 +1,8 @@
-//! The soft NIC between two sides of one process: messages, completions, limits, sleeping.
+//! Messages between two sides in one thread: arrival, completions, checks, limits.
 
-mod soft_world;
-
+use crate::world::{NO_COMPLETION, RECV_LEN, Side, conserved, linked_pair, pattern};
 use roceway_rdma_virtio::nic::soft::{SoftNic, SoftOptions};
 use roceway_rdma_virtio::nic::{Nic, PostError, Receive, WcStatus};
-use soft_world::{NO_COMPLETION, RECV_LEN, Side, linked_pair, pattern};
-
-fn conserved(sides: &[&Side<SoftNic>]) {
-    for side in sides {
-        side.nic.check_conservation().unwrap();
-    }
-}
 
 #[test]
 fn messages_of_every_kind_arrive_as_they_were_sent() {

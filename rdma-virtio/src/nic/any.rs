@@ -1,0 +1,108 @@
+//! One type for every backend: chosen once by name, dispatched by a match.
+//!
+//! A match rather than a `dyn` object, so that the calls of the soft link, the fastest one, are
+//! inlined into the device; they cost one predictable branch.
+
+use std::os::fd::RawFd;
+
+use super::fault::FaultyNic;
+use super::packet::PacketNic;
+use super::soft::SoftNic;
+use super::tap::TapNic;
+use super::{
+    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PostError, RecvWr,
+    RegionView, SendWr,
+};
+
+/// Any of the NICs.
+#[derive(Debug)]
+pub enum AnyNic {
+    /// Shared memory between two threads or processes.
+    Soft(Box<SoftNic>),
+    /// The host kernel behind a TAP interface.
+    Tap(Box<TapNic>),
+    /// An interface of the host through a packet socket.
+    Packet(Box<PacketNic>),
+    /// Any of them with faults.
+    Faulty(Box<FaultyNic<AnyNic>>),
+}
+
+impl From<SoftNic> for AnyNic {
+    fn from(nic: SoftNic) -> AnyNic {
+        AnyNic::Soft(Box::new(nic))
+    }
+}
+
+macro_rules! each {
+    ($self:ident, $nic:ident => $call:expr) => {
+        match $self {
+            AnyNic::Soft($nic) => $call,
+            AnyNic::Tap($nic) => $call,
+            AnyNic::Packet($nic) => $call,
+            AnyNic::Faulty($nic) => $call,
+        }
+    };
+}
+
+impl Nic for AnyNic {
+    #[inline]
+    fn capabilities(&self) -> &Capabilities {
+        each!(self, nic => nic.capabilities())
+    }
+
+    unsafe fn register(&mut self, region: RegionView) -> Result<Lkey, DeviceError> {
+        // SAFETY: the caller upholds the same contract.
+        each!(self, nic => unsafe { nic.register(region) })
+    }
+
+    #[inline]
+    fn post_recv(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {
+        each!(self, nic => nic.post_recv(wrs))
+    }
+
+    #[inline]
+    fn post_send(&mut self, wr: &SendWr<'_>) -> Result<(), PostError> {
+        each!(self, nic => nic.post_send(wr))
+    }
+
+    #[inline]
+    fn doorbell(&mut self) {
+        each!(self, nic => nic.doorbell());
+    }
+
+    #[inline]
+    fn recv_ready(&self) -> bool {
+        each!(self, nic => nic.recv_ready())
+    }
+
+    #[inline]
+    fn poll_recv(&mut self, out: &mut [Completion]) -> usize {
+        each!(self, nic => nic.poll_recv(out))
+    }
+
+    #[inline]
+    fn poll_send(&mut self, out: &mut [Completion]) -> usize {
+        each!(self, nic => nic.poll_send(out))
+    }
+
+    fn arm(&mut self) -> Result<Armed, DeviceError> {
+        each!(self, nic => nic.arm())
+    }
+
+    fn disarm(&mut self) {
+        each!(self, nic => nic.disarm());
+    }
+
+    fn event_fd(&self) -> RawFd {
+        each!(self, nic => nic.event_fd())
+    }
+
+    #[inline]
+    fn maintain(&mut self, now_ns: u64) -> Result<Option<NicEvent>, DeviceError> {
+        each!(self, nic => nic.maintain(now_ns))
+    }
+
+    fn visit_counters(&self, visit: &mut dyn FnMut(&'static str, u64)) {
+        each!(self, nic => nic.visit_counters(visit));
+    }
+}
