@@ -234,6 +234,17 @@ impl Arena {
         Slot(granule)
     }
 
+    /// As [`Arena::complete`], with a copy of the slot's first 12 bytes.
+    #[inline]
+    pub fn complete_with_header(&mut self, posted: PostedSlot) -> (Slot, [u8; 12]) {
+        let slot = self.complete(posted);
+        let offset = slot.0 as usize * GRANULE_LEN as usize;
+        // SAFETY: a posted slot is one that this arena gave out, so it lies in the mapping.
+        let first = unsafe { self.mapping.as_ptr().add(offset) };
+        // SAFETY: a receive slot is longer than 12 bytes, and it is no longer the NIC's.
+        (slot, unsafe { first.cast::<[u8; 12]>().read_unaligned() })
+    }
+
     #[inline]
     fn pop(&mut self, kind: usize) -> Option<u32> {
         let head = self.classes[kind].head;

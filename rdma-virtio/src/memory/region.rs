@@ -40,6 +40,9 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// No bytes.
+    pub const EMPTY: Segment = Segment { addr: 0, length: 0, lkey: Lkey(u32::MAX) };
+
     /// Number of bytes.
     #[must_use]
     #[inline]
@@ -76,8 +79,10 @@ impl Segment {
         if (self.length as usize) < N {
             return None;
         }
-        let mut copy = [0_u8; N];
-        self.read_into(&mut copy);
+        let from = std::ptr::with_exposed_provenance::<[u8; N]>(host_address(self.addr));
+        // SAFETY: as in `read_into`; there are at least `N` bytes.
+        let copy = unsafe { from.read_unaligned() };
+        barrier::copied_in();
         Some(copy)
     }
 
@@ -91,6 +96,16 @@ impl Segment {
         unsafe { std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), n) };
         barrier::copied_in();
         n
+    }
+
+    /// Writes exactly these bytes if there is room for all of them.
+    #[inline]
+    pub fn write_all<const N: usize>(self, bytes: [u8; N]) {
+        if (self.length as usize) >= N {
+            let to = std::ptr::with_exposed_provenance_mut::<[u8; N]>(host_address(self.addr));
+            // SAFETY: as in `write`; there is room for `N` bytes.
+            unsafe { to.write_unaligned(bytes) };
+        }
     }
 
     /// Writes the first bytes; returns how many there was room for.

@@ -3,6 +3,10 @@
 //! Owns all four and the order in which they go. Decides when the device half looks at its queues:
 //! at once for what goes inline, at the doorbell for everything else, so that the last work
 //! request of a turn is known and signalled. Knows no protocol above Ethernet.
+//!
+//! Both halves being in one thread, the usual case (one small frame, nothing else under way) passes
+//! a descriptor or a used element by value instead of through the rings: the same checks on the
+//! same two sides, without the memory between them.
 
 use std::ptr::NonNull;
 
@@ -73,6 +77,8 @@ pub struct NetInterface<N: Nic> {
     layout: ReceiveLayout,
     /// Longest frame that is posted inline.
     inline_frame_max: u32,
+    /// Whether receives wait on the queue that the NIC did not take.
+    nic_lacks_receives: bool,
 }
 
 impl<N: Nic> NetInterface<N> {
@@ -124,6 +130,7 @@ impl<N: Nic> NetInterface<N> {
             features,
             layout,
             inline_frame_max: capabilities.max_inline.saturating_sub(in_message),
+            nic_lacks_receives: false,
         };
         interface.refill();
         interface.nic.doorbell();
@@ -150,6 +157,23 @@ impl<N: Nic> NetInterface<N> {
     /// See [`TransmitError`]; nothing is taken then.
     #[inline]
     pub fn transmit(&mut self, pieces: &[Piece], header: &NetHeader) -> Result<(), TransmitError> {
+        if let [piece] = *pieces
+            && piece.len <= self.inline_frame_max
+            && let Some(descriptor) = self.driver.describe(&mut self.arena, piece, header)
+            && self.device.transmit_directly(&mut self.nic, descriptor)
+        {
+            self.driver.sent_directly(&mut self.arena, piece);
+            return Ok(());
+        }
+        self.transmit_queued(pieces, header)
+    }
+
+    #[inline(never)]
+    fn transmit_queued(
+        &mut self,
+        pieces: &[Piece],
+        header: &NetHeader,
+    ) -> Result<(), TransmitError> {
         match self.driver.transmit(&mut self.arena, pieces, header) {
             Ok(_) => {}
             Err(TransmitError::RingFull) => self.transmit_again(pieces, header)?,
@@ -179,13 +203,22 @@ impl<N: Nic> NetInterface<N> {
     /// Posts what waits and makes it visible to the wire. The last of it is signalled.
     #[inline]
     pub fn doorbell(&mut self) {
-        let _: Notify = self.device.transmit(&mut self.nic);
+        if self.driver.in_flight().0 != 0 {
+            let _: Notify = self.device.transmit(&mut self.nic);
+        }
         self.nic.doorbell();
     }
 
     /// Takes send completions and releases the slots of what was sent, in error or not.
     #[inline]
     pub fn reap(&mut self) {
+        if self.driver.in_flight().0 != 0 {
+            self.reap_queued();
+        }
+    }
+
+    #[inline(never)]
+    fn reap_queued(&mut self) {
         if self.device.has_sends() {
             let _: Notify = self.device.reap(&mut self.nic);
         }
@@ -203,26 +236,48 @@ impl<N: Nic> NetInterface<N> {
     /// nothing more is there now and `frame` is meaningless.
     #[inline]
     pub fn receive(&mut self, frame: &mut Received) -> bool {
-        if self.driver.receive(&mut self.arena, frame) {
-            return true;
+        if self.driver.has_received() {
+            return self.receive_queued(frame);
         }
         if !self.nic.recv_ready() {
             return false;
         }
-        let _: Notify = self.device.receive(&mut self.nic);
+        match self.device.receive_directly(&mut self.nic) {
+            Some(used) => self.driver.received_directly(&mut self.arena, frame, used),
+            None => self.receive_queued(frame),
+        }
+    }
+
+    #[inline(never)]
+    fn receive_queued(&mut self, frame: &mut Received) -> bool {
         self.driver.receive(&mut self.arena, frame)
     }
 
     /// Posts free receive slots, in batches: after the doorbell, it is nobody's wait.
     #[inline]
     pub fn refill(&mut self) {
-        let posted = self.driver.counters().rx_posted;
+        if self.nic_lacks_receives || self.driver.wants_refill(&self.arena) {
+            self.refill_now();
+        }
+    }
+
+    #[inline(never)]
+    fn refill_now(&mut self) {
+        if self.layout.slots == 1 && !self.nic_lacks_receives {
+            let (device, nic) = (&mut self.device, &mut self.nic);
+            self.driver.refill_directly(&mut self.arena, |batch, length| {
+                device.post_directly(nic, batch, length)
+            });
+        }
+        self.refill_queued();
+    }
+
+    fn refill_queued(&mut self) {
         let _: Notify = self.driver.refill(&mut self.arena);
+        let _: Notify = self.device.post_receives(&mut self.nic);
         let (_, chains) = self.driver.in_flight();
         let (_, with_nic) = self.device.in_flight();
-        if self.driver.counters().rx_posted != posted || with_nic < u32::from(chains) {
-            let _: Notify = self.device.post_receives(&mut self.nic);
-        }
+        self.nic_lacks_receives = with_nic < u32::from(chains);
     }
 
     /// The slots.

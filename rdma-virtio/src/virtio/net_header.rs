@@ -19,8 +19,12 @@ pub const GSO_UDP_L4: u8 = 5;
 /// TCP with ECN, together with another (`VIRTIO_NET_HDR_GSO_ECN`).
 pub const GSO_ECN: u8 = 0x80;
 
-/// The header, taken apart.
+const _: () = assert!(cfg!(target_endian = "little"), "the header lies as its bytes do");
+const _: () = assert!(size_of::<NetHeader>() == NET_HEADER_LEN as usize);
+
+/// The header, taken apart; its fields lie in memory as the bytes do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
 pub struct NetHeader {
     /// [`NEEDS_CSUM`], [`DATA_VALID`].
     pub flags: u8,
@@ -54,32 +58,16 @@ impl NetHeader {
     #[must_use]
     #[inline]
     pub fn encode(&self) -> [u8; 12] {
-        let low = u64::from(self.flags)
-            | u64::from(self.gso_type) << 8
-            | u64::from(self.hdr_len) << 16
-            | u64::from(self.gso_size) << 32
-            | u64::from(self.csum_start) << 48;
-        let high = u32::from(self.csum_offset) | u32::from(self.num_buffers) << 16;
-        let mut bytes = [0; 12];
-        bytes[..8].copy_from_slice(&low.to_le_bytes());
-        bytes[8..].copy_from_slice(&high.to_le_bytes());
-        bytes
+        // SAFETY: 12 bytes without padding (asserted above), of which any value is an array's.
+        unsafe { std::mem::transmute(*self) }
     }
 
     /// The header of these bytes; any bytes are one, [`NetHeader::check`] says whether sensible.
     #[must_use]
     #[inline]
     pub fn decode(bytes: &[u8; 12]) -> NetHeader {
-        let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        NetHeader {
-            flags: bytes[0],
-            gso_type: bytes[1],
-            hdr_len: word(2),
-            gso_size: word(4),
-            csum_start: word(6),
-            csum_offset: word(8),
-            num_buffers: word(10),
-        }
+        // SAFETY: 12 bytes, of which any value is a header's.
+        unsafe { std::mem::transmute(*bytes) }
     }
 
     /// Whether nothing is left to do: no partial checksum, no segmentation.
@@ -92,14 +80,16 @@ impl NetHeader {
     /// Whether the header fits a packet of `frame_len` bytes: the checksum lies inside, and what
     /// is segmented has a known type, a size, and a checksum that is partial or was checked.
     #[must_use]
+    #[inline]
     pub fn check(&self, frame_len: u32) -> bool {
-        if self.is_plain() {
-            return true;
-        }
         let checksum_end = u32::from(self.csum_start) + u32::from(self.csum_offset) + 2;
         if self.flags & NEEDS_CSUM != 0 && checksum_end > frame_len {
             return false;
         }
+        self.gso_type == GSO_NONE || self.check_gso()
+    }
+
+    fn check_gso(&self) -> bool {
         match self.gso_type & !GSO_ECN {
             GSO_NONE => self.gso_type == GSO_NONE,
             GSO_TCPV4 | GSO_TCPV6 | GSO_UDP_L4 => {

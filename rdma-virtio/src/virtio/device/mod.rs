@@ -10,9 +10,9 @@ mod transmit;
 use self::receive::ReceiveSide;
 use self::transmit::TransmitSide;
 use super::features::Features;
-use super::layout::QueueMemory;
+use super::layout::{Descriptor, QueueMemory};
 use super::net_header::NET_HEADER_LEN;
-use super::ring::{DeviceRing, Notify, Policy};
+use super::ring::{DeviceRing, Notify, Policy, UsedElement};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{RegionTable, Segment};
 use crate::nic::{Capabilities, Nic, Receive, Wire};
@@ -101,7 +101,7 @@ impl<P: Policy> NetDevice<P> {
                 nic.max_send_wr,
                 scratch,
             ),
-            rx: ReceiveSide::new(DeviceRing::new(queues.receive, event_index)),
+            rx: ReceiveSide::new(DeviceRing::new(queues.receive, event_index), setup.mergeable),
             counters: DeviceCounters::default(),
         }
     }
@@ -117,6 +117,36 @@ impl<P: Policy> NetDevice<P> {
     #[inline]
     pub fn transmit<N: Nic>(&mut self, nic: &mut N) -> Notify {
         self.tx.drain(nic, &self.setup, &self.regions, &mut self.counters)
+    }
+
+    /// The short form for one thread: takes a descriptor by value. True if it is done with.
+    #[inline]
+    pub(super) fn transmit_directly<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        descriptor: Descriptor,
+    ) -> bool {
+        let setup = (&self.setup, &self.regions);
+        self.tx.send_directly(nic, setup, descriptor, &mut self.counters)
+    }
+
+    /// The short form for one thread: a single whole message is handed over by value, everything
+    /// else goes through the queue.
+    #[inline]
+    pub(super) fn receive_directly<N: Nic>(&mut self, nic: &mut N) -> Option<UsedElement> {
+        self.rx.poll_directly(nic, &self.setup, &mut self.counters)
+    }
+
+    /// The short form of posting for one thread: heads and addresses of single buffers of `length`
+    /// bytes, by value. Returns how many the NIC took.
+    #[inline]
+    pub(super) fn post_directly<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        batch: &[(u16, u64)],
+        length: u32,
+    ) -> usize {
+        self.rx.post_directly(nic, (&self.setup, &self.regions), batch, length)
     }
 
     /// Takes send completions and returns their chains.

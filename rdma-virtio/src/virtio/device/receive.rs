@@ -18,33 +18,29 @@ use crate::virtio::layout::DESC_WRITE;
 use crate::virtio::net_header::{
     DATA_VALID, GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, NET_HEADER_LEN, NetHeader,
 };
-use crate::virtio::ring::{DeviceRing, Notify, Policy};
+use crate::virtio::ring::{DeviceRing, Notify, Policy, UsedElement};
 
 /// Most buffers that one message spans: 64 KiB in buffers of 4 KiB, and one.
 pub(super) const SPAN_MAX: usize = 18;
 /// Work requests posted and completions taken at a time.
 const BATCH: usize = 16;
 
-/// A chain that the NIC has, by its head.
-#[derive(Clone, Debug)]
-enum Room {
-    /// Not with the NIC.
+/// What the NIC has under a head.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// Nothing.
     None,
     /// One buffer.
-    One(Segment),
-    /// Several, in order.
-    Many(Box<Chain>),
+    One,
+    /// Several buffers, in `chains`.
+    Many,
 }
 
-impl Room {
-    #[inline]
-    fn as_slice(&self) -> &[Segment] {
-        match self {
-            Room::None => &[],
-            Room::One(segment) => std::slice::from_ref(segment),
-            Room::Many(chain) => chain,
-        }
-    }
+/// Room for a message that the NIC has.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    kind: Kind,
+    first: Segment,
 }
 
 /// A buffer that holds a part of a message whose end has not come yet.
@@ -59,7 +55,10 @@ struct Part {
 #[derive(Debug)]
 pub(super) struct ReceiveSide<P: Policy> {
     ring: DeviceRing<P>,
+    /// By head.
     rooms: Box<[Room]>,
+    /// By head, where chains of several buffers are allowed, else empty.
+    chains: Box<[Chain]>,
     outstanding: u32,
     parts: ArrayVec<Part, SPAN_MAX>,
     /// Whether the message under way lost a part and only its end is waited for.
@@ -69,11 +68,14 @@ pub(super) struct ReceiveSide<P: Policy> {
 }
 
 impl<P: Policy> ReceiveSide<P> {
-    pub(super) fn new(ring: DeviceRing<P>) -> Self {
-        let rooms = vec![Room::None; usize::from(ring.size())].into_boxed_slice();
+    pub(super) fn new(ring: DeviceRing<P>, mergeable: bool) -> Self {
+        let size = usize::from(ring.size());
+        let none = Room { kind: Kind::None, first: Segment::EMPTY };
+        let chains = if mergeable { 0 } else { size };
         ReceiveSide {
             ring,
-            rooms,
+            rooms: vec![none; size].into_boxed_slice(),
+            chains: vec![Chain::new(); chains].into_boxed_slice(),
             outstanding: 0,
             parts: ArrayVec::new(),
             skipping: false,
@@ -130,7 +132,9 @@ impl<P: Policy> ReceiveSide<P> {
         for ahead in 0..waiting {
             let head = self.ring.peek(ahead);
             let descriptor = self.ring.descriptor(head);
-            let Some(Room::None) = self.rooms.get(usize::from(head)) else { break };
+            let Some(Room { kind: Kind::None, .. }) = self.rooms.get(usize::from(head)) else {
+                break;
+            };
             let enough = descriptor.len >= NET_HEADER_LEN + FRAME_LEN_MIN;
             if descriptor.flags != DESC_WRITE || !enough || segments.is_full() {
                 break;
@@ -158,11 +162,44 @@ impl<P: Policy> ReceiveSide<P> {
         let posted = nic.post_recv(&wrs).unwrap_or(0).min(segments.len());
         let mut taken = 0;
         for (head, segment) in segments.into_iter().take(posted) {
-            self.rooms[usize::from(head)] = Room::One(segment);
+            self.rooms[usize::from(head)] = Room { kind: Kind::One, first: segment };
             self.outstanding += 1;
             taken += 1;
         }
         taken
+    }
+
+    /// Posts buffers that were handed over by value; returns how many were taken. One that is in
+    /// no region, or under a head that is in use, ends the batch and comes through the queue.
+    #[inline]
+    pub(super) fn post_directly<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        (setup, regions): (&Setup, &RegionTable),
+        batch: &[(u16, u64)],
+        length: u32,
+    ) -> usize {
+        let mut sges: ArrayVec<Sge, BATCH> = ArrayVec::new();
+        for &(head, addr) in batch.iter().take(BATCH) {
+            let Some(segment) = regions.find(addr, length) else { break };
+            match self.rooms.get_mut(usize::from(head)) {
+                Some(room) if room.kind == Kind::None => {
+                    *room = Room { kind: Kind::One, first: segment };
+                }
+                _ => break,
+            }
+            sges.push(segment.skip(setup.in_front()).sge());
+        }
+        let mut wrs: ArrayVec<RecvWr<'_>, BATCH> = ArrayVec::new();
+        for (&(head, _), sge) in batch.iter().zip(&sges) {
+            wrs.push(RecvWr { wr_id: u64::from(head), sges: std::slice::from_ref(sge) });
+        }
+        let posted = nic.post_recv(&wrs).unwrap_or(0).min(wrs.len());
+        self.outstanding += u32::try_from(posted).unwrap_or(0);
+        for &(head, _) in &batch[posted..sges.len()] {
+            self.clear(head);
+        }
+        posted
     }
 
     /// Whether the head this far ahead is one of those before it.
@@ -179,7 +216,7 @@ impl<P: Policy> ReceiveSide<P> {
         counters: &mut DeviceCounters,
     ) -> u16 {
         let head = self.ring.peek(0);
-        let Some(Room::None) = self.rooms.get(usize::from(head)) else {
+        let Some(Room { kind: Kind::None, .. }) = self.rooms.get(usize::from(head)) else {
             // No entry of the queue, or one that the NIC has already: it cannot be returned.
             counters.rx_bad_chain += 1;
             return 1;
@@ -187,8 +224,8 @@ impl<P: Policy> ReceiveSide<P> {
         let mut chain = Chain::new();
         let walked = chain::walk(&self.ring, regions, head, Direction::Writable, &mut chain);
         let fits = chain.len() <= setup.max_recv_sge && (!setup.mergeable || chain.len() == 1);
-        let first = chain.first().map_or(0, |s| s.length());
-        if walked.is_err() || !fits || first < NET_HEADER_LEN + FRAME_LEN_MIN {
+        let first = chain.first().copied().unwrap_or(Segment::EMPTY);
+        if walked.is_err() || !fits || first.length() < NET_HEADER_LEN + FRAME_LEN_MIN {
             counters.rx_bad_chain += 1;
             self.ring.push_used(head, 0);
             return 1;
@@ -199,7 +236,14 @@ impl<P: Policy> ReceiveSide<P> {
             Ok(1..) => {}
             _ => return 0,
         }
-        self.rooms[usize::from(head)] = Room::Many(Box::new(chain));
+        let kind = match self.chains.get_mut(usize::from(head)) {
+            Some(place) => {
+                *place = chain;
+                Kind::Many
+            }
+            None => Kind::One,
+        };
+        self.rooms[usize::from(head)] = Room { kind, first };
         self.outstanding += 1;
         1
     }
@@ -217,59 +261,102 @@ impl<P: Policy> ReceiveSide<P> {
         }
         for i in 0..n {
             let completion = self.completions[i];
-            let head = match u16::try_from(completion.wr_id) {
-                Ok(head) if head < self.ring.size() => head,
-                _ => {
-                    counters.rx_bad_completion += 1;
-                    continue;
-                }
-            };
-            // The short way: a whole message in one buffer.
-            if let Room::One(segment) = self.rooms[usize::from(head)]
-                && completion.status == WcStatus::Success
-                && !completion.more
-                && self.parts.is_empty()
-                && !self.skipping
-            {
-                self.rooms[usize::from(head)] = Room::None;
-                self.outstanding -= 1;
-                counters.rx_messages += 1;
-                let length = completion.byte_len.saturating_add(setup.in_front());
-                let length = if length <= segment.length() { length } else { 0 };
-                let passed = deliver(
-                    setup,
-                    counters,
-                    &[segment.take(length)],
-                    (length, 1),
-                    completion.checksum,
-                );
-                self.ring.push_used(head, if passed { length } else { 0 });
-                continue;
+            if let Some(used) = self.take_whole(setup, counters, completion) {
+                self.ring.push_used(used.0, used.1);
+            } else {
+                self.collect(setup, counters, completion);
             }
-            self.collect(setup, counters, head, completion);
         }
         self.ring.publish()
     }
 
-    /// One completion of any kind.
-    #[inline(never)]
-    fn collect(
+    /// As [`ReceiveSide::poll`], but a single whole message is handed over by value.
+    #[inline]
+    pub(super) fn poll_directly<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        setup: &Setup,
+        counters: &mut DeviceCounters,
+    ) -> Option<UsedElement> {
+        let n = nic.poll_recv(&mut self.completions[..]).min(BATCH);
+        let mut done = 0;
+        if n == 1 {
+            if let Some((head, len)) = self.take_whole(setup, counters, self.completions[0]) {
+                return Some(UsedElement { id: u32::from(head), len });
+            }
+        } else {
+            while done < n
+                && let Some((head, len)) = self.take_whole(setup, counters, self.completions[done])
+            {
+                self.ring.push_used(head, len);
+                done += 1;
+            }
+        }
+        for i in done..n {
+            self.collect(setup, counters, self.completions[i]);
+        }
+        let _: Notify = self.ring.publish();
+        None
+    }
+
+    /// The short way: a whole message in one buffer. Gives the head and the bytes in it.
+    #[inline]
+    fn take_whole(
         &mut self,
         setup: &Setup,
         counters: &mut DeviceCounters,
-        head: u16,
         completion: Completion,
-    ) {
-        let room = &self.rooms[usize::from(head)];
-        if matches!(room, Room::None) {
+    ) -> Option<(u16, u32)> {
+        let head = u16::try_from(completion.wr_id).ok()?;
+        let room = self.rooms.get_mut(usize::from(head))?;
+        let first = room.first;
+        let whole = room.kind == Kind::One
+            && completion.status == WcStatus::Success
+            && !completion.more
+            && self.parts.is_empty()
+            && !self.skipping;
+        if !whole {
+            return None;
+        }
+        room.kind = Kind::None;
+        self.outstanding -= 1;
+        counters.rx_messages += 1;
+        let length = completion.byte_len.saturating_add(setup.in_front());
+        let length = if length <= first.length() { length } else { 0 };
+        let segments = [first.take(length)];
+        let passed = deliver(setup, counters, &segments, (length, 1), completion.checksum);
+        Some((head, if passed { length } else { 0 }))
+    }
+
+    fn buffers(&self, head: u16) -> &[Segment] {
+        match self.rooms.get(usize::from(head)) {
+            Some(Room { kind: Kind::One, first }) => std::slice::from_ref(first),
+            Some(Room { kind: Kind::Many, .. }) => {
+                self.chains.get(usize::from(head)).map_or(&[], |c| c.as_slice())
+            }
+            _ => &[],
+        }
+    }
+
+    fn clear(&mut self, head: u16) {
+        if let Some(room) = self.rooms.get_mut(usize::from(head)) {
+            room.kind = Kind::None;
+        }
+    }
+
+    /// One completion of any kind.
+    #[inline(never)]
+    fn collect(&mut self, setup: &Setup, counters: &mut DeviceCounters, completion: Completion) {
+        let head = u16::try_from(completion.wr_id).unwrap_or(u16::MAX);
+        let room_len: u32 = self.buffers(head).iter().map(|s| s.length()).sum();
+        if room_len == 0 {
             counters.rx_bad_completion += 1;
             return;
         }
         self.outstanding -= 1;
-        let room_len: u32 = room.as_slice().iter().map(|s| s.length()).sum();
         if completion.status != WcStatus::Success {
             counters.rx_failed += 1;
-            self.rooms[usize::from(head)] = Room::None;
+            self.clear(head);
             if !self.parts.is_empty() {
                 counters.rx_messages += 1;
                 self.give_up(counters);
@@ -283,7 +370,7 @@ impl<P: Policy> ReceiveSide<P> {
         let fits = length <= room_len && (setup.mergeable && setup.spanning || !completion.more);
         let part = Part { head, length };
         if self.skipping || !fits || self.parts.try_push(part).is_err() {
-            self.rooms[usize::from(head)] = Room::None;
+            self.clear(head);
             self.ring.push_used(head, 0);
             if !self.skipping {
                 counters.rx_messages += 1;
@@ -301,7 +388,7 @@ impl<P: Policy> ReceiveSide<P> {
     fn give_up(&mut self, counters: &mut DeviceCounters) {
         counters.rx_drop_span += 1;
         for part in self.parts.take() {
-            self.rooms[usize::from(part.head)] = Room::None;
+            self.clear(part.head);
             self.ring.push_used(part.head, 0);
         }
     }
@@ -313,7 +400,7 @@ impl<P: Policy> ReceiveSide<P> {
         let mut total = 0;
         for part in &self.parts {
             let mut left = part.length;
-            for segment in self.rooms[usize::from(part.head)].as_slice() {
+            for segment in self.buffers(part.head) {
                 let used = segment.take(left);
                 left -= used.length();
                 total += used.length();
@@ -325,7 +412,7 @@ impl<P: Policy> ReceiveSide<P> {
         let count = u16::try_from(self.parts.len()).unwrap_or(u16::MAX);
         let passed = deliver(setup, counters, &segments, (total, count), checksum);
         for part in self.parts.take() {
-            self.rooms[usize::from(part.head)] = Room::None;
+            self.clear(part.head);
             self.ring.push_used(part.head, if passed { part.length } else { 0 });
         }
     }
@@ -348,11 +435,12 @@ fn deliver(
             return false;
         }
     };
-    let header = match setup.wire {
+    match setup.wire {
         Wire::Frames => {
             let vouched = checksum == WcChecksum::Valid && setup.features.has(Features::GUEST_CSUM);
             let flags = if vouched { DATA_VALID } else { 0 };
-            NetHeader { flags, num_buffers: buffers, ..NetHeader::default() }
+            let header = NetHeader { flags, num_buffers: buffers, ..NetHeader::default() };
+            first.write_all(header.encode());
         }
         Wire::VirtioNet => {
             let Some(bytes) = first.read::<12>() else {
@@ -360,19 +448,18 @@ fn deliver(
                 return false;
             };
             let mut header = NetHeader::decode(&bytes);
-            if !header.is_plain() && !check_received(setup, counters, segments, &mut header, total)
-            {
+            // Most often a checksum that the driver takes as it is, or nothing.
+            let simple = header.gso_type == GSO_NONE
+                && setup.features.has(Features::GUEST_CSUM)
+                && header.check(total - NET_HEADER_LEN);
+            if !simple && !check_received(setup, counters, segments, &mut header, total) {
                 counters.rx_drop_header += 1;
                 return false;
             }
-            if !setup.features.has(Features::GUEST_CSUM) {
-                header.flags = 0;
-            }
             header.num_buffers = buffers;
-            header
+            first.write_all(header.encode());
         }
-    };
-    first.write(&header.encode());
+    }
     counters.rx_passed += 1;
     true
 }
@@ -404,9 +491,11 @@ fn check_received(
             checksum::from_offset(segments, NET_HEADER_LEN).take(SPAN_MAX + CHAIN_MAX).collect();
         checksum::finish(&frame, header.csum_start, header.csum_offset);
         counters.rx_software_checksums += 1;
-        header.flags = 0;
         header.csum_start = 0;
         header.csum_offset = 0;
+    }
+    if !setup.features.has(Features::GUEST_CSUM) {
+        header.flags = 0;
     }
     true
 }

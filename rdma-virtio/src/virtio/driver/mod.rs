@@ -12,15 +12,18 @@ use arrayvec::ArrayVec;
 use self::receive::ReceiveQueue;
 use self::transmit::TransmitQueue;
 pub use self::transmit::{IndirectTables, TABLE_LEN};
-use super::layout::QueueMemory;
+use super::layout::{Descriptor, QueueMemory};
 use super::net_header::NetHeader;
-use super::ring::{DriverRing, Notify, Policy};
+use super::ring::{DriverRing, Notify, Policy, UsedElement};
 use crate::counters::DriverCounters;
 use crate::memory::arena::Arena;
 use crate::memory::slot::Piece;
 
 /// Most pieces of one frame, sent or received.
 pub const PIECES_MAX: usize = 18;
+
+/// Receives that are posted at a time.
+pub(super) const REFILL_BATCH: usize = 16;
 
 /// Why a frame was not taken. Nothing was taken then: the references stay the caller's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -99,6 +102,76 @@ impl<P: Policy> NetDriver<P> {
         header: &NetHeader,
     ) -> Result<Notify, TransmitError> {
         self.tx.transmit(arena, pieces, header, &mut self.counters)
+    }
+
+    /// The short form for one thread: if nothing is on the queue, the descriptor of a frame of one
+    /// piece, for the device to take at once. [`NetDriver::sent_directly`] follows if it did.
+    #[inline]
+    pub(super) fn describe(
+        &self,
+        arena: &mut Arena,
+        piece: Piece,
+        header: &NetHeader,
+    ) -> Option<Descriptor> {
+        self.tx.describe(arena, piece, header)
+    }
+
+    /// The device took the descriptor and is done with it.
+    #[inline]
+    pub(super) fn sent_directly(&mut self, arena: &mut Arena, piece: Piece) {
+        self.counters.tx_frames += 1;
+        self.counters.tx_bytes += u64::from(piece.len);
+        self.counters.tx_completed += 1;
+        arena.release(piece.slot);
+    }
+
+    /// The short form for one thread: a returned chain handed over by value.
+    #[inline]
+    pub(super) fn received_directly(
+        &mut self,
+        arena: &mut Arena,
+        frame: &mut Received,
+        used: UsedElement,
+    ) -> bool {
+        self.rx.take(arena, frame, used, &mut self.counters)
+    }
+
+    /// The short form of posting receives for one thread: heads and addresses by value, in batches
+    /// that `post` takes, saying how many it took. Only while nothing waits on the queue.
+    #[inline]
+    pub(super) fn refill_directly(
+        &mut self,
+        arena: &mut Arena,
+        mut post: impl FnMut(&[(u16, u64)], u32) -> usize,
+    ) {
+        let length = arena.receive_len();
+        let mut wanted = self.rx.wanted_directly();
+        while wanted > 0 {
+            let mut batch: ArrayVec<(u16, u64), REFILL_BATCH> = ArrayVec::new();
+            while wanted > 0
+                && !batch.is_full()
+                && let Some(described) = self.rx.describe(arena)
+            {
+                batch.push(described);
+                wanted -= 1;
+            }
+            self.counters.rx_posted += batch.len() as u64;
+            let taken = post(&batch, length);
+            if taken < batch.len() {
+                self.rx.queue(&batch[taken..], length);
+                return;
+            }
+            if batch.len() < REFILL_BATCH {
+                return;
+            }
+        }
+    }
+
+    /// Whether [`NetDriver::refill`] would post something.
+    #[must_use]
+    #[inline]
+    pub fn wants_refill(&self, arena: &Arena) -> bool {
+        self.rx.wants_refill(arena)
     }
 
     /// Takes frames back that the device is done with, and releases their slots.

@@ -7,7 +7,7 @@
 use super::{PIECES_MAX, ReceiveLayout, Received};
 use crate::counters::DriverCounters;
 use crate::memory::arena::Arena;
-use crate::memory::slot::{Piece, PostedSlot, Slot};
+use crate::memory::slot::{Piece, PostedSlot};
 use crate::virtio::layout::{DESC_NEXT, DESC_WRITE, Descriptor};
 use crate::virtio::net_header::{NET_HEADER_LEN, NetHeader};
 use crate::virtio::ring::{DriverRing, Notify, Policy, UsedElement};
@@ -25,15 +25,21 @@ enum Taken {
     Dropped,
 }
 
+/// What a descriptor names.
+#[derive(Debug, Default)]
+struct Record {
+    slot: Option<PostedSlot>,
+    /// Whether it is the first of a chain on the queue.
+    is_head: bool,
+}
+
 /// The receive queue.
 #[derive(Debug)]
 pub(super) struct ReceiveQueue<P: Policy> {
     ring: DriverRing<P>,
     layout: ReceiveLayout,
     /// By descriptor id.
-    slots: Box<[Option<PostedSlot>]>,
-    /// By head: whether it is the first of a chain on the queue.
-    heads: Box<[bool]>,
+    records: Box<[Record]>,
     posted: u16,
     broken: bool,
 }
@@ -44,8 +50,7 @@ impl<P: Policy> ReceiveQueue<P> {
         ReceiveQueue {
             ring,
             layout,
-            slots: (0..size).map(|_| None).collect(),
-            heads: vec![false; size].into_boxed_slice(),
+            records: (0..size).map(|_| Record::default()).collect(),
             posted: 0,
             broken: false,
         }
@@ -72,50 +77,72 @@ impl<P: Policy> ReceiveQueue<P> {
         counters: &mut DriverCounters,
     ) -> bool {
         loop {
-            let Some((head, len)) = self.pop(counters) else { return false };
-            counters.rx_returned += 1;
-            frame.pieces.clear();
-            let taken = if self.layout.slots == 1 {
-                self.take_single(arena, frame, (head, len), counters)
-            } else {
-                self.take_chain(arena, frame, (head, len), counters)
-            };
-            if let Taken::Frame = taken {
-                counters.rx_frames += 1;
+            let Some(used) = self.pop(counters) else { return false };
+            if self.take(arena, frame, used, counters) {
                 return true;
             }
         }
     }
 
-    /// The next returned head that is ours, with its length.
+    /// One returned chain; says whether it is a frame.
     #[inline]
-    fn pop(&mut self, counters: &mut DriverCounters) -> Option<(u16, u32)> {
-        loop {
-            let UsedElement { id, len } = match self.ring.pop_used() {
-                Ok(used) => used?,
-                Err(_) => {
-                    counters.broken_ring += u64::from(!self.broken);
-                    self.broken = true;
-                    return None;
-                }
-            };
-            let head = u16::try_from(id).unwrap_or(u16::MAX);
-            match self.heads.get_mut(usize::from(head)) {
-                Some(ours) if *ours => {
-                    *ours = false;
-                    self.posted -= 1;
-                    return Some((head, len));
-                }
-                _ => counters.bad_used_id += 1,
+    pub(super) fn take(
+        &mut self,
+        arena: &mut Arena,
+        frame: &mut Received,
+        used: UsedElement,
+        counters: &mut DriverCounters,
+    ) -> bool {
+        let Some(head) = self.claim(used, counters) else { return false };
+        counters.rx_returned += 1;
+        frame.pieces.clear();
+        let taken = if self.layout.slots == 1 {
+            self.take_single(arena, frame, (head, used.len), counters)
+        } else {
+            self.take_chain(arena, frame, (head, used.len), counters)
+        };
+        match taken {
+            Taken::Frame => {
+                counters.rx_frames += 1;
+                true
+            }
+            Taken::Dropped => false,
+        }
+    }
+
+    /// The next returned element.
+    #[inline]
+    fn pop(&mut self, counters: &mut DriverCounters) -> Option<UsedElement> {
+        match self.ring.pop_used() {
+            Ok(used) => used,
+            Err(_) => {
+                counters.broken_ring += u64::from(!self.broken);
+                self.broken = true;
+                None
+            }
+        }
+    }
+
+    /// The head of a returned chain, if it is one of ours that was out.
+    #[inline]
+    fn claim(&mut self, used: UsedElement, counters: &mut DriverCounters) -> Option<u16> {
+        match self.records.get_mut(used.id as usize) {
+            Some(record) if record.is_head => {
+                record.is_head = false;
+                self.posted -= 1;
+                u16::try_from(used.id).ok()
+            }
+            _ => {
+                counters.bad_used_id += 1;
+                None
             }
         }
     }
 
     /// The slot behind a descriptor, which becomes free.
     #[inline]
-    fn take_slot(&mut self, arena: &mut Arena, id: u16) -> Option<Slot> {
-        let posted = self.slots.get_mut(usize::from(id))?.take()?;
-        Some(arena.complete(posted))
+    fn take_slot(&mut self, id: u16) -> Option<PostedSlot> {
+        self.records.get_mut(usize::from(id))?.slot.take()
     }
 
     /// A frame whose first buffer is one slot; usually there is no other.
@@ -127,15 +154,14 @@ impl<P: Policy> ReceiveQueue<P> {
         (head, len): (u16, u32),
         counters: &mut DriverCounters,
     ) -> Taken {
-        let Some(slot) = self.take_slot(arena, head) else { return Taken::Dropped };
+        let Some(posted) = self.take_slot(head) else { return Taken::Dropped };
         self.ring.give_descriptor(head);
+        let (slot, bytes) = arena.complete_with_header(posted);
         if len < NET_HEADER_LEN + FRAME_LEN_MIN || len > arena.receive_len() {
             arena.release(slot);
             count_length(len, counters);
             return Taken::Dropped;
         }
-        let mut bytes = [0; NET_HEADER_LEN as usize];
-        bytes.copy_from_slice(arena.bytes(slot, 0, NET_HEADER_LEN));
         frame.header = NetHeader::decode(&bytes);
         let frame_len = len - NET_HEADER_LEN;
         frame.pieces.push(Piece { slot, start: NET_HEADER_LEN, len: frame_len });
@@ -158,11 +184,17 @@ impl<P: Policy> ReceiveQueue<P> {
         let mut total = first_len;
         let mut good = (1..=PIECES_MAX).contains(&buffers);
         for _ in 1..buffers.min(usize::from(self.ring.size())) {
-            let Some((head, len)) = self.pop(counters) else {
+            let Some(used) = self.pop(counters) else {
                 good = false;
                 break;
             };
-            let Some(slot) = self.take_slot(arena, head) else { continue };
+            let Some(head) = self.claim(used, counters) else {
+                good = false;
+                continue;
+            };
+            let len = used.len;
+            let Some(posted) = self.take_slot(head) else { continue };
+            let slot = arena.complete(posted);
             self.ring.give_descriptor(head);
             let piece = Piece { slot, start: 0, len };
             if !good || len == 0 || len > arena.receive_len() {
@@ -200,13 +232,12 @@ impl<P: Policy> ReceiveQueue<P> {
         let mut id = head;
         for _ in 0..slots {
             let next = self.ring.link(id);
-            if let Some(slot) = self.take_slot(arena, id) {
+            if let Some(posted) = self.take_slot(id) {
+                let (slot, bytes) = arena.complete_with_header(posted);
                 let here = left.min(arena.receive_len());
                 left -= here;
                 let piece = Piece { slot, start, len: here.saturating_sub(start) };
                 if start == NET_HEADER_LEN && good {
-                    let mut bytes = [0; NET_HEADER_LEN as usize];
-                    bytes.copy_from_slice(arena.bytes(slot, 0, NET_HEADER_LEN));
                     frame.header = NetHeader::decode(&bytes);
                 }
                 start = 0;
@@ -241,14 +272,54 @@ impl<P: Policy> ReceiveQueue<P> {
         Taken::Frame
     }
 
+    /// Whether a full batch is missing, or anything when the NIC is about to run dry.
+    #[inline]
+    pub(super) fn wants_refill(&self, arena: &Arena) -> bool {
+        let wanted = self.layout.posted_max.saturating_sub(self.posted);
+        (wanted >= BATCH || self.posted < BATCH && wanted > 0)
+            && arena.free_receive() >= u32::from(self.layout.slots)
+            && !self.broken
+    }
+
     #[inline]
     pub(super) fn refill(&mut self, arena: &mut Arena, counters: &mut DriverCounters) -> Notify {
-        let wanted = self.layout.posted_max.saturating_sub(self.posted);
-        // A full batch, or what there is when the NIC is about to run dry.
-        if wanted < BATCH && self.posted >= BATCH || wanted == 0 || self.broken {
+        if !self.wants_refill(arena) {
             return Notify::NotNeeded;
         }
+        let wanted = self.layout.posted_max.saturating_sub(self.posted);
         self.post(arena, wanted, counters)
+    }
+
+    /// How many chains are wanted, if they may be handed over by value: chains of one slot.
+    #[inline]
+    pub(super) fn wanted_directly(&self) -> u16 {
+        if self.layout.slots == 1 { self.layout.posted_max.saturating_sub(self.posted) } else { 0 }
+    }
+
+    /// The short form of posting: a head and the address of its slot, by value.
+    #[inline]
+    pub(super) fn describe(&mut self, arena: &mut Arena) -> Option<(u16, u64)> {
+        let head = self.ring.take_descriptor()?;
+        let Some(posted) = arena.allocate_receive() else {
+            self.ring.give_descriptor(head);
+            return None;
+        };
+        let addr = arena.posted_addr(&posted);
+        if let Some(record) = self.records.get_mut(usize::from(head)) {
+            *record = Record { slot: Some(posted), is_head: true };
+        }
+        self.posted += 1;
+        Some((head, addr))
+    }
+
+    /// Puts what the device did not take on the queue.
+    #[cold]
+    pub(super) fn queue(&mut self, left: &[(u16, u64)], len: u32) {
+        for &(head, addr) in left {
+            self.ring.write(head, Descriptor { addr, len, flags: DESC_WRITE, next: 0 });
+            self.ring.push_available(head);
+        }
+        let _: Notify = self.ring.publish();
     }
 
     #[inline(never)]
@@ -259,8 +330,8 @@ impl<P: Policy> ReceiveQueue<P> {
                 break;
             }
             let Some(head) = self.post_chain(arena, slots) else { break };
-            if let Some(ours) = self.heads.get_mut(usize::from(head)) {
-                *ours = true;
+            if let Some(record) = self.records.get_mut(usize::from(head)) {
+                record.is_head = true;
             }
             self.ring.push_available(head);
             self.posted += 1;
@@ -280,7 +351,7 @@ impl<P: Policy> ReceiveQueue<P> {
             let flags = if left > 0 { DESC_WRITE | DESC_NEXT } else { DESC_WRITE };
             let addr = arena.posted_addr(&posted);
             self.ring.write(id, Descriptor { addr, len: arena.receive_len(), flags, next });
-            *self.slots.get_mut(usize::from(id))? = Some(posted);
+            self.records.get_mut(usize::from(id))?.slot = Some(posted);
             id = next;
         }
         Some(head)

@@ -128,6 +128,22 @@ impl<P: Policy> TransmitQueue<P> {
         Ok(self.ring.publish())
     }
 
+    /// The short form of [`TransmitQueue::transmit`] for an idle queue: the descriptor is made, and
+    /// handed over by value instead of through the ring.
+    #[inline]
+    pub(super) fn describe(
+        &self,
+        arena: &mut Arena,
+        piece: Piece,
+        header: &NetHeader,
+    ) -> Option<Descriptor> {
+        if self.in_flight != 0 {
+            return None;
+        }
+        let addr = arena.put_before(piece.slot, piece.start, piece.len, header.encode())?;
+        Some(Descriptor { addr, len: piece.len + NET_HEADER_LEN, flags: 0, next: 0 })
+    }
+
     #[inline]
     fn push_one(
         &mut self,
