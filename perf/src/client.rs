@@ -217,7 +217,8 @@ fn flow_of<T: Transport>(
     let pacer = workload.rate.map(|rate| Pacer::new(rate, start_ns, token, workload.connections));
     match (data, workload.test.kind) {
         (Data::To(to), _) => {
-            Flow::Connect(Connector::new(to, token, workload.request, workload.response))
+            let sizes = (workload.request, workload.response);
+            Flow::Connect(Connector::new(to, token, sizes, share_of(workload)))
         }
         (Data::Pipe(pipe), Kind::Send) => Flow::Send(Sender::new(pipe, workload.message, pacer)),
         (Data::Pipe(pipe), Kind::Receive) => Flow::Receive(Receiver::new(pipe, workload.message)),

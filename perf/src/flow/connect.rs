@@ -38,20 +38,32 @@ pub struct Connector<T: Transport> {
     request: Vec<u8>,
     response: usize,
     inbox: Vec<u8>,
+    /// Connections that may still be opened, if their number is bounded.
+    left: Option<u64>,
     current: Option<(Short<T>, u64)>,
 }
 
 impl<T: Transport> Connector<T> {
-    /// Connects to `to`; its sockets carry `token`.
+    /// Connects to `to`, at most `left` times if bounded; its sockets carry `token`.
     #[must_use]
-    pub fn new(to: SocketAddr, token: Token, request: usize, response: usize) -> Self {
+    pub fn new(
+        to: SocketAddr,
+        token: Token,
+        (request, response): (usize, usize),
+        left: Option<u64>,
+    ) -> Self {
         let inbox = vec![0; response + 1];
-        Self { to, token, request: vec![0x5a; request], response, inbox, current: None }
+        Self { to, token, request: vec![0x5a; request], response, inbox, left, current: None }
     }
 
     pub(super) fn step(&mut self, transport: &mut T, recorder: &mut Recorder) -> io::Result<Step> {
         for _ in 0..OPERATIONS_MAX {
             let Some((short, from_ns)) = &mut self.current else {
+                match &mut self.left {
+                    Some(0) => return Ok(Step::Waiting),
+                    Some(left) => *left -= 1,
+                    None => {}
+                }
                 let from_ns = transport.now_ns();
                 let stream = transport.connect(self.to, Role::Data, self.token)?;
                 self.current = Some((Short { stream, stage: Stage::Connecting }, from_ns));

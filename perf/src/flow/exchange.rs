@@ -77,13 +77,13 @@ impl<T: Transport> Requester<T> {
         while self.request_sent > 0 || self.may_issue() {
             let at = *now.get_or_insert_with(|| transport.now_ns());
             let mut intended = at;
-            if self.request_sent == 0 {
-                if let Some(pacer) = &self.exchange.pacer {
-                    intended = pacer.intended_ns();
-                    if intended > at {
-                        *now = None;
-                        return Ok(false);
-                    }
+            if self.request_sent == 0
+                && let Some(pacer) = &self.exchange.pacer
+            {
+                intended = pacer.intended_ns();
+                if intended > at {
+                    *now = None;
+                    return Ok(false);
                 }
             }
             let rest = self.request.get(self.request_sent..).unwrap_or_default();

@@ -185,6 +185,3 @@ fn next_list<T: Transport>(
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

@@ -95,5 +95,7 @@ pub(super) fn is_gone(error: &io::Error) -> bool {
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::NotConnected
+            // What a UDP socket hears when its peer has closed.
+            | io::ErrorKind::ConnectionRefused
     )
 }

@@ -113,8 +113,10 @@ impl<T: Transport> Session<T> {
             Arrived::Nothing => Ok(Life::Waits),
             Arrived::Closed => Ok(Life::Over),
             Arrived::Message(message) => {
-                if let Err(refusal) = self.on_request(transport, &message) {
-                    self.answer(&refusal);
+                if let Err(code) = self.on_request(transport, &message) {
+                    let answers_omni = message.kind == kind::OMNI;
+                    let kind = if answers_omni { kind::OMNI_RESPONSE } else { message.kind };
+                    self.answer(&Message::new(kind, code));
                 }
                 Ok(Life::Moved)
             }
@@ -125,16 +127,10 @@ impl<T: Transport> Session<T> {
         self.outgoing.extend_from_slice(&message.encode());
     }
 
-    fn on_request(&mut self, transport: &mut T, message: &Message) -> Result<(), Message> {
-        let refuse = |code| Message::new(kind::OMNI_RESPONSE, code);
-        let request = TestRequest::decode(message).map_err(|bad: BadRequest| {
-            let mut answer = refuse(bad.errno());
-            if let BadRequest::Kind(other) = bad {
-                answer.kind = other;
-            }
-            answer
-        })?;
-        let opened = self.open(transport, &request).map_err(|_| refuse(errno::ADDRESS))?;
+    /// Serves a request, or says why not in an errno word.
+    fn on_request(&mut self, transport: &mut T, message: &Message) -> Result<(), u32> {
+        let request = TestRequest::decode(message).map_err(BadRequest::errno)?;
+        let opened = self.open(transport, &request).map_err(|_| errno::ADDRESS)?;
         self.request = Some(request);
         self.answer(&request.grant(opened));
         Ok(())

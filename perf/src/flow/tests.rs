@@ -1,1 +1,0 @@
-//! Flows against each other over the kernel's loopback, with tiny durations.
