@@ -5,7 +5,7 @@ use thiserror::Error;
 use core::ops::RangeInclusive;
 
 /// Limits of the UDP layer. A socket that has nothing to do holds about 400 bytes.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct UdpConfig {
     /// Sockets open at once.
     pub sockets: u32,
