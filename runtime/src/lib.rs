@@ -1,1 +1,21 @@
-//! To come.
+//! Workers: stack, virtio-net device and busy-polling loop joined on one core, and the sockets on
+//! them.
+//!
+//! [`local`] is the worker on the application's own thread: poll-based, without locks.
+#![forbid(unsafe_code)]
+
+pub mod config;
+mod core;
+mod counters;
+mod error;
+mod io_error;
+pub mod local;
+mod memory;
+mod port;
+mod start;
+
+pub use config::{OffloadWish, Prefix, WorkerConfig};
+pub use error::StartError;
+pub use roceway_busypoll as busypoll;
+pub use roceway_rdma_virtio as rdma_virtio;
+pub use roceway_stack as stack;

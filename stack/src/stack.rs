@@ -5,6 +5,7 @@ use crate::ip::{Incoming, Ip, IpConfig, IpConfigError, Transport};
 use crate::memory::Memory;
 use crate::tcp::{Tcp, TcpConfig};
 use crate::time::Instant;
+use crate::udp::{Udp, UdpConfig, UdpContext};
 
 /// What a stack is told at its start.
 #[derive(Clone, Debug)]
@@ -13,6 +14,8 @@ pub struct StackConfig {
     pub ip: IpConfig,
     /// TCP.
     pub tcp: TcpConfig,
+    /// UDP. Its worker number is set from `worker`.
+    pub udp: UdpConfig,
     /// What the device can do.
     pub offloads: Offloads,
     /// Number of the worker; it goes into every socket id.
@@ -35,6 +38,8 @@ pub struct StackKeys {
 pub struct Stack {
     tcp: Tcp,
     ip: Ip,
+    udp: Udp,
+    offloads: Offloads,
     frames_predicted: u64,
 }
 
@@ -50,7 +55,13 @@ impl Stack {
     ) -> Result<Stack, IpConfigError> {
         let mut tcp = Tcp::new(config.tcp, keys.tcp, config.worker, now);
         tcp.set_offloads(config.offloads);
-        Ok(Stack { tcp, ip: Ip::new(config.ip, keys.ip)?, frames_predicted: 0 })
+        Ok(Stack {
+            tcp,
+            ip: Ip::new(config.ip, keys.ip)?,
+            udp: Udp::new(UdpConfig { worker: config.worker, ..config.udp }, keys.udp),
+            offloads: config.offloads,
+            frames_predicted: 0,
+        })
     }
 
     /// Takes a received frame; its pieces pass into the stack's ownership.
@@ -75,10 +86,14 @@ impl Stack {
                 let bytes = SegmentBytes::Whole(&whole);
                 self.tcp.on_packet(&packet, &bytes, (now, &self.ip), mem);
             }
-            Incoming::Udp(_) | Incoming::ReassembledUdp(..) => {}
+            Incoming::Udp(packet) => {
+                let (udp, mut cx) = self.udp(now, mem);
+                udp.on_packet(&mut cx, frame, &packet);
+            }
+            Incoming::ReassembledUdp(packet, whole) => self.udp.on_reassembled(&packet, whole),
             Incoming::Error(error) => match error.transport {
                 Transport::Tcp => self.tcp.on_icmp_error(&error, (now, &mut self.ip), mem),
-                Transport::Udp => {}
+                Transport::Udp => self.udp.on_error(now, &mut self.ip, &error),
             },
         }
     }
@@ -92,13 +107,24 @@ impl Stack {
         if self.ip.has_frames() && self.ip.poll_frame(mem, out) {
             return true;
         }
-        false
+        let (udp, mut cx) = self.udp(now, mem);
+        udp.poll_frame(&mut cx, out)
+    }
+
+    /// Whether a frame may be ready to send: a few loads.
+    #[inline]
+    #[must_use]
+    pub fn has_frames(&self) -> bool {
+        self.tcp.has_frames() || self.ip.has_frames() || self.udp.has_frames()
     }
 
     /// Handles timers that have expired, at most about `budget`; returns how many.
     pub fn on_timers<M: Memory>(&mut self, now: Instant, budget: u32, mem: &mut M) -> u32 {
         if now >= self.ip.next_deadline() {
             self.ip.on_timers(now);
+        }
+        if mem.receive_is_low() {
+            self.udp.compact(mem);
         }
         self.tcp.on_timers(now, budget, mem)
     }
@@ -114,6 +140,16 @@ impl Stack {
     #[inline]
     pub fn tcp(&mut self) -> (&mut Tcp, &mut Ip) {
         (&mut self.tcp, &mut self.ip)
+    }
+
+    /// UDP, and what its calls work with.
+    #[inline]
+    pub fn udp<'a, M: Memory>(
+        &'a mut self,
+        now: Instant,
+        mem: &'a mut M,
+    ) -> (&'a mut Udp, UdpContext<'a, M>) {
+        (&mut self.udp, UdpContext { now, ip: &mut self.ip, mem, offloads: self.offloads })
     }
 
     /// IP: addresses, routes, neighbours, counters.
@@ -136,6 +172,7 @@ impl Stack {
     /// Panics if not; for tests.
     pub fn check(&self) {
         self.ip.check();
+        self.udp.check();
         let tcp = self.tcp.counters();
         assert_eq!(tcp.check(), Ok(()), "TCP counters do not conserve: {tcp:?}");
     }
@@ -145,5 +182,8 @@ impl Stack {
         visit("stack", "frames_predicted", self.frames_predicted);
         self.tcp.counters().each(|name, value| visit("tcp", name, value));
         self.ip.counters().each(|name, value| visit("ip", name, value));
+        self.ip.drops().each(|name, value| visit("ip drops", name, value));
+        self.udp.counters().each(|name, value| visit("udp", name, value));
+        self.udp.drops().each(|name, value| visit("udp drops", name, value));
     }
 }

@@ -14,6 +14,7 @@ use roceway_stack::slab::Id;
 use roceway_stack::stack::{Stack, StackConfig, StackKeys};
 use roceway_stack::tcp::{Connection, Listener, TcpConfig};
 use roceway_stack::time::{Duration, Instant};
+use roceway_stack::udp::UdpConfig;
 
 /// A small generator of pseudo-random numbers (SplitMix64): the same run for the same seed.
 #[derive(Clone)]
@@ -132,7 +133,7 @@ fn host(setup: &Setup, n: u8) -> Host {
     ip.mtu = setup.mtu;
     let seed = u8::try_from(setup.seed % 251).unwrap();
     let keys = StackKeys { ip: [n; 16], udp: [n ^ 7; 16], tcp: [n.wrapping_add(seed); 16] };
-    let config = StackConfig { ip, tcp: setup.tcp.clone(), offloads: setup.offloads, worker: n };
+    let config = StackConfig { ip, tcp: setup.tcp.clone(), udp: UdpConfig::default(), offloads: setup.offloads, worker: n };
     let stack = Stack::new(config, &keys, Instant::ZERO).unwrap();
     Host { stack, mem: HeapMemory::new(setup.memory), address, in_device: Vec::new() }
 }

@@ -1,0 +1,137 @@
+//! What a worker is told, with every limit and its default.
+
+use std::net::IpAddr;
+
+use roceway_busypoll::{Limits, Spin};
+use roceway_rdma_virtio::memory::arena::ArenaConfig;
+use roceway_stack::tcp::TcpConfig;
+use roceway_stack::udp::UdpConfig;
+
+/// An address with the length of its network prefix, such as `10.0.0.1/24`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Prefix {
+    /// The address.
+    pub address: IpAddr,
+    /// Bits of the network part.
+    pub length: u8,
+}
+
+/// Why a text is no address with prefix.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PrefixError {
+    /// There is no slash.
+    #[error("`{0}` has no prefix length; write it as {0}/24 (IPv6: /64)")]
+    Missing(String),
+    /// The address does not parse.
+    #[error("`{0}` is not an IPv4 or IPv6 address")]
+    Address(String),
+    /// The length does not parse or is too long.
+    #[error("`{text}` is no prefix length: 1 to {max} bits")]
+    Length {
+        /// What was written.
+        text: String,
+        /// The longest that there is.
+        max: u8,
+    },
+}
+
+impl std::str::FromStr for Prefix {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Prefix, PrefixError> {
+        let (address, length) = text
+            .split_once('/')
+            .ok_or_else(|| PrefixError::Missing(text.to_owned()))?;
+        let address: IpAddr =
+            address.parse().map_err(|_bad| PrefixError::Address(address.to_owned()))?;
+        let max = if address.is_ipv4() { 32 } else { 128 };
+        match length.parse() {
+            Ok(length) if (1..=max).contains(&length) => Ok(Prefix { address, length }),
+            _ => Err(PrefixError::Length { text: length.to_owned(), max }),
+        }
+    }
+}
+
+impl std::fmt::Display for Prefix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+/// Whether large segments and partial checksums are used where the device can.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OffloadWish {
+    /// Leave transmit checksums to the device, and trust what it says of received ones.
+    pub checksum: bool,
+    /// Send and take segments of up to 64 KiB.
+    pub large_segments: bool,
+}
+
+impl Default for OffloadWish {
+    fn default() -> OffloadWish {
+        OffloadWish { checksum: true, large_segments: true }
+    }
+}
+
+/// What a worker is told.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// Addresses of this end; at least one.
+    pub addresses: Vec<Prefix>,
+    /// Default gateways, at most one of each family.
+    pub gateways: Vec<IpAddr>,
+    /// Hardware address; `None` lets the device or a random number decide.
+    pub mac: Option<[u8; 6]>,
+    /// Longest IP packet, bytes; `None` is what the device says.
+    pub mtu: Option<u16>,
+    /// Offloads.
+    pub offloads: OffloadWish,
+    /// TCP.
+    pub tcp: TcpConfig,
+    /// UDP.
+    pub udp: UdpConfig,
+    /// Memory: by default 8 MiB with everything in it.
+    pub memory: ArenaConfig,
+    /// Entries of each virtqueue; a power of two from 16 to 4096.
+    pub queue_size: u16,
+    /// The turn: budgets, idle policy, cold work.
+    pub turn: Limits,
+    /// Core to pin the turning thread to.
+    pub cpu: Option<usize>,
+    /// Number of this worker; part of every socket id.
+    pub worker: u8,
+}
+
+impl WorkerConfig {
+    /// The defaults for an end with this address.
+    #[must_use]
+    pub fn new(address: Prefix) -> WorkerConfig {
+        WorkerConfig {
+            addresses: vec![address],
+            gateways: Vec::new(),
+            mac: None,
+            mtu: None,
+            offloads: OffloadWish::default(),
+            tcp: TcpConfig::default(),
+            udp: UdpConfig::default(),
+            memory: ArenaConfig::default(),
+            queue_size: 256,
+            turn: Limits::default(),
+            cpu: None,
+            worker: 0,
+        }
+    }
+
+    /// The same that never sleeps: for the smallest latency, at the cost of a core.
+    #[must_use]
+    pub fn spinning(mut self) -> WorkerConfig {
+        self.turn.spin = Spin::Forever;
+        self
+    }
+
+    /// Free receive slots below which the stack copies data out of them: an eighth.
+    #[must_use]
+    pub fn receive_low(&self) -> u32 {
+        self.memory.receive / 8
+    }
+}

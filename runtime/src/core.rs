@@ -1,0 +1,150 @@
+//! The core of a worker: stack and port, and what a turn does with them.
+
+use roceway_busypoll::{Armed, Progress, Work};
+use roceway_rdma_virtio::nic::{self, Nic, NicEvent};
+use roceway_stack::stack::Stack;
+use roceway_stack::time::Instant;
+
+use crate::memory::StackMemory;
+use crate::port::Port;
+
+/// What happened to the device while the worker ran.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LinkCounters {
+    pub(crate) link_up: u64,
+    pub(crate) link_down: u64,
+    pub(crate) peers_gone: u64,
+    pub(crate) device_removed: u64,
+    pub(crate) device_errors: u64,
+}
+
+/// Stack and port. One thread at a time holds it.
+pub(crate) struct Core {
+    pub(crate) stack: Stack,
+    pub(crate) port: Port,
+    /// Time of the turn under way, or of the last one.
+    pub(crate) now: Instant,
+    pub(crate) link: LinkCounters,
+    /// The device is broken for good, and why.
+    pub(crate) broken: Option<String>,
+}
+
+impl Core {
+    /// A core that has not turned yet.
+    pub(crate) fn new(stack: Stack, port: Port, now: Instant) -> Core {
+        Core { stack, port, now, link: LinkCounters::default(), broken: None }
+    }
+
+    /// Stack and memory, for a call.
+    #[inline]
+    pub(crate) fn parts(&mut self) -> (&mut Stack, StackMemory<'_>) {
+        (&mut self.stack, self.port.memory())
+    }
+
+    fn on_nic_event(&mut self, event: NicEvent) {
+        match event {
+            NicEvent::LinkUp => {
+                self.link.link_up += 1;
+                self.stack.on_link_up(self.now);
+            }
+            NicEvent::LinkDown => self.link.link_down += 1,
+            NicEvent::PeerGone => {
+                self.link.peers_gone += 1;
+                let (stack, mut memory) = self.parts();
+                stack.on_link_lost(&mut memory);
+            }
+            NicEvent::Removed => {
+                self.link.device_removed += 1;
+                let (stack, mut memory) = self.parts();
+                stack.on_link_lost(&mut memory);
+            }
+        }
+    }
+
+    /// Whether any frame waits in either direction.
+    #[inline]
+    fn has_work(&self) -> bool {
+        self.port.interface.recv_ready() || self.stack.has_frames()
+    }
+}
+
+impl Work for Core {
+    #[inline]
+    fn ready(&mut self) -> bool {
+        self.has_work()
+    }
+
+    #[inline]
+    fn control(&mut self, now: u64, _budget: u32) -> Progress {
+        self.now = Instant::from_nanos(now);
+        Progress::NONE
+    }
+
+    #[inline]
+    fn receive(&mut self, _now: u64, budget: u32) -> Progress {
+        Progress::done(self.port.pump_receive(&mut self.stack, self.now, budget))
+    }
+
+    #[inline]
+    fn timers(&mut self, _now: u64, budget: u32) -> Progress {
+        if self.now < self.stack.next_deadline() {
+            return Progress::NONE;
+        }
+        let mut memory = self.port.memory();
+        Progress::done(self.stack.on_timers(self.now, budget, &mut memory))
+    }
+
+    #[inline]
+    fn application(&mut self, _now: u64, _budget: u32) -> Progress {
+        Progress::NONE
+    }
+
+    #[inline]
+    fn transmit(&mut self, _now: u64, budget: u32) -> Progress {
+        Progress::done(self.port.pump_transmit(&mut self.stack, self.now, budget))
+    }
+
+    #[inline]
+    fn doorbell(&mut self) {
+        self.port.doorbell();
+    }
+
+    #[inline]
+    fn after(&mut self, _now: u64, _budget: u32) -> Progress {
+        self.port.interface.reap();
+        self.port.interface.refill();
+        Progress::NONE
+    }
+
+    fn cold(&mut self, now: u64) {
+        match self.port.interface.nic_mut().maintain(now) {
+            Ok(Some(event)) => self.on_nic_event(event),
+            Ok(None) => {}
+            Err(error) => {
+                self.link.device_errors += 1;
+                if self.broken.is_none() {
+                    self.broken = Some(error.to_string());
+                    self.on_nic_event(NicEvent::Removed);
+                }
+            }
+        }
+    }
+
+    fn deadline(&mut self) -> u64 {
+        self.stack.next_deadline().as_nanos()
+    }
+
+    fn arm(&mut self) -> Armed {
+        if self.port.is_stalled() {
+            return Armed::Pending;
+        }
+        match self.port.interface.nic_mut().arm() {
+            Ok(nic::Armed::Quiet) => Armed::Quiet,
+            Ok(nic::Armed::Pending) | Err(_) => Armed::Pending,
+        }
+    }
+
+    fn disarm(&mut self) {
+        self.port.interface.nic_mut().disarm();
+    }
+}

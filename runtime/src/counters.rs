@@ -1,0 +1,26 @@
+//! Every counter of a worker by layer and name.
+
+use roceway_rdma_virtio::nic::Nic;
+
+use crate::core::Core;
+
+impl Core {
+    /// Calls `visit` with layer, name and value of every counter of stack, port, device and NIC.
+    pub(crate) fn visit_counters(&self, visit: &mut dyn FnMut(&'static str, &'static str, u64)) {
+        self.stack.visit_counters(visit);
+        let port = self.port.counters;
+        visit("port", "frames_received", port.frames_received);
+        visit("port", "frames_sent", port.frames_sent);
+        visit("port", "transmit_stalls", port.transmit_stalls);
+        visit("port", "frames_refused", port.frames_refused);
+        visit("link", "link_up", self.link.link_up);
+        visit("link", "link_down", self.link.link_down);
+        visit("link", "peers_gone", self.link.peers_gone);
+        visit("link", "device_removed", self.link.device_removed);
+        visit("link", "device_errors", self.link.device_errors);
+        let (driver, device) = self.port.interface.counters();
+        driver.visit(&mut |name, value| visit("driver", name, value));
+        device.visit(&mut |name, value| visit("device", name, value));
+        self.port.interface.nic().visit_counters(&mut |name, value| visit("nic", name, value));
+    }
+}

@@ -1,0 +1,36 @@
+//! Why a worker cannot start.
+
+use roceway_busypoll::pin::PinError;
+use roceway_rdma_virtio::nic::DeviceError;
+use roceway_rdma_virtio::virtio::interface::InterfaceError;
+use roceway_stack::ip::IpConfigError;
+
+/// Why there is no worker. Every message says what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The device specification, or the device itself.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Memory, features or queues.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// Addresses and routes.
+    #[error("{0}")]
+    Address(#[from] IpConfigError),
+    /// No address at all.
+    #[error("no address: say which one this end has, with its prefix, such as 10.0.0.1/24")]
+    NoAddress,
+    /// The core cannot be pinned to.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// The system gives no random numbers, event descriptor or the like.
+    #[error("{call}: {source}")]
+    System {
+        /// What was asked for.
+        call: &'static str,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+}

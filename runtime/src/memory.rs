@@ -1,0 +1,67 @@
+//! The worker's arena as the stack sees it. Both crates number slots alike, so a conversion is
+//! a change of type and costs nothing.
+
+use roceway_rdma_virtio::memory::arena::Arena;
+use roceway_rdma_virtio::memory::slot::{self as device, SlotClass as DeviceClass};
+use roceway_stack::memory::{Memory, Piece, Slot, SlotClass};
+
+/// The arena, borrowed for the stack.
+pub(crate) struct StackMemory<'a> {
+    pub(crate) arena: &'a mut Arena,
+    /// Free receive slots below which the stack copies data out of them.
+    pub(crate) low: u32,
+}
+
+/// A slot of the stack as the device names it.
+#[inline]
+pub(crate) fn to_device(piece: Piece) -> device::Piece {
+    let slot = device::Slot::from_raw(piece.slot.raw());
+    device::Piece { slot, start: piece.start, len: piece.len }
+}
+
+/// A slot of the device as the stack names it.
+#[inline]
+pub(crate) fn to_stack(piece: device::Piece) -> Piece {
+    Piece { slot: Slot::from_raw(piece.slot.raw()), start: piece.start, len: piece.len }
+}
+
+impl Memory for StackMemory<'_> {
+    #[inline]
+    fn allocate(&mut self, class: SlotClass) -> Option<Slot> {
+        let class = match class {
+            SlotClass::Small => DeviceClass::Small,
+            SlotClass::Chunk => DeviceClass::Chunk,
+        };
+        self.arena.allocate(class).map(|slot| Slot::from_raw(slot.raw()))
+    }
+
+    #[inline]
+    fn retain(&mut self, slot: Slot) {
+        self.arena.retain(device::Slot::from_raw(slot.raw()));
+    }
+
+    #[inline]
+    fn release(&mut self, slot: Slot) {
+        self.arena.release(device::Slot::from_raw(slot.raw()));
+    }
+
+    #[inline]
+    fn is_shared(&self, slot: Slot) -> bool {
+        self.arena.is_shared(device::Slot::from_raw(slot.raw()))
+    }
+
+    #[inline]
+    fn bytes(&self, piece: Piece) -> &[u8] {
+        self.arena.bytes(device::Slot::from_raw(piece.slot.raw()), piece.start, piece.len)
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self, piece: Piece) -> &mut [u8] {
+        self.arena.bytes_mut(device::Slot::from_raw(piece.slot.raw()), piece.start, piece.len)
+    }
+
+    #[inline]
+    fn receive_is_low(&self) -> bool {
+        self.arena.free_receive() < self.low
+    }
+}

@@ -1,0 +1,191 @@
+//! The port joins device and stack: received frames up, frames to send down, and nothing else.
+
+use arrayvec::ArrayVec;
+use roceway_rdma_virtio::memory::slot::Piece as DevicePiece;
+use roceway_rdma_virtio::nic::any::AnyNic;
+use roceway_rdma_virtio::virtio::driver::{Received, TransmitError};
+use roceway_rdma_virtio::virtio::interface::NetInterface;
+use roceway_rdma_virtio::virtio::net_header::{
+    self, DATA_VALID, GSO_NONE, NEEDS_CSUM, NetHeader,
+};
+use roceway_stack::frame::{RxChecksum, RxFrame, SegmentKind, TX_PIECES_MAX, TxFrame};
+use roceway_stack::memory::Piece;
+use roceway_stack::stack::Stack;
+use roceway_stack::time::Instant;
+
+use crate::memory::{StackMemory, to_device, to_stack};
+
+/// What the port counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PortCounters {
+    /// Frames handed to the stack.
+    pub(crate) frames_received: u64,
+    /// Frames taken from the stack and given to the device.
+    pub(crate) frames_sent: u64,
+    /// Times the device took no more frames for now; the frame waited, it was not lost.
+    pub(crate) transmit_stalls: u64,
+    /// Frames that the device refused for good; a fault of the port or the device.
+    pub(crate) frames_refused: u64,
+}
+
+/// The port.
+pub(crate) struct Port {
+    pub(crate) interface: NetInterface<AnyNic>,
+    pub(crate) counters: PortCounters,
+    received: Received,
+    sending: TxFrame,
+    /// `sending` was refused for want of room and comes first next time.
+    stalled: bool,
+    /// Frames were handed to the device since the last doorbell.
+    unrung: bool,
+    low: u32,
+}
+
+impl Port {
+    /// A port over an interface. `low`: free receive slots below which the stack gives some back.
+    pub(crate) fn new(interface: NetInterface<AnyNic>, low: u32) -> Port {
+        Port {
+            interface,
+            counters: PortCounters::default(),
+            received: Received::default(),
+            sending: TxFrame::default(),
+            stalled: false,
+            unrung: false,
+            low,
+        }
+    }
+
+    /// The arena for the stack.
+    #[inline]
+    pub(crate) fn memory(&mut self) -> StackMemory<'_> {
+        StackMemory { arena: self.interface.memory(), low: self.low }
+    }
+
+    /// Hands received frames to the stack, at most `budget`; returns how many.
+    #[inline]
+    pub(crate) fn pump_receive(&mut self, stack: &mut Stack, now: Instant, budget: u32) -> u32 {
+        let mut done = 0;
+        while done < budget && self.interface.receive(&mut self.received) {
+            done += 1;
+            let header = &self.received.header;
+            let checksum = match header.flags & (NEEDS_CSUM | DATA_VALID) {
+                0 => RxChecksum::Unknown,
+                DATA_VALID => RxChecksum::Valid,
+                _ => RxChecksum::Partial,
+            };
+            let gso_size = if header.gso_type == GSO_NONE { 0 } else { header.gso_size };
+            let mut memory = StackMemory { arena: self.interface.memory(), low: self.low };
+            if let [piece] = self.received.pieces[..] {
+                let pieces = [to_stack(piece)];
+                let frame = RxFrame { pieces: &pieces, checksum, gso_size };
+                stack.on_frame(now, &frame, &mut memory);
+            } else {
+                let pieces: ArrayVec<Piece, TX_PIECES_MAX> =
+                    self.received.pieces.iter().map(|&piece| to_stack(piece)).collect();
+                let frame = RxFrame { pieces: &pieces, checksum, gso_size };
+                stack.on_frame(now, &frame, &mut memory);
+            }
+        }
+        self.counters.frames_received += u64::from(done);
+        done
+    }
+
+    /// Takes frames from the stack to the device, at most `budget`; returns how many.
+    #[inline]
+    pub(crate) fn pump_transmit(&mut self, stack: &mut Stack, now: Instant, budget: u32) -> u32 {
+        let mut done = 0;
+        while done < budget {
+            if !self.stalled {
+                let mut memory = StackMemory { arena: self.interface.memory(), low: self.low };
+                if !stack.poll_frame(now, &mut memory, &mut self.sending) {
+                    break;
+                }
+            }
+            if !self.transmit() {
+                break;
+            }
+            done += 1;
+        }
+        self.counters.frames_sent += u64::from(done);
+        self.unrung |= done > 0;
+        done
+    }
+
+    /// Gives `sending` to the device; false if it has no room now.
+    #[inline]
+    fn transmit(&mut self) -> bool {
+        let header = net_header_of(&self.sending);
+        let result = if let [piece] = self.sending.pieces[..] {
+            self.interface.transmit(&[to_device(piece)], &header)
+        } else {
+            let pieces: ArrayVec<DevicePiece, TX_PIECES_MAX> =
+                self.sending.pieces.iter().map(|&piece| to_device(piece)).collect();
+            self.interface.transmit(&pieces, &header)
+        };
+        self.stalled = false;
+        match result {
+            Ok(()) => true,
+            Err(TransmitError::RingFull) => {
+                self.stalled = true;
+                self.counters.transmit_stalls += 1;
+                false
+            }
+            Err(_refused) => self.refuse(),
+        }
+    }
+
+    /// The device will never take this frame: it is dropped, and TCP or the application sends
+    /// again what it must.
+    #[cold]
+    fn refuse(&mut self) -> bool {
+        self.counters.frames_refused += 1;
+        for piece in self.sending.pieces.drain(..) {
+            self.interface.memory().release(to_device(piece).slot);
+        }
+        true
+    }
+
+    /// Whether a frame waits for room on the device.
+    #[inline]
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// Rings the doorbell if there is anything to ring it for.
+    #[inline]
+    pub(crate) fn doorbell(&mut self) {
+        if self.unrung || self.stalled {
+            self.unrung = false;
+            self.interface.doorbell();
+        }
+    }
+}
+
+/// What the virtio-net header says of a frame (virtio 1.2 §5.1.6.2).
+#[inline]
+fn net_header_of(frame: &TxFrame) -> NetHeader {
+    let mut header = NetHeader {
+        flags: 0,
+        gso_type: GSO_NONE,
+        hdr_len: 0,
+        gso_size: 0,
+        csum_start: 0,
+        csum_offset: 0,
+        num_buffers: 0,
+    };
+    if let Some(checksum) = frame.checksum {
+        header.flags = NEEDS_CSUM;
+        header.csum_start = checksum.start;
+        header.csum_offset = checksum.offset;
+    }
+    if let Some(segmentation) = frame.segmentation {
+        header.gso_type = match segmentation.kind {
+            SegmentKind::Tcp4 => net_header::GSO_TCPV4,
+            SegmentKind::Tcp6 => net_header::GSO_TCPV6,
+            SegmentKind::Udp => net_header::GSO_UDP_L4,
+        };
+        header.gso_size = segmentation.size;
+        header.hdr_len = segmentation.header_len;
+    }
+    header
+}

@@ -1,0 +1,90 @@
+//! Starting a worker: device, memory, stack, keys.
+
+use std::fs::File;
+use std::io::Read;
+
+use roceway_rdma_virtio::nic::any::AnyNic;
+use roceway_rdma_virtio::nic::{Capabilities, Nic};
+use roceway_rdma_virtio::virtio::features::Features;
+use roceway_rdma_virtio::virtio::interface::NetInterface;
+use roceway_stack::frame::Offloads;
+use roceway_stack::ip::{InterfaceAddress, IpConfig, StaticRoute};
+use roceway_stack::stack::{Stack, StackConfig, StackKeys};
+use roceway_stack::time::Instant;
+
+use crate::config::WorkerConfig;
+use crate::core::Core;
+use crate::error::StartError;
+use crate::port::Port;
+
+/// Random bytes of the system.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], StartError> {
+    let mut bytes = [0; N];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|source| StartError::System { call: "read /dev/urandom", source })?;
+    Ok(bytes)
+}
+
+/// Joins a NIC and a configuration to a core.
+pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core, StartError> {
+    if config.addresses.is_empty() {
+        return Err(StartError::NoAddress);
+    }
+    let capabilities = nic.capabilities().clone();
+    let wanted = wanted_features(config);
+    let interface = NetInterface::new(nic, &config.memory, wanted, config.queue_size)?;
+    let features = interface.features();
+    let offloads = Offloads {
+        tx_checksum: features.has(Features::CSUM),
+        tso4: features.has(Features::HOST_TSO4),
+        tso6: features.has(Features::HOST_TSO6),
+    };
+    let now = Instant::from_nanos(now);
+    let stack_config = StackConfig {
+        ip: ip_config(&capabilities, config)?,
+        tcp: config.tcp.clone(),
+        udp: config.udp.clone(),
+        offloads,
+        worker: config.worker,
+    };
+    let keys = StackKeys { ip: random()?, udp: random()?, tcp: random()? };
+    let stack = Stack::new(stack_config, &keys, now)?;
+    let port = Port::new(interface, config.receive_low());
+    Ok(Core::new(stack, port, now))
+}
+
+fn wanted_features(config: &WorkerConfig) -> Features {
+    let mut wanted = Features::ALL_OURS;
+    if !config.offloads.large_segments || !config.offloads.checksum {
+        let host = Features::HOST_TSO4.with(Features::HOST_TSO6);
+        wanted = wanted.without(host).without(Features::GUEST_LARGE);
+    }
+    if !config.offloads.checksum {
+        wanted = wanted.without(Features::CSUM).without(Features::GUEST_CSUM);
+    }
+    wanted
+}
+
+fn ip_config(capabilities: &Capabilities, config: &WorkerConfig) -> Result<IpConfig, StartError> {
+    let mac = match config.mac.or(capabilities.mac) {
+        Some(mac) => mac,
+        None => random_mac()?,
+    };
+    let addresses: Vec<InterfaceAddress> = config
+        .addresses
+        .iter()
+        .map(|prefix| InterfaceAddress { address: prefix.address, prefix_len: prefix.length })
+        .collect();
+    let mut ip = IpConfig::new(mac, &addresses);
+    ip.mtu = config.mtu.unwrap_or(capabilities.mtu).min(capabilities.mtu);
+    ip.routes = config.gateways.iter().map(|&gateway| StaticRoute::default_through(gateway)).collect();
+    Ok(ip)
+}
+
+/// A locally administered unicast address (IEEE 802, section 8.4).
+fn random_mac() -> Result<[u8; 6], StartError> {
+    let mut mac: [u8; 6] = random()?;
+    mac[0] = (mac[0] & 0xfc) | 0x02;
+    Ok(mac)
+}
