@@ -28,13 +28,13 @@ fn give(table: &mut Reassembly, part: &Fragment<'_>) -> Stored {
 
 #[test]
 fn overlaps_and_contradictions_give_the_datagram_up() {
-    let rows: [(&str, (u32, bool, &[u8]), IpDrop); 6] = [
-        ("the tail of the one before", (8, true, &[0; 16]), IpDrop::FragmentOverlap),
-        ("the head of the next", (32, true, &[0; 16]), IpDrop::FragmentOverlap),
-        ("all of another", (0, true, &[0; 64]), IpDrop::FragmentOverlap),
-        ("the same place with other bytes", (0, true, &[9; 16]), IpDrop::FragmentOverlap),
-        ("beyond the end", (64, true, &[0; 8]), IpDrop::FragmentMalformed),
-        ("another end", (56, false, &[0; 4]), IpDrop::FragmentMalformed),
+    let rows = [
+        ("the tail of the one before", (8, true, &[0; 16][..]), IpDrop::FragmentOverlap),
+        ("the head of the next", (32, true, &[0; 16][..]), IpDrop::FragmentOverlap),
+        ("all of another", (0, true, &[0; 64][..]), IpDrop::FragmentOverlap),
+        ("the same place with other bytes", (0, true, &[9; 16][..]), IpDrop::FragmentOverlap),
+        ("beyond the end", (64, true, &[0; 8][..]), IpDrop::FragmentMalformed),
+        ("another end", (56, false, &[0; 4][..]), IpDrop::FragmentMalformed),
     ];
     for (name, (offset, more, bytes), reason) in rows {
         let mut table = Reassembly::new(&limits());
