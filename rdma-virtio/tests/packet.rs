@@ -360,6 +360,15 @@ fn what_is_missing_is_named_with_its_remedy() {
         let nic = PacketNic::open("va", &PacketOptions { mac: None, ..options() }).unwrap();
         let mac = nic.capabilities().mac.unwrap();
         assert_eq!(mac[0] & 3, 2, "locally administered unicast");
+        let rows = [
+            ("ring", PacketOptions { ring: 0, ..options() }, "must be 64 to 4096"),
+            ("queue", PacketOptions { queue: 0, ..options() }, "must be 1 to 4096"),
+            ("mac", PacketOptions { mac: Some([0xff; 6]), ..options() }, "nor all zero"),
+        ];
+        for (name, options, text) in rows {
+            let error = PacketNic::open("va", &options).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(text), "{error}");
+        }
         drop_network_capabilities();
         let error = PacketNic::open("va", &options()).unwrap_err().to_string();
         assert!(

@@ -169,10 +169,16 @@ fn the_mtu_is_the_one_asked_for() {
             let nic = TapNic::open("t0", &options).unwrap();
             assert_eq!(nic.capabilities().mtu, mtu);
         }
-        let options = TapOptions { mtu: Some(65_535), ..TapOptions::default() };
+        for mtu in [0, 67, 65_522] {
+            let options = TapOptions { mtu: Some(mtu), ..TapOptions::default() };
+            let error = TapNic::open("t0", &options).unwrap_err().to_string();
+            assert!(error.contains("must be 68 to 65521"), "{error}");
+        }
+        // What one opening made, and what a failed one did, is gone.
+        let bad = vec![(IpAddr::V4(Ipv4Addr::from(HOST)), 33)];
+        let options = TapOptions { addresses: bad, ..TapOptions::default() };
         let error = TapNic::open("t0", &options).unwrap_err().to_string();
-        assert!(error.starts_with("tap:t0: ioctl(SIOCSIFMTU): Invalid argument"), "{error}");
-        // It did not exist before, so it is gone.
+        assert!(error.starts_with("tap:t0: netlink(RTM_NEWADDR): Invalid argument"), "{error}");
         assert!(Interface::new("t0").unwrap().index().is_err());
     });
 }

@@ -9,7 +9,11 @@ pub(super) mod sends;
 #[cfg(test)]
 mod tests;
 
+use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
+
+use super::DeviceError;
+use super::rtnl::error;
 
 /// Length of the virtio-net header in front of every message (virtio 1.2 §5.1.6).
 pub(super) const NET_HEADER_LEN: u32 = 12;
@@ -20,6 +24,21 @@ pub(super) const MESSAGE_MAX: u32 = NET_HEADER_LEN + 14 + 65_536;
 /// A message of a link without large frames: header, Ethernet header, one VLAN tag, IP packet.
 pub(super) fn plain_message_max(mtu: u16) -> u32 {
     NET_HEADER_LEN + 18 + u32::from(mtu)
+}
+
+/// Refuses an option out of its range.
+pub(super) fn in_range(
+    device: &str,
+    option: &'static str,
+    value: u16,
+    range: RangeInclusive<u16>,
+) -> Result<(), DeviceError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let source = std::io::Error::from_raw_os_error(libc::EINVAL);
+    let remedy = format!("it is {value} and must be {} to {}", range.start(), range.end());
+    Err(error(device, option, source, &remedy))
 }
 
 /// One `struct iovec`, as an address instead of a pointer, so that whoever holds it may move to
@@ -81,13 +100,47 @@ pub(super) unsafe fn read_message(fd: RawFd, vectors: &[IoVec]) -> Io {
     outcome(unsafe { libc::readv(fd, vectors.as_ptr().cast(), count) })
 }
 
+/// Messages up to this length are gathered before they are written: `write` of one piece costs 50
+/// to 100 ns less than `writev` of several, the copy 10.
+const GATHER_MAX: usize = 256;
+
 /// Writes one message.
 ///
 /// # Safety
 /// Every range in `vectors` may be read.
+#[inline]
 pub(super) unsafe fn write_message(fd: RawFd, vectors: &[IoVec]) -> Io {
+    if let [one] = vectors {
+        let bytes = std::ptr::with_exposed_provenance(one.base);
+        // SAFETY: the caller vouches for the range.
+        return outcome(unsafe { libc::write(fd, bytes, one.len) });
+    }
+    let mut short = [0_u8; GATHER_MAX];
+    // SAFETY: the caller vouches for the ranges.
+    if let Some(length) = unsafe { gather(vectors, &mut short) } {
+        // SAFETY: `gather` filled so many bytes of `short`.
+        return outcome(unsafe { libc::write(fd, short.as_ptr().cast(), length) });
+    }
     let count = i32::try_from(vectors.len().min(VECTORS_MAX)).unwrap_or(0);
     // SAFETY: IoVec has iovec's layout (asserted above), `count` is within the slice, and the
     // caller vouches for the ranges.
     outcome(unsafe { libc::writev(fd, vectors.as_ptr().cast(), count) })
+}
+
+/// Copies the ranges one behind the other; returns their length, or nothing if they do not fit.
+///
+/// # Safety
+/// Every range in `vectors` may be read.
+#[inline]
+pub(super) unsafe fn gather(vectors: &[IoVec], target: &mut [u8]) -> Option<usize> {
+    let mut filled = 0_usize;
+    for vector in vectors {
+        let to = target.get_mut(filled..filled.checked_add(vector.len)?)?;
+        let from = std::ptr::with_exposed_provenance::<u8>(vector.base);
+        // SAFETY: the caller vouches for the source; the target is a slice of as many bytes, which
+        // `&mut` keeps apart from it.
+        unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), vector.len) };
+        filled += vector.len;
+    }
+    Some(filled)
 }

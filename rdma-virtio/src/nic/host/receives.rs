@@ -191,9 +191,11 @@ impl Receives {
         }
     }
 
-    /// Completes the first receives with a message of `length` bytes that lies in them.
+    /// Completes the first receives with a message of `length` bytes that lies in them; returns
+    /// how many.
     #[inline]
-    pub(in super::super) fn complete(&mut self, length: usize) {
+    pub(in super::super) fn complete(&mut self, length: usize) -> usize {
+        let before = self.done.len();
         let mut rest = u32::try_from(length).unwrap_or(u32::MAX);
         while let Some(first) = self.posted.pop_front() {
             self.forget(first);
@@ -210,6 +212,7 @@ impl Receives {
                 break;
             }
         }
+        self.done.len() - before
     }
 
     fn forget(&mut self, first: Posted) {

@@ -13,7 +13,7 @@ use arrayvec::ArrayVec;
 use super::super::regions::{Access, Regions};
 use super::super::{Completion, PostError, SendWr, WcChecksum, WcStatus};
 use super::receives::take;
-use super::{Io, IoVec, write_message};
+use super::{Io, IoVec, gather, write_message};
 
 /// Elements of one send: a 64 KB message in pages, with some to spare.
 pub(in super::super) const SEND_SGE_MAX: u16 = 32;
@@ -189,17 +189,10 @@ impl Sends {
         let mut vectors = message.len();
         if wr.inline {
             // Its bytes are read before `post_send` returns, so they are kept here.
-            let mut filled = 0;
-            for vector in message {
-                let from = std::ptr::with_exposed_provenance::<u8>(vector.base);
-                let to = &mut self.inline[slot][filled..filled + vector.len];
-                // SAFETY: `check` accepted the range for reading and the sum for INLINE bytes; the
-                // target is a slice of as many bytes of our own.
-                unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), vector.len) };
-                filled += vector.len;
-            }
+            // SAFETY: `check` accepted every range for reading.
+            let length = unsafe { gather(message, &mut self.inline[slot]) }.unwrap_or(0);
             let base = self.inline[slot].as_ptr().expose_provenance();
-            self.vectors[slot][0] = IoVec { base, len: filled };
+            self.vectors[slot][0] = IoVec { base, len: length };
             vectors = 1;
         } else {
             self.vectors[slot][..vectors].copy_from_slice(message);

@@ -9,7 +9,7 @@ use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::super::DeviceError;
-use super::super::host::MESSAGE_MAX;
+use super::super::host::{MESSAGE_MAX, in_range, plain_message_max};
 use super::super::rtnl::{self, Interface, LinkWatch};
 use super::ring::{Geometry, Ring};
 
@@ -37,7 +37,7 @@ pub struct PacketOptions {
     pub large_receive: bool,
     /// Send past the host's queueing discipline. Without, traffic control sees what is sent.
     pub qdisc_bypass: bool,
-    /// Frames in the receive ring: 64 to 4,096, a multiple of 64. Each takes 65,664 bytes of kernel
+    /// Frames in the receive ring: 64 to 4,096, rounded up to a multiple of 64. Each takes 65,664 bytes of kernel
     /// memory with `large_receive`, else the MTU and about 200.
     pub ring: u16,
     /// Work requests that may be outstanding, each way; 1 to 4,096.
@@ -80,6 +80,13 @@ pub(super) fn open(
     let fail = |call, remedy: &'static str| {
         move |source: io::Error| rtnl::error(device, call, source, remedy)
     };
+    in_range(device, "option queue", options.queue, 1..=4096)?;
+    in_range(device, "option ring", options.ring, 64..=4096)?;
+    if options.mac.is_some_and(|mac| mac[0] & 1 != 0 || mac == [0; 6]) {
+        let source = io::Error::from_raw_os_error(libc::EINVAL);
+        let remedy = "an address of one's own is neither a group address nor all zero";
+        return Err(rtnl::error(device, "option mac", source, remedy));
+    }
     let interface =
         Interface::new(name).map_err(fail("name", "an interface name has 1 to 15 characters"))?;
     let index = interface.index().map_err(fail("ioctl(SIOCGIFINDEX)", no_interface))?;
@@ -115,7 +122,7 @@ pub(super) fn open(
     grow_send_buffer(&fd);
     let message = match options.checksum && options.large_receive {
         true => MESSAGE_MAX,
-        false => super::super::host::plain_message_max(mtu),
+        false => plain_message_max(mtu),
     };
     let ring = Ring::map(&fd, Geometry::new(message, options.ring))
         .map_err(fail("setsockopt(PACKET_RX_RING)", "the option ring= makes it smaller"))?;

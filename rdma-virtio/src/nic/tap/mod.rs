@@ -6,8 +6,8 @@
 //!
 //! What it costs: a TAP has no shared ring, so whether a frame is there is known only by asking.
 //! [`TapNic::recv_ready`] therefore makes one non-blocking `readv` if receives are posted, which an
-//! idle turn pays too (0.2 to 0.3 us), and a found frame lands in its receives at once. Each send
-//! is one `writev`, made when it is posted. A burst is read with one more call a frame, and the
+//! idle turn pays too, and a found frame lands in its receives at once. Each send is one `write` or
+//! `writev`, made when it is posted. A burst is read with one more call a frame, and the
 //! call that finds nothing is spared in request-response traffic: the number read a poll starts at
 //! 1, doubles while frames keep coming, up to [`BURST_MAX`], and returns to 1 when none is there.
 //!
@@ -55,7 +55,10 @@ struct Reader {
     spilled: Option<usize>,
     /// Since when it waits, in the time of `maintain`.
     spilled_ns: Option<u64>,
-    /// Bytes of the longest message that is expected: what one read is given.
+    /// Bytes of the longest message that is expected.
+    longest: usize,
+    /// Bytes that the next read is given room for: one receive while messages are short, since each
+    /// element costs a few nanoseconds even when no frame is there, else the longest message.
     want: usize,
     /// Frames to read in one poll.
     burst: u32,
@@ -131,7 +134,8 @@ impl TapNic {
             spill: vec![0; SPILL_LEN].into_boxed_slice(),
             spilled: None,
             spilled_ns: None,
-            want,
+            longest: want,
+            want: 1,
             burst: 1,
             open: true,
             frames: 0,
@@ -233,21 +237,28 @@ impl Reader {
     fn deliver(&mut self, length: usize) {
         self.frames += 1;
         self.bytes += u64::try_from(length).unwrap_or(0);
-        self.receives.complete(length);
+        let used = self.receives.complete(length);
+        self.want = if used > 1 { self.longest } else { 1 };
     }
 
-    /// A message went beyond the posted receives: makes it whole in the spill buffer.
-    #[cold]
+    /// A message went beyond the receives that the read was given: its rest is in the spill
+    /// buffer, and goes into further receives or waits there with the whole.
     fn overflow(&mut self, length: usize, room: usize) -> bool {
         if length == 0 || length >= SPILL_LEN {
             self.dropped += 1;
             return false;
         }
+        if length <= self.receives.room() {
+            // SAFETY: the spill buffer holds so many bytes and is part of no region.
+            unsafe { self.receives.scatter(room, self.spill.as_ptr(), length - room) };
+            self.deliver(length);
+            return true;
+        }
         self.spill.copy_within(0..length - room, room);
         self.receives.gather(&mut self.spill[..room]);
         self.spilled = Some(length);
         self.waited += 1;
-        self.deliver_spilled(length)
+        false
     }
 
     #[cold]

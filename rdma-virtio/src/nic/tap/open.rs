@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::super::DeviceError;
-use super::super::host::NET_HEADER_LEN;
+use super::super::host::{NET_HEADER_LEN, in_range};
 use super::super::rtnl::{self, Interface, LinkWatch};
 
 // linux/if_tun.h; libc has the rest.
@@ -62,6 +62,10 @@ pub(super) struct Opened {
 
 /// Opens the interface, creating it if it is not there.
 pub(super) fn open(device: &str, name: &str, options: &TapOptions) -> Result<Opened, DeviceError> {
+    in_range(device, "option queue", options.queue, 1..=4096)?;
+    if let Some(mtu) = options.mtu {
+        in_range(device, "option mtu", mtu, 68..=65_521)?;
+    }
     let interface = Interface::new(name).map_err(|source| {
         rtnl::error(device, "name", source, "an interface name has 1 to 15 characters")
     })?;
