@@ -332,3 +332,115 @@ fn large_frames_go_whole_to_a_nic_that_segments() {
         assert_no_leak(&mut interface);
     }
 }
+
+/// A TCP frame over IPv4 of 54 header bytes and `payload` more, with a partial checksum.
+fn tcp_frame(interface: &mut Interface, payload: usize) -> (Vec<Piece>, Vec<u8>, NetHeader) {
+    let (pieces, mut bytes) = frame(interface, 54 + payload, 3);
+    let total = u16::try_from(40 + payload).unwrap_or(0).to_be_bytes();
+    bytes[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
+    let ip = [0x45, 0, total[0], total[1], 0, 1, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    bytes[14..34].copy_from_slice(&ip);
+    bytes[34..54]
+        .copy_from_slice(&[0, 80, 0, 81, 0, 0, 0, 9, 0, 0, 0, 7, 0x50, 24, 1, 0, 0, 0, 0, 0]);
+    let length = u16::try_from(20 + payload).unwrap().to_be_bytes();
+    let sum = sum(&[&bytes[26..34], &[0, 6], &length]);
+    bytes[50..52].copy_from_slice(&sum.to_be_bytes());
+    let head = u32::try_from(bytes.len().min(60)).unwrap();
+    interface.memory().bytes_mut(pieces[0].slot, 18, head).copy_from_slice(&bytes[..head as usize]);
+    let header =
+        NetHeader { flags: NEEDS_CSUM, csum_start: 34, csum_offset: 16, ..NetHeader::default() };
+    (pieces, bytes, header)
+}
+
+fn sum(parts: &[&[u8]]) -> u16 {
+    let mut sum = 0_u32;
+    for pair in parts.concat().chunks(2) {
+        sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+        sum = (sum & 0xFFFF) + (sum >> 16);
+    }
+    u16::try_from(sum).unwrap()
+}
+
+/// Whether the transport checksum of a frame over IPv4 is right.
+fn is_right(frame: &[u8]) -> bool {
+    let length = u16::try_from(frame.len() - 34).unwrap().to_be_bytes();
+    sum(&[&frame[26..34], &[0, 6], &length, &frame[34..]]) == 0xFFFF
+}
+
+#[test]
+fn what_the_nic_cannot_do_is_done_in_software() {
+    for (wire, max_send_wr, tx_checksum) in [
+        (Wire::Frames, 64, false),
+        (Wire::Frames, 3, false),
+        (Wire::Frames, 1, true),
+        (Wire::VirtioNet, 64, false),
+        (Wire::VirtioNet, 2, true),
+    ] {
+        let capabilities = Capabilities {
+            tx_checksum,
+            tso4: false,
+            tso6: false,
+            max_send_wr,
+            ..capabilities(wire, Receive::OneMessage)
+        };
+        let mut interface = interface(capabilities, Features::ALL_OURS);
+        interface.nic_mut().loops = false;
+        assert!(interface.features().has(Features::HOST_TSO4));
+        let (pieces, bytes, header) = tcp_frame(&mut interface, 20_000);
+        let large = NetHeader { gso_type: GSO_TCPV4, gso_size: 1448, hdr_len: 54, ..header };
+        interface.transmit(&pieces, &large).unwrap();
+        // One that goes after it, with a partial checksum and short enough to go inline.
+        let (pieces, small, header) = tcp_frame(&mut interface, 3);
+        interface.transmit(&pieces, &header).unwrap();
+        for _ in 0..40 {
+            interface.doorbell();
+            interface.reap();
+            assert_conserved(&interface);
+        }
+        assert_eq!(interface.transmit_in_flight(), 0);
+        let sent = std::mem::take(&mut interface.nic_mut().sent);
+        assert_eq!(sent.len(), 15, "{wire:?} {max_send_wr}");
+        let in_front = if wire == Wire::VirtioNet { 12 } else { 0 };
+        let mut payload = Vec::new();
+        for (i, message) in sent.iter().enumerate() {
+            let frame = &message.bytes[in_front..];
+            if tx_checksum {
+                let asked = message.offload.checksum.is_some()
+                    || (in_front > 0 && message.bytes[0] == NEEDS_CSUM);
+                assert!(asked, "{wire:?} {i}");
+            } else {
+                assert!(is_right(frame), "{wire:?} {i}");
+                assert!(message.bytes[..in_front].iter().all(|&b| b == 0));
+            }
+            if i < 14 {
+                assert_eq!(
+                    u32::from_be_bytes(frame[38..42].try_into().unwrap()),
+                    9 + 1448 * i as u32
+                );
+                payload.extend_from_slice(&frame[54..]);
+            } else {
+                assert!(frame[54..] == small[54..]);
+            }
+        }
+        assert!(payload == bytes[54..]);
+        assert_no_leak(&mut interface);
+    }
+}
+
+#[test]
+fn a_partial_checksum_that_was_not_agreed_to_is_finished_on_arrival() {
+    let wanted = Features::VERSION_1.with(Features::CSUM).with(Features::MRG_RXBUF);
+    let mut interface = interface(capabilities(Wire::VirtioNet, Receive::Spanning), wanted);
+    for payload in [1, 700, 5000] {
+        let (pieces, _, header) = tcp_frame(&mut interface, payload);
+        interface.transmit(&pieces, &header).unwrap();
+        interface.doorbell();
+        let (found, header) = take(&mut interface).unwrap();
+        assert!(is_right(&found));
+        assert!(header.is_plain() && header.flags == 0);
+        interface.reap();
+    }
+    assert_eq!(interface.counters().1.rx_software_checksums, 3);
+    assert_conserved(&interface);
+    assert_no_leak(&mut interface);
+}

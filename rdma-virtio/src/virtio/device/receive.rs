@@ -6,7 +6,7 @@
 
 use arrayvec::ArrayVec;
 
-use super::transmit::{NO_COMPLETION, NO_SGE};
+use super::transmit::NO_COMPLETION;
 use super::{FRAME_LEN_MIN, Setup};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{RegionTable, Segment};
@@ -127,46 +127,32 @@ impl<P: Policy> ReceiveSide<P> {
         regions: &RegionTable,
         waiting: u16,
     ) -> u16 {
-        let mut segments: ArrayVec<(u16, Segment), BATCH> = ArrayVec::new();
-        let mut sges = [NO_SGE; BATCH];
+        let mut heads: ArrayVec<u16, BATCH> = ArrayVec::new();
+        let mut sges: ArrayVec<Sge, BATCH> = ArrayVec::new();
         for ahead in 0..waiting {
             let head = self.ring.peek(ahead);
             let descriptor = self.ring.descriptor(head);
-            let Some(Room { kind: Kind::None, .. }) = self.rooms.get(usize::from(head)) else {
-                break;
-            };
             let enough = descriptor.len >= NET_HEADER_LEN + FRAME_LEN_MIN;
-            if descriptor.flags != DESC_WRITE || !enough || segments.is_full() {
+            if descriptor.flags != DESC_WRITE || !enough || heads.is_full() {
                 break;
             }
             let Some(segment) = regions.find(descriptor.addr, descriptor.len) else { break };
-            sges[segments.len()] = segment.skip(setup.in_front()).sge();
-            segments.push((head, segment));
-            // One head twice in a batch: the second is looked at when the first is posted.
-            if self.repeats(ahead) {
-                segments.pop();
-                break;
+            // Taken at once, so that the same head further on is seen to be in use.
+            match self.rooms.get_mut(usize::from(head)) {
+                Some(room) if room.kind == Kind::None => {
+                    *room = Room { kind: Kind::One, first: segment };
+                }
+                _ => break,
             }
+            heads.push(head);
+            sges.push(segment.skip(setup.in_front()).sge());
         }
-        let wrs: ArrayVec<RecvWr<'_>, BATCH> = segments
-            .iter()
-            .zip(&sges)
-            .map(|(&(head, _), sge)| RecvWr {
-                wr_id: u64::from(head),
-                sges: std::slice::from_ref(sge),
-            })
-            .collect();
-        if wrs.is_empty() {
-            return 0;
+        let posted = post_each(nic, heads.iter().copied(), &sges);
+        for &head in heads.iter().skip(posted) {
+            self.clear(head);
         }
-        let posted = nic.post_recv(&wrs).unwrap_or(0).min(segments.len());
-        let mut taken = 0;
-        for (head, segment) in segments.into_iter().take(posted) {
-            self.rooms[usize::from(head)] = Room { kind: Kind::One, first: segment };
-            self.outstanding += 1;
-            taken += 1;
-        }
-        taken
+        self.outstanding += u32::try_from(posted).unwrap_or(0);
+        u16::try_from(posted).unwrap_or(0)
     }
 
     /// Posts buffers that were handed over by value; returns how many were taken. One that is in
@@ -190,21 +176,12 @@ impl<P: Policy> ReceiveSide<P> {
             }
             sges.push(segment.skip(setup.in_front()).sge());
         }
-        let mut wrs: ArrayVec<RecvWr<'_>, BATCH> = ArrayVec::new();
-        for (&(head, _), sge) in batch.iter().zip(&sges) {
-            wrs.push(RecvWr { wr_id: u64::from(head), sges: std::slice::from_ref(sge) });
-        }
-        let posted = nic.post_recv(&wrs).unwrap_or(0).min(wrs.len());
+        let posted = post_each(nic, batch.iter().map(|&(head, _)| head), &sges);
         self.outstanding += u32::try_from(posted).unwrap_or(0);
         for &(head, _) in &batch[posted..sges.len()] {
             self.clear(head);
         }
         posted
-    }
-
-    /// Whether the head this far ahead is one of those before it.
-    fn repeats(&self, ahead: u16) -> bool {
-        P::SHARED && (0..ahead).any(|before| self.ring.peek(before) == self.ring.peek(ahead))
     }
 
     /// Posts or refuses the chain at the front; returns how many were taken, 0 if the NIC is full.
@@ -416,6 +393,16 @@ impl<P: Policy> ReceiveSide<P> {
             self.ring.push_used(part.head, if passed { part.length } else { 0 });
         }
     }
+}
+
+/// Posts a receive of one element under each head; returns how many the NIC took.
+#[inline]
+fn post_each<N: Nic>(nic: &mut N, heads: impl Iterator<Item = u16>, sges: &[Sge]) -> usize {
+    let mut wrs: ArrayVec<RecvWr<'_>, BATCH> = ArrayVec::new();
+    for (head, sge) in heads.zip(sges) {
+        wrs.push(RecvWr { wr_id: u64::from(head), sges: std::slice::from_ref(sge) });
+    }
+    if wrs.is_empty() { 0 } else { nic.post_recv(&wrs).unwrap_or(0).min(wrs.len()) }
 }
 
 /// Checks a message of `total` bytes, header included, and puts its header right; says whether

@@ -10,8 +10,8 @@ use super::{FRAME_LEN_MIN, SCRATCH_COUNT, SCRATCH_LEN, Setup};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{RegionTable, Segment};
 use crate::nic::{
-    ChecksumRequest, Completion, Lkey, Nic, Offload, PostError, SegmentationKind,
-    SegmentationRequest, SendWr, Sge, WcChecksum, WcStatus, Wire,
+    ChecksumRequest, Completion, Nic, Offload, PostError, SegmentationKind, SegmentationRequest,
+    SendWr, Sge, WcChecksum, WcStatus, Wire,
 };
 use crate::virtio::chain::{self, CHAIN_MAX, Chain, Direction};
 use crate::virtio::checksum;
@@ -588,6 +588,3 @@ fn finish_checksum(chain: &[Segment], frame: &[Segment], header: &NetHeader) {
         written += segment.write(&bytes[written..]);
     }
 }
-
-/// The lkey of an empty scatter-gather element.
-pub(super) const NO_SGE: Sge = Sge { addr: 0, length: 0, lkey: Lkey(u32::MAX) };

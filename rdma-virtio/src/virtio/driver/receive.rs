@@ -85,7 +85,7 @@ impl<P: Policy> ReceiveQueue<P> {
     }
 
     /// One returned chain; says whether it is a frame.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(
         &mut self,
         arena: &mut Arena,
@@ -146,7 +146,7 @@ impl<P: Policy> ReceiveQueue<P> {
     }
 
     /// A frame whose first buffer is one slot; usually there is no other.
-    #[inline]
+    #[inline(always)]
     fn take_single(
         &mut self,
         arena: &mut Arena,
@@ -217,6 +217,7 @@ impl<P: Policy> ReceiveQueue<P> {
     }
 
     /// A frame in a chain of several slots, of which the last ones may be unused.
+    #[inline(never)]
     fn take_chain(
         &mut self,
         arena: &mut Arena,
@@ -359,12 +360,14 @@ impl<P: Policy> ReceiveQueue<P> {
 }
 
 #[cold]
+#[inline(never)]
 fn count_length(len: u32, counters: &mut DriverCounters) {
     counters.rx_drop_short += 1;
     counters.bad_used_len += u64::from(len >= NET_HEADER_LEN + FRAME_LEN_MIN);
 }
 
 #[cold]
+#[inline(never)]
 fn drop_pieces(arena: &mut Arena, frame: &mut Received) {
     for piece in frame.pieces.take() {
         arena.release(piece.slot);
