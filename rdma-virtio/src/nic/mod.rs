@@ -13,6 +13,7 @@
 //!   need.
 
 pub mod any;
+pub mod bare;
 pub mod fault;
 mod host;
 pub mod packet;

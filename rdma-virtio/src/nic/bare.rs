@@ -1,0 +1,263 @@
+//! A NIC with memory of its own and nothing above it: no virtqueue, no stack. What a link costs by
+//! itself, with every check of the NIC, and the yardstick for what is built on it.
+//!
+//! Owns the NIC, its arena and the names of its posted receives. Safe to use, since the memory
+//! outlives the NIC and received bytes are read only between completion and posting.
+
+use crate::memory::arena::{Arena, ArenaConfig, ArenaError, ArenaExtra};
+use crate::memory::slot::{CHUNK_LEN, PostedSlot, Slot, SlotClass};
+use crate::nic::{
+    Completion, DeviceError, Lkey, Nic, NicEvent, Offload, PostError, RecvWr, SendWr, Sge,
+    WcChecksum, WcStatus,
+};
+
+/// Elements of a large message.
+const MESSAGE_CHUNKS: usize = 16;
+/// Bytes of a large message: 64 KiB.
+pub const LARGE_LEN: u32 = 16 * CHUNK_LEN;
+/// Large messages under way at once: 1 MiB, which fits into the second-level cache.
+const LARGE_DEPTH: usize = 16;
+/// Completions that one call takes.
+const BURST: usize = 64;
+
+const NOTHING: Completion = Completion {
+    wr_id: 0,
+    status: WcStatus::Success,
+    byte_len: 0,
+    more: false,
+    checksum: WcChecksum::Unknown,
+};
+
+/// Why there is no bare NIC.
+#[derive(Debug, thiserror::Error)]
+pub enum BareError {
+    /// The memory.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+    /// The NIC.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The NIC took no receive.
+    #[error(transparent)]
+    Post(#[from] PostError),
+}
+
+/// A NIC with memory.
+#[derive(Debug)]
+pub struct BareNic<N: Nic> {
+    // The NIC is dropped first: it may reach the arena until then.
+    nic: N,
+    arena: Arena,
+    transmit: Lkey,
+    receive: Lkey,
+    posted: Vec<Option<PostedSlot>>,
+    small: Slot,
+    large: Vec<Slot>,
+    sent: u64,
+    completed: u64,
+    up: bool,
+}
+
+impl<N: Nic> BareNic<N> {
+    /// Allocates memory, registers it, posts as many receives as memory and NIC have.
+    ///
+    /// # Errors
+    /// If the kernel or the NIC refuses.
+    pub fn new(mut nic: N) -> Result<BareNic<N>, BareError> {
+        let mut arena = Arena::new(&ArenaConfig::default(), ArenaExtra::default())?;
+        // SAFETY: the arena is a later field of the same value, so it outlives the NIC.
+        let transmit = unsafe { nic.register(arena.transmit_region()) }?;
+        // SAFETY: as above; the arena hands out a posted slot's bytes only after `complete`.
+        let receive = unsafe { nic.register(arena.receive_region()) }?;
+        let exhausted = || ArenaError::Config {
+            field: "chunks",
+            value: 0,
+            allowed: "enough for the messages of a bare link",
+        };
+        let small = arena.allocate(SlotClass::Small).ok_or_else(exhausted)?;
+        let chunks = (0..MESSAGE_CHUNKS * LARGE_DEPTH).map(|_| arena.allocate(SlotClass::Chunk));
+        let large = chunks.collect::<Option<Vec<_>>>().ok_or_else(exhausted)?;
+        let wanted = nic.capabilities().max_recv_wr.min(arena.total_receive());
+        let mut bare = BareNic {
+            nic,
+            arena,
+            transmit,
+            receive,
+            posted: Vec::new(),
+            small,
+            large,
+            sent: 0,
+            completed: 0,
+            up: false,
+        };
+        for index in 0..wanted {
+            let slot = bare.arena.allocate_receive();
+            bare.posted.push(slot);
+            bare.post(index as usize)?;
+        }
+        bare.nic.doorbell();
+        Ok(bare)
+    }
+
+    #[inline]
+    fn post(&mut self, index: usize) -> Result<(), PostError> {
+        let Some(Some(slot)) = self.posted.get(index) else { return Err(PostError::OutOfBounds) };
+        let addr = self.arena.posted_addr(slot);
+        let sges = [Sge { addr, length: self.arena.receive_len(), lkey: self.receive }];
+        self.nic.post_recv(&[RecvWr { wr_id: index as u64, sges: &sges }]).map(|_| ())
+    }
+
+    /// Cold work of the NIC; to be called about once a millisecond.
+    ///
+    /// # Errors
+    /// If the NIC is broken for good.
+    pub fn maintain(&mut self, now_ns: u64) -> Result<(), DeviceError> {
+        match self.nic.maintain(now_ns)? {
+            Some(NicEvent::LinkUp) => self.up = true,
+            Some(NicEvent::LinkDown | NicEvent::PeerGone | NicEvent::Removed) => self.up = false,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the link is up.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Whether a message waits: one load in the common case.
+    #[inline]
+    #[must_use]
+    pub fn recv_ready(&self) -> bool {
+        self.nic.recv_ready()
+    }
+
+    /// Sends `length` bytes inline, at most 256 and what the NIC allows.
+    ///
+    /// # Errors
+    /// See [`PostError`].
+    #[inline]
+    pub fn send_small(&mut self, length: u32) -> Result<(), PostError> {
+        let sges = [Sge { addr: self.arena.addr(self.small), length, lkey: self.transmit }];
+        let offload = Offload::default();
+        let wr = SendWr { wr_id: 0, sges: &sges, signalled: false, inline: true, offload };
+        self.nic.post_send(&wr)?;
+        self.nic.doorbell();
+        Ok(())
+    }
+
+    /// Takes one message that fits one receive and posts the receive again; returns its length.
+    ///
+    /// # Errors
+    /// If the receive cannot be posted again.
+    #[inline]
+    pub fn receive_small(&mut self) -> Result<Option<u32>, PostError> {
+        let mut out = [NOTHING];
+        if self.nic.poll_recv(&mut out) == 0 {
+            return Ok(None);
+        }
+        self.post(out[0].wr_id as usize)?;
+        Ok(Some(out[0].byte_len))
+    }
+
+    /// Rewrites every byte of a large message and sends it, if there is room for one more;
+    /// returns whether it was sent.
+    ///
+    /// # Errors
+    /// See [`PostError`].
+    pub fn send_large(&mut self, value: u8) -> Result<bool, PostError> {
+        let mut done = [NOTHING; BURST];
+        self.completed += self.nic.poll_send(&mut done) as u64;
+        if self.sent - self.completed >= LARGE_DEPTH as u64 {
+            return Ok(false);
+        }
+        let first = (self.sent % LARGE_DEPTH as u64) as usize * MESSAGE_CHUNKS;
+        let mut sges = [Sge { addr: 0, length: CHUNK_LEN, lkey: self.transmit }; MESSAGE_CHUNKS];
+        for (sge, slot) in sges.iter_mut().zip(&self.large[first..]) {
+            self.arena.bytes_mut(*slot, 0, CHUNK_LEN).fill(value);
+            sge.addr = self.arena.addr(*slot);
+        }
+        let offload = Offload::default();
+        let wr = SendWr { wr_id: self.sent, sges: &sges, signalled: true, inline: false, offload };
+        self.nic.post_send(&wr)?;
+        self.nic.doorbell();
+        self.sent += 1;
+        Ok(true)
+    }
+
+    /// Shows the bytes of what has arrived to `read`, posts the receives again, and returns the
+    /// number of bytes.
+    ///
+    /// # Errors
+    /// If a receive cannot be posted again.
+    pub fn receive_large(&mut self, mut read: impl FnMut(&[u8])) -> Result<u64, PostError> {
+        let mut out = [NOTHING; BURST];
+        let count = self.nic.poll_recv(&mut out);
+        let mut bytes = 0;
+        for completion in out.iter().take(count) {
+            let index = completion.wr_id as usize;
+            let Some(posted) = self.posted.get_mut(index).and_then(Option::take) else { continue };
+            let slot = self.arena.complete(posted);
+            let length = completion.byte_len.min(self.arena.receive_len());
+            read(self.arena.bytes(slot, 0, length));
+            bytes += u64::from(length);
+            self.arena.release(slot);
+            self.posted[index] = self.arena.allocate_receive();
+            self.post(index)?;
+        }
+        self.nic.doorbell();
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nic::soft::{SoftNic, SoftOptions};
+
+    fn pair() -> (BareNic<SoftNic>, BareNic<SoftNic>) {
+        let (left, right) = SoftNic::pair(&SoftOptions::default()).unwrap();
+        let (mut left, mut right) = (BareNic::new(left).unwrap(), BareNic::new(right).unwrap());
+        for now_ns in 1..100 {
+            left.maintain(now_ns).unwrap();
+            right.maintain(now_ns).unwrap();
+        }
+        assert!(left.is_up() && right.is_up());
+        (left, right)
+    }
+
+    #[test]
+    fn small_messages_go_and_come() {
+        let (mut left, mut right) = pair();
+        for _ in 0..2000 {
+            left.send_small(79).unwrap();
+            assert_eq!(right.receive_small(), Ok(Some(79)));
+            right.send_small(79).unwrap();
+            assert_eq!(left.receive_small(), Ok(Some(79)));
+        }
+        assert_eq!(left.receive_small(), Ok(None));
+    }
+
+    #[test]
+    fn large_messages_arrive_whole_with_their_bytes() {
+        let (mut left, mut right) = pair();
+        for value in 0..100 {
+            assert_eq!(left.send_large(value), Ok(true));
+            let mut got = 0;
+            while got < u64::from(LARGE_LEN) {
+                got += right
+                    .receive_large(|bytes| assert!(bytes.iter().all(|b| *b == value)))
+                    .unwrap();
+            }
+            assert_eq!(got, u64::from(LARGE_LEN));
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_full_takes_no_more() {
+        let (mut left, _right) = pair();
+        let sent = (0..100).filter(|_| left.send_large(1) == Ok(true)).count();
+        assert_eq!(sent, LARGE_DEPTH);
+    }
+}
