@@ -81,3 +81,76 @@ fn put(out: &mut OptionBytes, bytes: &[u8]) {
     debug_assert!(bytes.len() <= out.remaining_capacity());
     out.extend(bytes.iter().copied().take(out.remaining_capacity()));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tcp::seq::SeqNum;
+    use crate::wire::tcp::{Options, aligned_timestamps};
+
+    const TIMESTAMPS: Timestamps = Timestamps { value: 1, echo: 2 };
+
+    fn blocks(n: u32) -> ArrayVec<SackBlock, 8> {
+        (0..n)
+            .map(|it| SackBlock { start: SeqNum::new(it * 10), end: SeqNum::new(it * 10 + 5) })
+            .collect()
+    }
+
+    #[test]
+    fn what_is_granted_is_what_the_peer_reads() {
+        for bits in 0..16_u8 {
+            for sack in 0..=6 {
+                let sack = blocks(sack);
+                let wanted = WantedOptions {
+                    mss: (bits & 1 != 0).then_some(1460),
+                    window_scale: (bits & 2 != 0).then_some(7),
+                    sack_permitted: bits & 4 != 0,
+                    timestamps: (bits & 8 != 0).then_some(TIMESTAMPS),
+                    sack: &sack,
+                };
+                let granted = grant(&wanted);
+                assert!(granted.len() <= OPTIONS_LEN_MAX && granted.len().is_multiple_of(4));
+                let read = Options::parse(&granted);
+                assert_eq!(read.mss, wanted.mss);
+                assert_eq!(read.window_scale, wanted.window_scale);
+                assert_eq!(read.sack_permitted, wanted.sack_permitted);
+                assert_eq!(read.timestamps, wanted.timestamps);
+                assert_eq!(read.sack[..], sack[..read.sack.len()]);
+            }
+        }
+    }
+
+    #[test]
+    fn rfc2018_3_four_blocks_fit_or_three_beside_timestamps() {
+        for (timestamps, count, len) in [(None, 4, 36), (Some(TIMESTAMPS), 3, 40)] {
+            let sack = blocks(5);
+            let granted = grant(&WantedOptions { timestamps, sack: &sack, ..Default::default() });
+            assert_eq!((Options::parse(&granted).sack.len(), granted.len()), (count, len));
+        }
+    }
+
+    #[test]
+    fn a_syn_takes_twenty_bytes() {
+        let granted = grant(&WantedOptions {
+            mss: Some(1460),
+            window_scale: Some(9),
+            sack_permitted: true,
+            timestamps: Some(TIMESTAMPS),
+            sack: &[],
+        });
+        assert_eq!(granted.len(), 20);
+    }
+
+    #[test]
+    fn timestamps_alone_have_the_form_that_is_recognised_fast() {
+        let granted =
+            grant(&WantedOptions { timestamps: Some(TIMESTAMPS), ..WantedOptions::default() });
+        assert_eq!(aligned_timestamps(&granted), Some(TIMESTAMPS));
+    }
+
+    #[test]
+    fn a_scale_above_14_is_not_sent() {
+        let granted = grant(&WantedOptions { window_scale: Some(20), ..WantedOptions::default() });
+        assert_eq!(granted[..], [1, 3, 3, 14]);
+    }
+}

@@ -206,6 +206,10 @@ impl Reassembly {
             cursor = gap.end;
         }
         inserted.duplicate += cursor.distance_to(limit);
+        if references == 0 {
+            // RFC 2018 §4: the segment that triggers the ACK comes first, also if it is a copy.
+            self.note_recent(start);
+        }
         self.held_slots += references;
         match references {
             0 => mem.release(piece.slot),
@@ -214,11 +218,10 @@ impl Reassembly {
         inserted
     }
 
-    /// The run that `seq` now lies in comes first, and is named once.
+    /// The run that `seq` lies in, if any, comes first, and is named once.
     fn note_recent(&mut self, seq: SeqNum) {
-        if let Some(run) = self.runs.containing(seq) {
-            self.recent.retain(|it| it.before(run.start) || it.at_or_after(run.end));
-        }
+        let Some(run) = self.runs.containing(seq) else { return };
+        self.recent.retain(|it| it.before(run.start) || it.at_or_after(run.end));
         if self.recent.is_full() {
             self.recent.pop();
         }
@@ -315,3 +318,6 @@ impl Reassembly {
         self.recent.iter().filter_map(|seq| self.runs.containing(*seq)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -250,3 +250,6 @@ const fn low_word(value: u64) -> u32 {
     let [a, b, c, d, _, _, _, _] = value.to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
 }
+
+#[cfg(test)]
+mod tests;

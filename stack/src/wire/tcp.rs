@@ -305,3 +305,6 @@ fn word(bytes: &[u8], at: usize) -> u32 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;
