@@ -4,18 +4,16 @@
 //! A message is a 12-byte virtio-net header and an Ethernet frame; the header carries partial
 //! checksums and segment sizes between this socket and the interface's driver (`PACKET_VNET_HDR`),
 //! so a frame from a veth peer whose checksum was never computed arrives as "partial", not as
-//! wrong.
+//! wrong. With the option `checksum` off, such a checksum is computed here.
 //!
 //! Receiving: the kernel copies a frame into the ring; it is copied once more, into the posted
 //! receives, which is this NIC's DMA. Looking for a frame is one load. A message that is longer
 //! than all posted receives waits in the ring, and is dropped and counted after 100 ms.
 //!
-//! With `checksum` off such a checksum is computed here, before the copy.
-//!
-//! Sending: one `writev` a message when it is posted, gathering from the posted elements. There is
-//! no transmit ring: the kernel would send its pages by reference, and copies them itself before
-//! it lets go of a slot wherever the frame stays on this host, so a frame would be copied twice and
-//! pages allocated; measured on veth the ring is no faster. A frame for which the interface's
+//! Sending: one `write` or `writev` a message, made when it is posted. There is no transmit ring:
+//! the kernel would send its pages by reference, and copies them itself before it lets go of a slot
+//! wherever the frame stays on this host, so a frame would be copied twice and pages allocated: a
+//! round trip over veth took 1.9 us with it and 1.6 without. A frame for which the interface's
 //! queue has no room waits in order, and fails after 20 ms without progress.
 //!
 //! Addresses: the NIC has a hardware address of its own beside the interface's. The host's stack
@@ -229,6 +227,9 @@ impl PacketNic {
 
     fn on_link(&mut self, state: LinkState) -> Option<NicEvent> {
         let was_up = std::mem::replace(&mut self.sends.link_up, state == LinkState::Up);
+        // The socket keeps the error of an interface that went down and would give it to the first
+        // send after.
+        let _ = open::get(&self.fd, libc::SOL_SOCKET, libc::SO_ERROR);
         match state {
             LinkState::Up => (!was_up).then_some(NicEvent::LinkUp),
             LinkState::Down => {
