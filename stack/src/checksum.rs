@@ -47,6 +47,7 @@ impl Sum {
 
     /// The sum of `bytes`, the first of which lies at an even offset.
     #[must_use]
+    #[inline]
     pub fn of(bytes: &[u8]) -> Sum {
         let (blocks, tail) = bytes.as_chunks::<64>();
         let mut sum = 0;
@@ -58,6 +59,7 @@ impl Sum {
 
     /// The sum of a header of constant length, unrolled by the compiler.
     #[must_use]
+    #[inline]
     pub fn of_header<const N: usize>(header: &[u8; N]) -> Sum {
         let (words, rest) = header.as_chunks::<4>();
         let mut sum = 0;
@@ -81,6 +83,7 @@ impl Sum {
 
     /// The sum of both, the bytes of each having begun at an even offset.
     #[must_use]
+    #[inline]
     pub const fn plus(self, other: Sum) -> Sum {
         Sum(add_carry(self.0, other.0))
     }
@@ -134,28 +137,32 @@ impl Sum {
 
     /// Sixteen bits in the machine's byte order.
     const fn fold(self) -> u16 {
-        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        let bytes = sum.to_le_bytes();
-        u16::from_le_bytes([bytes[0], bytes[1]])
+        // Adding the halves to each other, both ways round, leaves their sum with its end-around
+        // carry in the upper half.
+        let halves = self.0.wrapping_add(self.0.rotate_left(32)) >> 32;
+        let wide = halves.to_le_bytes();
+        let half = u32::from_le_bytes([wide[0], wide[1], wide[2], wide[3]]);
+        let bytes = half.wrapping_add(half.rotate_left(16)).to_le_bytes();
+        u16::from_le_bytes([bytes[2], bytes[3]])
     }
 
     /// The sum as a number, not inverted: what a partial checksum field holds.
     #[must_use]
+    #[inline]
     pub const fn partial(self) -> u16 {
         u16::from_be(self.fold())
     }
 
     /// The checksum: the inverted sum.
     #[must_use]
+    #[inline]
     pub const fn checksum(self) -> u16 {
         !self.partial()
     }
 
     /// Whether the bytes summed, their checksum and pseudo-header included, are consistent.
     #[must_use]
+    #[inline]
     pub const fn is_valid(self) -> bool {
         self.fold() == 0xffff
     }

@@ -93,20 +93,25 @@ impl Ip {
         if let Some(first) = frame.pieces.first() {
             let bytes = mem.bytes(*first);
             let frame_len = frame_len(frame.pieces);
-            let expected = match self.expected_v4(bytes, frame_len) {
-                None => self.expected_v6(bytes, frame_len),
-                some => some,
-            };
-            if let Some((packet, number)) = expected {
-                if number == protocol::TCP {
-                    self.counters.delivered_tcp += 1;
-                    return Incoming::Tcp(packet);
-                }
-                self.counters.delivered_udp += 1;
-                return Incoming::Udp(packet);
+            if let Some((packet, number)) = self.expected_v4(bytes, frame_len) {
+                return self.deliver(packet, number);
+            }
+            if let Some((packet, number)) = self.expected_v6(bytes, frame_len) {
+                return self.deliver(packet, number);
             }
         }
         self.on_other_frame(now, frame, mem)
+    }
+
+    /// Hands on a packet of one of the two protocols.
+    #[inline]
+    fn deliver(&mut self, packet: Packet, number: u8) -> Incoming {
+        if number == protocol::TCP {
+            self.counters.delivered_tcp += 1;
+            return Incoming::Tcp(packet);
+        }
+        self.counters.delivered_udp += 1;
+        Incoming::Udp(packet)
     }
 
     /// A whole IPv4 packet of TCP or UDP without options, from and to the addresses of the last
@@ -193,15 +198,9 @@ impl Ip {
                     }
                     Incoming::Consumed
                 }
-                Verdict::Whole(packet, protocol::TCP) => {
+                Verdict::Whole(packet, number @ (protocol::TCP | protocol::UDP)) => {
                     self.expect(&packet, first);
-                    self.counters.delivered_tcp += 1;
-                    return Incoming::Tcp(packet);
-                }
-                Verdict::Whole(packet, protocol::UDP) => {
-                    self.expect(&packet, first);
-                    self.counters.delivered_udp += 1;
-                    return Incoming::Udp(packet);
+                    return self.deliver(packet, number);
                 }
                 Verdict::Whole(packet, _) => {
                     let start = packet.transport_start;

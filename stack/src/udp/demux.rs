@@ -8,7 +8,9 @@ use core::net::{IpAddr, SocketAddr};
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
+use super::UdpId;
 use super::socket::UdpSocket;
+use crate::ip::Packet;
 use crate::slab::Slab;
 
 /// The ends of a datagram, or of a connected socket.
@@ -18,11 +20,21 @@ pub(super) struct Ends {
     pub(super) remote: SocketAddr,
 }
 
+/// The ends of the last datagram, as its headers had them, and the socket that it was for.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    source: IpAddr,
+    destination: IpAddr,
+    /// The ports' four bytes.
+    ports: [u8; 4],
+    id: UdpId,
+}
+
 /// The tables. Entries are indices of sockets in the slab.
 #[derive(Debug)]
 pub(super) struct Demux {
     key: [u8; 16],
-    last: Option<(Ends, u32)>,
+    last: Option<Last>,
     /// Connected sockets, by all four ends.
     connected: HashTable<u32>,
     /// Every socket, by its local port.
@@ -65,17 +77,19 @@ impl Demux {
         Demux { key, last: None, connected: HashTable::new(), bound: HashTable::new() }
     }
 
-    /// The socket that the last datagram was for, if this one has the same ends.
+    /// The socket that the last datagram was for, if this one has the same ends. `ports` are the
+    /// first four bytes of its header.
     #[inline]
-    pub(super) fn last(&self, ends: &Ends) -> Option<u32> {
-        match &self.last {
-            Some((last, index)) if last == ends => Some(*index),
-            _ => None,
-        }
+    pub(super) fn last(&self, packet: &Packet, ports: [u8; 4]) -> Option<UdpId> {
+        let last = self.last.as_ref()?;
+        let is_same = last.ports == ports
+            && last.source == packet.source
+            && last.destination == packet.destination;
+        is_same.then_some(last.id)
     }
 
-    /// The socket that a datagram with these ends is for.
-    pub(super) fn find(&mut self, sockets: &Slab<UdpSocket>, ends: &Ends) -> Option<u32> {
+    /// The socket that a datagram with these ends is for, which is remembered.
+    pub(super) fn find(&mut self, sockets: &Slab<UdpSocket>, ends: &Ends) -> Option<UdpId> {
         let found = self.find_connected(sockets, ends).or_else(|| {
             let unspecified = match ends.local.ip() {
                 IpAddr::V4(_) => IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED),
@@ -84,8 +98,12 @@ impl Demux {
             let anywhere = SocketAddr::new(unspecified, ends.local.port());
             self.find_bound(sockets, ends.local).or_else(|| self.find_bound(sockets, anywhere))
         })?;
-        self.last = Some((*ends, found));
-        Some(found)
+        let id = sockets.id_at(found)?;
+        let [a, b] = ends.remote.port().to_be_bytes();
+        let [c, d] = ends.local.port().to_be_bytes();
+        let (source, destination) = (ends.remote.ip(), ends.local.ip());
+        self.last = Some(Last { source, destination, ports: [a, b, c, d], id });
+        Some(id)
     }
 
     /// The socket connected between these ends.

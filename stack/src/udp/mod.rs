@@ -223,11 +223,7 @@ impl Udp {
     /// What the socket is ready for.
     #[must_use]
     pub fn readiness(&self, id: UdpId) -> Option<Readiness> {
-        let socket = self.sockets.get(id)?;
-        Some(Readiness {
-            readable: !socket.receive.is_empty() || socket.error.is_some(),
-            writable: !socket.blocked,
-        })
+        self.sockets.get(id).map(UdpSocket::readiness)
     }
 
     /// A socket that became ready since it was last named here, and for what.
@@ -236,7 +232,7 @@ impl Udp {
         while let Some(id) = self.events.pop_front() {
             if let Some(socket) = self.sockets.get_mut(id) {
                 socket.listed = false;
-                return self.readiness(id).map(|readiness| (id, readiness));
+                return Some((id, socket.readiness()));
             }
         }
         None

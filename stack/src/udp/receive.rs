@@ -14,18 +14,32 @@ use crate::frame::{RxChecksum, RxFrame};
 use crate::ip::{Packet, gather, release};
 use crate::memory::{Memory, Piece};
 use crate::wire::protocol;
-use crate::wire::udp::{HEADER_LEN, UdpHeader};
+use crate::wire::udp::HEADER_LEN;
 
 /// Most pieces that a datagram is queued in; one in more is copied.
 const PIECES_MAX: usize = 48;
 
 /// A datagram whose header was read.
 struct Datagram {
-    ends: Ends,
+    /// Source and destination port as they stand in the header.
+    ports: [u8; 4],
     checksum: u16,
     /// First byte of the payload, counted from the Ethernet header.
     start: u32,
     len: u32,
+}
+
+impl Datagram {
+    fn source(&self, packet: &Packet) -> SocketAddr {
+        let [a, b, ..] = self.ports;
+        SocketAddr::new(packet.source, u16::from_be_bytes([a, b]))
+    }
+
+    fn ends(&self, packet: &Packet) -> Ends {
+        let [.., c, d] = self.ports;
+        let local = SocketAddr::new(packet.destination, u16::from_be_bytes([c, d]));
+        Ends { local, remote: self.source(packet) }
+    }
 }
 
 impl Udp {
@@ -58,19 +72,18 @@ impl Udp {
             return Err(UdpDrop::Coalesced);
         }
         verify(frame, packet, &datagram, cx.mem)?;
-        let found = match self.demux.last(&datagram.ends) {
-            Some(index) => {
+        let found = match self.demux.last(packet, datagram.ports) {
+            Some(id) => {
                 self.counters.last_hits += 1;
-                Some(index)
+                Some(id)
             }
-            None => self.demux.find(&self.sockets, &datagram.ends),
+            None => self.demux.find(&self.sockets, &datagram.ends(packet)),
         };
-        let Some(socket) = found.and_then(|index| self.sockets.at_mut(index)) else {
+        let Some((id, socket)) = found.and_then(|id| Some((id, self.sockets.get_mut(id)?))) else {
             cx.ip.port_unreachable(cx.now, frame, packet, cx.mem);
             return Err(UdpDrop::NoSocket);
         };
-        let (len, source) = (datagram.len, datagram.ends.remote);
-        let config = &self.config;
+        let (len, source, config) = (datagram.len, datagram.source(packet), &self.config);
         if !socket.receive.has_room(len, config.receive_datagrams, config.receive_bytes) {
             return Err(UdpDrop::QueueFull);
         }
@@ -85,9 +98,17 @@ impl Udp {
             let start = piece.start + datagram.start;
             socket.receive.push_slot(source, Piece { slot: piece.slot, start, len });
         } else {
-            queue_pieces(socket, frame.pieces, &datagram, cx.mem);
+            queue_pieces(socket, (frame.pieces, &datagram, source), cx.mem);
         }
-        self.finish(found);
+        if !socket.holding {
+            socket.holding = true;
+            self.holders.push_back(id);
+        }
+        if !socket.listed {
+            socket.listed = true;
+            self.events.push_back(id);
+        }
+        self.counters.queued += 1;
         Ok(())
     }
 
@@ -100,38 +121,24 @@ impl Udp {
             Ok(datagram)
         });
         let queued = checked.and_then(|datagram| {
-            let found = self.demux.find(&self.sockets, &datagram.ends);
-            let socket = found.and_then(|index| self.sockets.at_mut(index));
-            let socket = socket.ok_or(UdpDrop::NoSocket)?;
+            let found = self.demux.find(&self.sockets, &datagram.ends(packet));
+            let id = found.ok_or(UdpDrop::NoSocket)?;
+            let socket = self.sockets.get_mut(id).ok_or(UdpDrop::NoSocket)?;
             let (len, config) = (datagram.len, &self.config);
             if !socket.receive.has_room(len, config.receive_datagrams, config.receive_bytes) {
                 return Err(UdpDrop::QueueFull);
             }
             bytes.truncate(HEADER_LEN + len as usize);
             bytes.drain(..HEADER_LEN);
-            socket.receive.push_heap(datagram.ends.remote, bytes);
-            Ok(found)
+            socket.receive.push_heap(datagram.source(packet), bytes);
+            Ok(id)
         });
         match queued {
-            Ok(found) => self.finish(found),
+            Ok(id) => {
+                self.counters.queued += 1;
+                self.announce(id);
+            }
             Err(reason) => self.drops.add(reason),
-        }
-    }
-
-    /// Counts a queued datagram and says that its socket can be read.
-    #[inline]
-    fn finish(&mut self, index: Option<u32>) {
-        self.counters.queued += 1;
-        let Some(id) = index.and_then(|index| self.sockets.id_at(index)) else { return };
-        if let Some(socket) = self.sockets.get_mut(id) {
-            if !socket.holding && socket.receive.slots() > 0 {
-                socket.holding = true;
-                self.holders.push_back(id);
-            }
-            if !socket.listed {
-                socket.listed = true;
-                self.events.push_back(id);
-            }
         }
     }
 
@@ -189,17 +196,15 @@ impl Udp {
 /// The header of a datagram, its length compared with the packet's.
 #[inline]
 fn read_header(transport: &[u8], packet: &Packet) -> Result<Datagram, UdpDrop> {
-    let header = UdpHeader::parse(transport).ok_or(UdpDrop::Truncated)?;
-    let length = u32::from(header.length);
+    let header = transport.first_chunk::<HEADER_LEN>().ok_or(UdpDrop::Truncated)?;
+    let [a, b, c, d, e, f, g, h] = *header;
+    let length = u32::from(u16::from_be_bytes([e, f]));
     if length < 8 || length > packet.transport_len {
         return Err(UdpDrop::Truncated);
     }
     Ok(Datagram {
-        ends: Ends {
-            local: SocketAddr::new(packet.destination, header.destination_port),
-            remote: SocketAddr::new(packet.source, header.source_port),
-        },
-        checksum: header.checksum,
+        ports: [a, b, c, d],
+        checksum: u16::from_be_bytes([g, h]),
         start: packet.transport_start + 8,
         len: length - 8,
     })
@@ -214,9 +219,18 @@ fn verify<M: Memory>(
     mem: &M,
 ) -> Result<(), UdpDrop> {
     match frame.checksum {
-        RxChecksum::Valid | RxChecksum::Partial => return Ok(()),
-        RxChecksum::Unknown => {}
+        RxChecksum::Valid | RxChecksum::Partial => Ok(()),
+        RxChecksum::Unknown => verify_sum(frame, packet, datagram, mem),
     }
+}
+
+/// Sums the datagram and checks its checksum.
+fn verify_sum<M: Memory>(
+    frame: &RxFrame<'_>,
+    packet: &Packet,
+    datagram: &Datagram,
+    mem: &M,
+) -> Result<(), UdpDrop> {
     let (start, len) = (packet.transport_start as usize, datagram.len as usize + HEADER_LEN);
     let mut sum = Sum::ZERO;
     let mut done = 0;
@@ -251,11 +265,9 @@ fn check_sum(packet: &Packet, datagram: &Datagram, sum: Sum) -> Result<(), UdpDr
 /// none of it.
 fn queue_pieces<M: Memory>(
     socket: &mut UdpSocket,
-    pieces: &[Piece],
-    datagram: &Datagram,
+    (pieces, datagram, source): (&[Piece], &Datagram, SocketAddr),
     mem: &mut M,
 ) {
-    let source = datagram.ends.remote;
     if pieces.len() > PIECES_MAX {
         let copy = gather(pieces, datagram.start, datagram.len, mem);
         release(pieces, mem);

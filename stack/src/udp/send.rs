@@ -55,10 +55,37 @@ impl Udp {
         if let Some(error) = socket.error.take() {
             return Err(error);
         }
-        let to = to.or(socket.remote).ok_or(UdpError::NotConnected)?;
-        if socket.template.holds_for(to, cx.ip.neighbor_generation()) {
+        let template = &socket.template;
+        if !template.holds_for(to, cx.ip.neighbor_generation()) {
+            return self.send_unprepared(cx, id, data, to);
+        }
+        let is_single = data.len() + template.len() <= template.single_len_max();
+        if !is_single || socket.frames_queued >= self.config.send_frames {
             return self.send_prepared(cx, id, data);
         }
+        let ident = cx.ip.next_ident();
+        let Some((first, checksum)) =
+            build_single(template, (data, ident, cx.offloads.tx_checksum), cx.mem)
+        else {
+            return self.block(id);
+        };
+        self.outgoing.push_back(Outgoing { socket: id, first, more: 0, checksum });
+        socket.frames_queued += 1;
+        self.counters.sent += 1;
+        Ok(())
+    }
+
+    /// Sends a datagram for which there are no headers yet.
+    #[inline(never)]
+    fn send_unprepared<M: Memory>(
+        &mut self,
+        cx: &mut UdpContext<'_, M>,
+        id: UdpId,
+        data: &[u8],
+        to: Option<SocketAddr>,
+    ) -> Result<(), UdpError> {
+        let socket = self.sockets.get(id).ok_or(UdpError::NotFound)?;
+        let to = to.or(socket.remote).ok_or(UdpError::NotConnected)?;
         match self.prepare(cx, id, to)? {
             Prepared::Ready => self.send_prepared(cx, id, data),
             Prepared::Pending(template, next_hop) => {
@@ -68,7 +95,6 @@ impl Udp {
     }
 
     /// Makes the headers for a destination, and keeps them if the neighbour is known.
-    #[inline(never)]
     fn prepare<M: Memory>(
         &mut self,
         cx: &mut UdpContext<'_, M>,
@@ -100,13 +126,15 @@ impl Udp {
         if resolution == Resolution::Pending {
             return Ok(Prepared::Pending(template, route.next_hop));
         }
-        template.keep_for(to, cx.ip.neighbor_generation());
+        let is_peer = socket.remote == Some(to);
+        template.keep_for(to, is_peer, cx.ip.neighbor_generation());
         socket.template = template;
         Ok(Prepared::Ready)
     }
 
-    /// Queues a datagram with the headers that the socket keeps.
-    #[inline]
+    /// Queues a datagram with the headers that the socket keeps, in as many frames and slots as it
+    /// takes.
+    #[inline(never)]
     fn send_prepared<M: Memory>(
         &mut self,
         cx: &mut UdpContext<'_, M>,
@@ -126,8 +154,7 @@ impl Udp {
             template: &socket.template,
         };
         let is_built = if frames == 1 {
-            let ident = if socket.template.is_v6() { 0 } else { cx.ip.next_ident() };
-            build.whole(data, ident, cx.offloads.tx_checksum)
+            build.whole(data, cx.ip.next_ident(), cx.offloads.tx_checksum)
         } else {
             self.counters.sent_fragmented += 1;
             build.fragments(data, cx.ip.next_ident())
@@ -302,6 +329,31 @@ fn frames_of(template: &Template, len: usize) -> Result<u16, UdpError> {
     }
     let frames = (len + 8).div_ceil(usize::from(fragment_payload(template.mtu())));
     u16::try_from(frames).map_err(|_| UdpError::MessageTooLong)
+}
+
+/// Builds a frame that fits into one slot; `None` if there is no slot.
+#[inline]
+fn build_single<M: Memory>(
+    template: &Template,
+    (data, ident, partial): (&[u8], u16, bool),
+    mem: &mut M,
+) -> Option<(Piece, Option<TxChecksum>)> {
+    let header_len = template.len();
+    let data_len = u16::try_from(data.len()).ok()?;
+    let len = u32::try_from(header_len).ok()? + u32::from(data_len);
+    let class =
+        if len <= SMALL_SLOT_LEN - TX_HEADROOM { SlotClass::Small } else { SlotClass::Chunk };
+    let slot = mem.allocate(class)?;
+    let piece = Piece { slot, start: TX_HEADROOM, len };
+    let frame = mem.bytes_mut(piece);
+    let sum = copy(&mut frame[header_len..], data, !partial);
+    let (checksum, left) = if partial {
+        (Checksum::Partial, Some(template.partial_checksum()))
+    } else {
+        (Checksum::Full(sum), None)
+    };
+    template.write(frame, data_len, ident, checksum);
+    Some((piece, left))
 }
 
 impl<M: Memory> Build<'_, M> {

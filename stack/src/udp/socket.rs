@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
+use super::Readiness;
 use super::config::UdpError;
 use super::template::Template;
 use crate::frame::TxChecksum;
@@ -53,6 +54,15 @@ impl UdpSocket {
             blocked: false,
             listed: false,
             holding: false,
+        }
+    }
+
+    /// What the socket is ready for.
+    #[inline]
+    pub(super) fn readiness(&self) -> Readiness {
+        Readiness {
+            readable: !self.receive.is_empty() || self.error.is_some(),
+            writable: !self.blocked,
         }
     }
 }
@@ -153,9 +163,20 @@ impl ReceiveQueue {
     }
 
     /// Copies the oldest datagram into `buffer` and takes it out.
+    #[inline]
     pub(super) fn pop<M: Memory>(&mut self, buffer: &mut [u8], mem: &mut M) -> Option<Received> {
-        let received = self.peek(buffer, mem)?;
-        self.discard(mem);
+        let datagram = self.datagrams.front()?;
+        let Payload::Slot(piece) = datagram.payload else {
+            let received = self.peek(buffer, mem)?;
+            self.discard(mem);
+            return Some(received);
+        };
+        let len = copy_into(buffer, mem.bytes(piece));
+        let received = Received { len, datagram_len: piece.len as usize, source: datagram.source };
+        self.bytes -= piece.len + OVERHEAD;
+        self.slots -= 1;
+        self.datagrams.pop_front();
+        mem.release(piece.slot);
         Some(received)
     }
 

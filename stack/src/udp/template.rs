@@ -4,7 +4,9 @@
 use core::net::{IpAddr, SocketAddr};
 
 use crate::checksum::Sum;
+use crate::frame::{TX_HEADROOM, TxChecksum};
 use crate::ip::{Route, TTL};
+use crate::memory::CHUNK_SLOT_LEN;
 use crate::wire::ethernet::{EthernetHeader, MacAddr, ethertype};
 use crate::wire::ipv4::Ipv4Header;
 use crate::wire::ipv6::Ipv6Header;
@@ -23,8 +25,14 @@ const IP: usize = ethernet::HEADER_LEN;
 /// The template.
 #[derive(Clone, Debug)]
 pub(super) struct Template {
-    /// The destination, and what [`crate::ip::Ip::neighbor_generation`] was when it was made.
-    made_for: Option<(SocketAddr, u32)>,
+    /// The destination.
+    made_for: Option<SocketAddr>,
+    /// Whether that is the socket's peer.
+    is_peer: bool,
+    /// What [`crate::ip::Ip::neighbor_generation`] was when it was made.
+    generation: u32,
+    /// Bytes of the longest frame that fits into one slot and the MTU.
+    single_len_max: usize,
     bytes: [u8; LEN_V6],
     is_v6: bool,
     mtu: u16,
@@ -40,6 +48,9 @@ impl Default for Template {
     fn default() -> Template {
         Template {
             made_for: None,
+            is_peer: false,
+            generation: 0,
+            single_len_max: 0,
             bytes: [0; LEN_V6],
             is_v6: false,
             mtu: 0,
@@ -123,14 +134,28 @@ impl Template {
     }
 
     /// Says that the template holds for a destination as long as the generation is this.
-    pub(super) fn keep_for(&mut self, to: SocketAddr, generation: u32) {
-        self.made_for = Some((to, generation));
+    pub(super) fn keep_for(&mut self, to: SocketAddr, is_peer: bool, generation: u32) {
+        self.made_for = Some(to);
+        self.is_peer = is_peer;
+        self.generation = generation;
+        let slot_room = (CHUNK_SLOT_LEN - TX_HEADROOM) as usize;
+        self.single_len_max = slot_room.min(usize::from(self.mtu) + IP);
     }
 
-    /// Whether the template holds.
+    /// Whether the template holds for a destination, or for the peer.
     #[inline]
-    pub(super) fn holds_for(&self, to: SocketAddr, generation: u32) -> bool {
-        self.made_for == Some((to, generation))
+    pub(super) fn holds_for(&self, to: Option<SocketAddr>, generation: u32) -> bool {
+        let is_for = match to {
+            None => self.is_peer,
+            Some(to) => self.made_for == Some(to),
+        };
+        is_for && self.generation == generation
+    }
+
+    /// Bytes of the longest frame that needs one slot and one packet.
+    #[inline]
+    pub(super) fn single_len_max(&self) -> usize {
+        self.single_len_max
     }
 
     /// Bytes of the headers.
@@ -149,12 +174,11 @@ impl Template {
         self.is_v6
     }
 
-    /// The UDP header of a datagram with a payload of `len` bytes.
+    /// The checksum field of a datagram with a payload of `len` bytes.
     #[inline]
-    fn udp_header(&self, len: u16, checksum: Checksum) -> [u8; HEADER_LEN] {
-        let length = len + 8;
+    fn udp_checksum(&self, length: u16, checksum: Checksum) -> u16 {
         let pseudo = self.pseudo.plus(Sum::of_u16(length));
-        let checksum = match checksum {
+        match checksum {
             Checksum::Partial => pseudo.partial(),
             Checksum::Full(payload) => {
                 let sum = pseudo.plus(self.ports).plus(Sum::of_u16(length)).plus(payload);
@@ -164,26 +188,25 @@ impl Template {
                     checksum => checksum,
                 }
             }
-        };
-        let ports = &self.bytes[self.len() - HEADER_LEN..][..4];
-        let [e, f] = length.to_be_bytes();
-        let [g, h] = checksum.to_be_bytes();
-        [ports[0], ports[1], ports[2], ports[3], e, f, g, h]
+        }
     }
 
     /// Writes the headers of a whole datagram to the start of `frame`, which is at least as long.
     /// `len` is the payload's, at most 65,507.
     #[inline]
     pub(super) fn write(&self, frame: &mut [u8], len: u16, ident: u16, checksum: Checksum) {
-        let udp = self.udp_header(len, checksum);
+        let length = len + 8;
+        let [a, b] = length.to_be_bytes();
+        let [c, d] = self.udp_checksum(length, checksum).to_be_bytes();
         if self.is_v6 {
-            frame[..LEN_V6].copy_from_slice(&self.bytes);
-            frame[IP + 4..IP + 6].copy_from_slice(&(len + 8).to_be_bytes());
-            frame[LEN_V6 - HEADER_LEN..LEN_V6].copy_from_slice(&udp);
-        } else {
-            frame[..LEN_V4].copy_from_slice(&self.bytes[..LEN_V4]);
-            self.patch_v4(frame, len + 28, ident, 0);
-            frame[LEN_V4 - HEADER_LEN..LEN_V4].copy_from_slice(&udp);
+            let Some(head) = frame.first_chunk_mut::<LEN_V6>() else { return };
+            *head = self.bytes;
+            head[IP + 4..IP + 6].copy_from_slice(&[a, b]);
+            head[LEN_V6 - 4..].copy_from_slice(&[a, b, c, d]);
+        } else if let Some(head) = frame.first_chunk_mut::<LEN_V4>() {
+            head.copy_from_slice(&self.bytes[..LEN_V4]);
+            self.patch_v4(&mut head[IP..], len + 28, ident, 0);
+            head[LEN_V4 - 4..].copy_from_slice(&[a, b, c, d]);
         }
     }
 
@@ -193,16 +216,20 @@ impl Template {
         let is_first = fragment.flags_and_offset & 0x1fff == 0;
         let len = if is_first { LEN_V4 } else { LEN_V4 - HEADER_LEN };
         frame[..len].copy_from_slice(&self.bytes[..len]);
-        self.patch_v4(frame, fragment.total_len, fragment.ident, fragment.flags_and_offset);
+        let FragmentHead { total_len, ident, flags_and_offset, .. } = *fragment;
+        self.patch_v4(&mut frame[IP..], total_len, ident, flags_and_offset);
         if is_first {
-            let udp = self.udp_header(fragment.datagram_len, fragment.checksum);
-            frame[LEN_V4 - HEADER_LEN..LEN_V4].copy_from_slice(&udp);
+            let length = fragment.datagram_len + 8;
+            let checksum = self.udp_checksum(length, fragment.checksum);
+            frame[LEN_V4 - 4..LEN_V4 - 2].copy_from_slice(&length.to_be_bytes());
+            frame[LEN_V4 - 2..LEN_V4].copy_from_slice(&checksum.to_be_bytes());
         }
         len
     }
 
+    /// Fills in what differs from packet to packet in the IPv4 header at the start of `header`.
     #[inline]
-    fn patch_v4(&self, frame: &mut [u8], total_len: u16, ident: u16, flags_and_offset: u16) {
+    fn patch_v4(&self, header: &mut [u8], total_len: u16, ident: u16, flags_and_offset: u16) {
         let sum = self
             .header
             .plus(Sum::of_u16(total_len))
@@ -211,16 +238,15 @@ impl Template {
         let [a, b] = total_len.to_be_bytes();
         let [c, d] = ident.to_be_bytes();
         let [e, f] = flags_and_offset.to_be_bytes();
-        frame[IP + 2..IP + 8].copy_from_slice(&[a, b, c, d, e, f]);
-        let checksum = sum.checksum().to_be_bytes();
-        frame[IP + ipv4::CHECKSUM_OFFSET..][..2].copy_from_slice(&checksum);
+        header[2..8].copy_from_slice(&[a, b, c, d, e, f]);
+        header[ipv4::CHECKSUM_OFFSET..][..2].copy_from_slice(&sum.checksum().to_be_bytes());
     }
 
     /// Where the device finds the checksum that is left to it.
     #[inline]
-    pub(super) fn partial_checksum(&self) -> crate::frame::TxChecksum {
+    pub(super) fn partial_checksum(&self) -> TxChecksum {
         let start = if self.is_v6 { 54 } else { 34 };
-        crate::frame::TxChecksum { start, offset: CHECKSUM_OFFSET }
+        TxChecksum { start, offset: CHECKSUM_OFFSET }
     }
 }
 
