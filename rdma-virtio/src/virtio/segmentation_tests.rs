@@ -70,8 +70,10 @@ impl Large {
         let parts = self.payload.chunks(usize::from(self.size)).enumerate();
         parts
             .map(|(i, part)| {
-                let seq = (u32::MAX - 5000).wrapping_add(u32::from(self.size) * i as u32);
-                let id = 0xFFF0_u16.wrapping_add(i as u16);
+                let number = u16::try_from(i).unwrap();
+                let bytes_before = u32::from(self.size) * u32::from(number);
+                let seq = (u32::MAX - 5000).wrapping_add(bytes_before);
+                let id = 0xFFF0_u16.wrapping_add(number);
                 let mut flags = self.flags;
                 if i + 1 < count {
                     flags &= !(TCP_FIN | TCP_PSH);
@@ -132,7 +134,7 @@ fn large() -> impl Strategy<Value = Large> {
             options,
             flags,
             size: size.max(40),
-            payload: (0..len).map(|i| (i * 31 % 256) as u8).collect(),
+            payload: (0..len).map(|i| u8::try_from(i * 31 % 256).unwrap()).collect(),
         },
     )
 }
@@ -150,7 +152,7 @@ proptest! {
         let expected = large.naive_segments();
         prop_assert_eq!(plan.count() as usize, expected.len());
         for (number, expected) in expected.iter().enumerate() {
-            let number = number as u32;
+            let number = u32::try_from(number).unwrap();
             let mut headers = [0; HEADERS_MAX];
             plan.write_headers(number, &frame, SegmentChecksum::Full, &mut headers);
             let mut found = headers[..usize::from(plan.header_len())].to_vec();
