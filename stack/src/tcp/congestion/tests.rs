@@ -156,7 +156,7 @@ fn the_window_keeps_its_bounds_whatever_happens() {
                     now: at,
                     acked: bytes,
                     srtt: Duration::from_nanos(pick % 1_000_000_000),
-                    cwnd_limited: pick % 5 != 0,
+                    cwnd_limited: !pick.is_multiple_of(5),
                 }),
             }
             assert!((1448..=1 << 20).contains(&it.window()));
