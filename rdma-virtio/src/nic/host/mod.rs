@@ -93,7 +93,13 @@ pub(super) const VECTORS_MAX: usize = 1024;
 ///
 /// # Safety
 /// Every range in `vectors` may be written.
+#[inline]
 pub(super) unsafe fn read_message(fd: RawFd, vectors: &[IoVec]) -> Io {
+    if let [one] = vectors {
+        let bytes = std::ptr::with_exposed_provenance_mut(one.base);
+        // SAFETY: the caller vouches for the range.
+        return outcome(unsafe { libc::read(fd, bytes, one.len) });
+    }
     let count = i32::try_from(vectors.len().min(VECTORS_MAX)).unwrap_or(0);
     // SAFETY: IoVec has iovec's layout (asserted above), `count` is within the slice, and the
     // caller vouches for the ranges.

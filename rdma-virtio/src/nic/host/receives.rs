@@ -191,11 +191,9 @@ impl Receives {
         }
     }
 
-    /// Completes the first receives with a message of `length` bytes that lies in them; returns
-    /// how many.
+    /// Completes the first receives with a message of `length` bytes that lies in them.
     #[inline]
-    pub(in super::super) fn complete(&mut self, length: usize) -> usize {
-        let before = self.done.len();
+    pub(in super::super) fn complete(&mut self, length: usize) {
         let mut rest = u32::try_from(length).unwrap_or(u32::MAX);
         while let Some(first) = self.posted.pop_front() {
             self.forget(first);
@@ -212,7 +210,6 @@ impl Receives {
                 break;
             }
         }
-        self.done.len() - before
     }
 
     fn forget(&mut self, first: Posted) {

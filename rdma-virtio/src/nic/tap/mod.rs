@@ -1,11 +1,11 @@
 //! `tap:NAME`: the host's kernel as the peer, through a TAP interface with virtio-net headers.
 //!
 //! A message is what the TAP reads and writes: 12 bytes of virtio-net header and an Ethernet frame,
-//! by `readv` and `writev` straight from and to the posted buffers. The kernel does not fill in
+//! straight from and to the posted buffers, short ones by way of a buffer of this NIC's. The kernel does not fill in
 //! `num_buffers`; who reads the header must set it.
 //!
 //! What it costs: a TAP has no shared ring, so whether a frame is there is known only by asking.
-//! [`TapNic::recv_ready`] therefore makes one non-blocking `readv` if receives are posted, which an
+//! [`TapNic::recv_ready`] therefore makes one non-blocking read if receives are posted, which an
 //! idle turn pays too, and a found frame lands in its receives at once. Each send is one `write` or
 //! `writev`, made when it is posted. A burst is read with one more call a frame, and the
 //! call that finds nothing is spared in request-response traffic: the number read a poll starts at
@@ -39,6 +39,9 @@ pub use open::TapOptions;
 /// Frames read in one poll at most.
 pub const BURST_MAX: u32 = 32;
 
+/// After a message up to this length the next one is expected to be short too.
+const BOUNCE_MAX: usize = 2048;
+
 /// A message that waits for posted receives so long is dropped.
 const WAIT_NS_MAX: u64 = 100_000_000;
 
@@ -57,9 +60,10 @@ struct Reader {
     spilled_ns: Option<u64>,
     /// Bytes of the longest message that is expected.
     longest: usize,
-    /// Bytes that the next read is given room for: one receive while messages are short, since each
-    /// element costs a few nanoseconds even when no frame is there, else the longest message.
-    want: usize,
+    /// Whether reads go straight into the posted receives, as many as the longest message takes.
+    /// While messages are short they do not: reading into one buffer and copying is cheaper than
+    /// `readv` into two, also when no frame is there.
+    direct: bool,
     /// Frames to read in one poll.
     burst: u32,
     /// Whether reading makes sense: not after the interface was deleted.
@@ -116,8 +120,8 @@ impl TapNic {
             rx_large4: opened.rx_large4,
             rx_large6: opened.rx_large6,
         };
-        let want = usize::try_from(longest(large_rx)).unwrap_or(SPILL_LEN);
-        Self::assemble(capabilities, opened.fd, opened.watch, want)
+        let longest_rx = usize::try_from(longest(large_rx)).unwrap_or(SPILL_LEN);
+        Self::assemble(capabilities, opened.fd, opened.watch, longest_rx)
     }
 
     /// Puts a NIC together over an fd that keeps message boundaries.
@@ -125,7 +129,7 @@ impl TapNic {
         capabilities: Capabilities,
         fd: OwnedFd,
         watch: LinkWatch,
-        want: usize,
+        longest: usize,
     ) -> Result<Self, DeviceError> {
         let events = Events::new(watch.fd())
             .map_err(|e| rtnl::error(&capabilities.name, "epoll_create1", e, ""))?;
@@ -134,8 +138,8 @@ impl TapNic {
             spill: vec![0; SPILL_LEN].into_boxed_slice(),
             spilled: None,
             spilled_ns: None,
-            longest: want,
-            want: 1,
+            longest,
+            direct: false,
             burst: 1,
             open: true,
             frames: 0,
@@ -213,18 +217,22 @@ impl Reader {
         }
         let spill =
             IoVec { base: self.spill.as_mut_ptr().expose_provenance(), len: self.spill.len() };
-        let read = |vectors: &[IoVec]| {
-            // SAFETY: the posted ranges were checked against their regions for writing, and the
-            // last one is the spill buffer of this reader, whom nobody else refers to meanwhile.
-            unsafe { read_message(fd, vectors) }
+        let (result, room) = if self.direct {
+            self.receives.with_window(self.longest, spill, |vectors| {
+                // SAFETY: the posted ranges were checked against their regions for writing, and
+                // the last one is the spill buffer of this reader, to whom nobody else refers.
+                unsafe { read_message(fd, vectors) }
+            })
+        } else {
+            // SAFETY: it is the spill buffer of this reader, to whom nobody else refers.
+            (unsafe { read_message(fd, &[spill]) }, 0)
         };
-        let (result, room) = self.receives.with_window(self.want, spill, read);
         match result {
             Io::Done(length) if length <= room && length > 0 => {
                 self.deliver(length);
                 true
             }
-            Io::Done(length) => self.overflow(length, room),
+            Io::Done(length) => self.finish(length, room),
             Io::Again => false,
             Io::LinkFault(errno) | Io::Refused(errno) => {
                 self.errors += 1;
@@ -237,13 +245,13 @@ impl Reader {
     fn deliver(&mut self, length: usize) {
         self.frames += 1;
         self.bytes += u64::try_from(length).unwrap_or(0);
-        let used = self.receives.complete(length);
-        self.want = if used > 1 { self.longest } else { 1 };
+        self.receives.complete(length);
+        self.direct = length > BOUNCE_MAX;
     }
 
-    /// A message went beyond the receives that the read was given: its rest is in the spill
-    /// buffer, and goes into further receives or waits there with the whole.
-    fn overflow(&mut self, length: usize, room: usize) -> bool {
+    /// All of a message but its first `room` bytes is in the spill buffer: puts it into receives,
+    /// or makes the message whole there and lets it wait.
+    fn finish(&mut self, length: usize, room: usize) -> bool {
         if length == 0 || length >= SPILL_LEN {
             self.dropped += 1;
             return false;
@@ -321,7 +329,7 @@ impl Nic for TapNic {
         }
     }
 
-    /// Costs one `readv` if receives are posted and no completion waits.
+    /// Costs one read if receives are posted and no completion waits.
     fn recv_ready(&self) -> bool {
         let mut reader = self.reader.borrow_mut();
         if reader.receives.has_done() {

@@ -175,21 +175,33 @@ fn a_message_passes_whole_in_both_directions() {
 #[test]
 fn a_64_kib_message_spans_receives_of_4_kib() {
     let mut world = World::new(64);
-    for i in 0..32 {
+    for i in 0..52 {
         world.post_recv(i, 4096 * index(i), 4096);
     }
+    // The first by way of the NIC's own buffer, the others straight into the receives.
     let message = pattern(65_562, 1);
-    world.peer_send(&message);
-    let completions = world.recv();
-    assert_eq!(completions.len(), 17);
+    for round in 0..3 {
+        world.peer_send(&message);
+        let completions = world.recv();
+        assert_eq!(completions.len(), 17);
+        check_span(&world, &completions, round * 17, &message);
+    }
+    // The unused one stays posted, and is too short for a second like those.
+    world.peer_send(&pattern(5000, 7));
+    assert_eq!(world.recv(), []);
+    world.post_recv(52, 0, 4096);
+    assert_eq!(world.recv(), [(51, 4096, true), (52, 904, false)]);
+    assert_eq!(world.memory[51 * 4096..52 * 4096], pattern(5000, 7)[..4096]);
+    assert_eq!(world.memory[..904], pattern(5000, 7)[4096..]);
+}
+
+fn check_span(world: &World, completions: &[(u64, u32, bool)], first: usize, message: &[u8]) {
     for (i, &(wr_id, length, more)) in completions.iter().enumerate() {
-        assert_eq!(wr_id, i as u64);
+        assert_eq!(index(wr_id), first + i);
         assert_eq!((length, more), if i < 16 { (4096, true) } else { (26, false) });
     }
-    assert_eq!(world.memory[..65_562], message);
-    // The unused ones stay posted.
-    world.peer_send(&message[..10]);
-    assert_eq!(world.recv(), [(17, 10, false)]);
+    let start = first * 4096;
+    assert_eq!(&world.memory[start..start + message.len()], message);
 }
 
 #[test]
