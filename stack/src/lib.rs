@@ -23,6 +23,7 @@ pub mod frame;
 pub mod heap_memory;
 pub mod ip;
 pub mod memory;
+mod ring;
 pub mod slab;
 pub mod stack;
 pub mod tcp;

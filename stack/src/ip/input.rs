@@ -96,9 +96,6 @@ impl Ip {
             if let Some((packet, number)) = self.expected_v4(bytes, frame_len) {
                 return self.deliver(packet, number);
             }
-            if let Some((packet, number)) = self.expected_v6(bytes, frame_len) {
-                return self.deliver(packet, number);
-            }
         }
         self.on_other_frame(now, frame, mem)
     }
@@ -149,7 +146,6 @@ impl Ip {
     }
 
     /// The same for IPv6.
-    #[inline]
     fn expected_v6(&self, bytes: &[u8], frame_len: u32) -> Option<(Packet, u8)> {
         let head = bytes.first_chunk::<V6_LEN>()?;
         let (link, header) = head.split_first_chunk::<HEADER_LEN>()?;
@@ -187,6 +183,9 @@ impl Ip {
         mem: &mut M,
     ) -> Incoming {
         let first = frame.pieces.first().map_or(&[][..], |piece| mem.bytes(*piece));
+        if let Some((packet, number)) = self.expected_v6(first, frame_len(frame.pieces)) {
+            return self.deliver(packet, number);
+        }
         let incoming = match EthernetHeader::parse(first) {
             None => self.drop_frame(IpDrop::Truncated),
             Some(link) => match self.examine(&link, first, frame_len(frame.pieces)) {

@@ -220,12 +220,13 @@ impl Tcp {
         now: Instant,
         mem: &mut M,
     ) -> Result<usize, SendError> {
-        let Some(_) = self.connections.get(id) else { return Err(SendError::NoSocket) };
-        let Some((connection, mut ctx, _)) = self.at(id.index(), now, mem) else {
-            return Err(SendError::NoSocket);
-        };
-        let result = connection.send(data, &mut ctx);
-        self.settle(id.index());
+        let _now = now;
+        let connection = self.connections.get_mut(id).ok_or(SendError::NoSocket)?;
+        let result = connection.send(data, mem);
+        if !connection.queued {
+            connection.queued = true;
+            self.ready.push_back(id.index());
+        }
         result
     }
 
@@ -241,12 +242,12 @@ impl Tcp {
         now: Instant,
         mem: &mut M,
     ) -> Result<usize, ReceiveError> {
-        let Some(_) = self.connections.get(id) else { return Err(ReceiveError::NoSocket) };
-        let Some((connection, mut ctx, _)) = self.at(id.index(), now, mem) else {
-            return Err(ReceiveError::NoSocket);
-        };
-        let result = connection.receive(out, &mut ctx);
-        self.settle(id.index());
+        let _now = now;
+        let connection = self.connections.get_mut(id).ok_or(ReceiveError::NoSocket)?;
+        let result = connection.receive(out, mem);
+        if connection.rcv.ack == super::receiver::AckDue::Now {
+            self.settle(id.index());
+        }
         result
     }
 

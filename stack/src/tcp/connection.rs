@@ -12,6 +12,7 @@ use super::receiver::Receiver;
 use super::send_queue::WriteLayout;
 use super::sender::Sender;
 use super::state::State;
+use super::template::Expectation;
 use super::timers::{Timer, TimerSet};
 use super::tuple::FourTuple;
 use crate::memory::Memory;
@@ -103,6 +104,7 @@ pub struct Connection {
     pub(super) state: State,
     pub(super) ownership: Ownership,
     pub(super) watch: Watch,
+    pub(super) expectation: Expectation,
     pub(super) rcv: Receiver,
     pub(super) snd: Sender,
     pub(super) timers: TimerSet,
@@ -144,6 +146,7 @@ impl Connection {
             state,
             ownership: Ownership::Held,
             watch: Watch::default(),
+            expectation: Expectation::default(),
             rcv,
             snd,
             timers: TimerSet::new(),
@@ -178,8 +181,10 @@ impl Connection {
     /// Whether the fast path may take this connection's segments; asked again after everything
     /// that may change the answer.
     pub(super) fn refresh_fast(&mut self) {
-        self.fast = self.state == State::Established
-            && self.rcv.timestamps
+        let expectation = self.snd.template.expectation();
+        self.expectation = expectation.unwrap_or_default();
+        self.fast = expectation.is_some()
+            && self.state == State::Established
             && self.rcv.reassembly.is_empty()
             && self.rcv.urgent.is_none()
             && self.snd.urgent.is_none()
@@ -190,11 +195,7 @@ impl Connection {
 
     /// Copies bytes into the send queue.
     #[inline]
-    pub(super) fn send<M: Memory>(
-        &mut self,
-        data: &[u8],
-        ctx: &mut Context<'_, M>,
-    ) -> Result<usize, SendError> {
+    pub(super) fn send<M: Memory>(&mut self, data: &[u8], mem: &mut M) -> Result<usize, SendError> {
         if !self.state.may_send() {
             return Err(self.send_refusal());
         }
@@ -202,7 +203,7 @@ impl Connection {
             header_len: self.snd.template.len(),
             all_sent: self.snd.queue.len() == self.snd.in_flight(),
         };
-        let n = self.snd.queue.write(data, self.snd.limit, layout, ctx.mem);
+        let n = self.snd.queue.write(data, self.snd.limit, layout, mem);
         if n == 0 && !data.is_empty() { Err(SendError::WouldBlock) } else { Ok(n) }
     }
 
@@ -220,9 +221,9 @@ impl Connection {
     pub(super) fn receive<M: Memory>(
         &mut self,
         out: &mut [u8],
-        ctx: &mut Context<'_, M>,
+        mem: &mut M,
     ) -> Result<usize, ReceiveError> {
-        let n = self.rcv.queue.read(out, ctx.mem);
+        let n = self.rcv.queue.read(out, mem);
         if n > 0 {
             self.rcv.on_read();
             return Ok(n);

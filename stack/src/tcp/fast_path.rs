@@ -24,7 +24,7 @@ pub(super) struct Expected {
 impl Connection {
     /// Takes the segment if it is the expected one; otherwise does nothing and says false.
     /// On true the pieces are taken over.
-    #[inline]
+    #[inline(always)]
     pub(super) fn on_expected<M: Memory>(
         &mut self,
         segment: &Expected,
@@ -62,7 +62,7 @@ impl Connection {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_expected_ack<M: Memory>(
         &mut self,
         segment: &Expected,
@@ -91,7 +91,7 @@ impl Connection {
         self.notify(Readiness::WRITABLE);
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_expected_data<M: Memory>(
         &mut self,
         segment: &Expected,

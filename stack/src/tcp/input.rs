@@ -10,6 +10,7 @@ use super::segment::Segment;
 use super::sender::Sender;
 use super::seq::SeqNum;
 use super::state::{Origin, State};
+use super::template::{Expectation, word64};
 use super::time_wait::TimeWaitVerdict;
 use super::tuple::FourTuple;
 use super::{Disposition, Tcp};
@@ -18,7 +19,7 @@ use crate::frame::{RxChecksum, RxFrame};
 use crate::ip::{IcmpError, IcmpErrorKind, Ip, Packet};
 use crate::memory::{Memory, Piece};
 use crate::time::Instant;
-use crate::wire::tcp::{Options, TcpFlags, TcpHeader, Timestamps};
+use crate::wire::tcp::{ALIGNED_TIMESTAMPS_WORD, Options, TcpFlags, TcpHeader, Timestamps};
 
 const PROTOCOL_TCP: u8 = 6;
 /// Ethernet and IPv4 headers, and TCP's with timestamps.
@@ -50,10 +51,11 @@ impl Tcp {
         let Some(&first) = frame.pieces.first() else { return false };
         let bytes = mem.bytes(first);
         let Some(headers) = bytes.first_chunk::<V4_HEADERS>() else { return false };
-        let Some(expected) = expect_v4(headers, connection.snd.template.bytes()) else {
-            return false;
+        let Some(expected) = expect_v4(headers, &connection.expectation) else { return false };
+        let len = match frame.pieces {
+            [piece] => piece.len,
+            pieces => pieces.iter().map(|piece| piece.len).sum(),
         };
-        let len: u32 = frame.pieces.iter().map(|piece| piece.len).sum();
         if expected.header_len + expected.payload_len != len {
             return false;
         }
@@ -395,27 +397,30 @@ fn release_all<M: Memory>(bytes: &SegmentBytes<'_>, mem: &mut M) {
     }
 }
 
-/// The fields of an IPv4 TCP segment that belongs to the connection whose outgoing headers are
-/// `template`, if nothing about it is unusual: no IP options, no fragment, right IP header
-/// checksum, ACK and at most PSH, and timestamps as the only option.
+/// The fields of an IPv4 TCP segment that looks as expected: our connection's, no IP options, no
+/// fragment, right IP header checksum, ACK and at most PSH, and timestamps as the only option.
 #[inline]
-fn expect_v4(frame: &[u8; V4_HEADERS], template: &[u8]) -> Option<Expected> {
-    let template = template.first_chunk::<V4_HEADERS>()?;
-    let same = frame[0..6] == template[6..12]
-        && frame[12..15] == template[12..15]
-        && frame[26..30] == template[30..34]
-        && frame[30..34] == template[26..30]
-        && frame[34..36] == template[36..38]
-        && frame[36..38] == template[34..36]
-        && frame[54..58] == template[54..58]
-        && frame[46] == template[46];
-    let fragment = u16::from_be_bytes([frame[20], frame[21]]) & 0x3fff;
-    let flags = frame[47] & !TcpFlags::PSH.bits();
-    if !same || fragment != 0 || frame[23] != PROTOCOL_TCP || flags != TcpFlags::ACK.bits() {
+fn expect_v4(frame: &[u8; V4_HEADERS], expectation: &Expectation) -> Option<Expected> {
+    let same = (word64(frame, 0) ^ expectation.link_start)
+        | (word64(frame, 8) ^ expectation.link_end)
+        | (word64(frame, 26) ^ expectation.addresses)
+        | u64::from(ports(frame) ^ expectation.ports);
+    let fragment_and_protocol = word(frame, 20) & 0x3fff_00ff;
+    let offset_and_flags = word(frame, 46) & 0xfff7_0000;
+    if same != 0
+        || fragment_and_protocol != u32::from(PROTOCOL_TCP)
+        || offset_and_flags != 0x8010_0000
+        || word(frame, 54) != ALIGNED_TIMESTAMPS_WORD
+    {
         return None;
     }
-    let ip = frame[14..].first_chunk::<20>()?;
-    if !Sum::of_header(ip).is_valid() {
+    // RFC 1071: the sum of all words, the checksum among them, is all ones.
+    let sum = u64::from(word(frame, 14))
+        + u64::from(word(frame, 18))
+        + u64::from(word(frame, 22))
+        + u64::from(word(frame, 26))
+        + u64::from(word(frame, 30));
+    if sum % 0xffff != 0 {
         return None;
     }
     let total = u32::from(u16::from_be_bytes([frame[16], frame[17]]));
@@ -428,6 +433,11 @@ fn expect_v4(frame: &[u8; V4_HEADERS], template: &[u8]) -> Option<Expected> {
         header_len,
         payload_len: (total + 14).checked_sub(header_len)?,
     })
+}
+
+#[inline]
+fn ports(frame: &[u8; V4_HEADERS]) -> u32 {
+    u32::from_ne_bytes([frame[34], frame[35], frame[36], frame[37]])
 }
 
 #[inline]

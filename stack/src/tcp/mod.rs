@@ -71,6 +71,7 @@ use timers::TimerWheel;
 
 use crate::frame::Offloads;
 use crate::memory::Memory;
+use crate::ring::Ring;
 use crate::slab::{Id, Slab};
 use crate::time::Instant;
 use crate::wire::tcp::TcpFlags;
@@ -85,7 +86,7 @@ pub struct Tcp {
     offloads: Offloads,
     connections: Slab<Connection>,
     counters: TcpCounters,
-    ready: VecDeque<u32>,
+    ready: Ring<u32>,
     wheel: TimerWheel,
     demux: Demux,
     listeners: Listeners,
@@ -113,7 +114,7 @@ impl Tcp {
             offloads: Offloads::default(),
             connections: Slab::new(config.connections_max, worker),
             counters: TcpCounters::default(),
-            ready: VecDeque::new(),
+            ready: Ring::default(),
             wheel: TimerWheel::new(config.connections_max, now),
             demux: Demux::new(secrets.demux),
             listeners: Listeners::new(config.listeners_max, worker),
@@ -165,9 +166,22 @@ impl Tcp {
         Some((connection, ctx, &self.offloads))
     }
 
-    /// After an operation: timers, events and the ready queue.
+    /// After an operation: timers, events and the ready queue. Mostly there is nothing to do.
     #[inline]
     fn settle(&mut self, index: u32) {
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        let wants = !connection.queued && connection.wants_to_send();
+        if wants {
+            connection.queued = true;
+            self.ready.push_back(index);
+        }
+        if connection.reschedule || !connection.watch.pending.is_empty() {
+            self.settle_rest(index);
+        }
+    }
+
+    /// Timers and events.
+    fn settle_rest(&mut self, index: u32) {
         let Some(connection) = self.connections.at_mut(index) else { return };
         if connection.reschedule {
             connection.reschedule = false;
@@ -177,10 +191,6 @@ impl Tcp {
         if !connection.watch.pending.is_empty() && !connection.watch.listed {
             connection.watch.listed = true;
             self.events.push_back(Listed::Connection(index));
-        }
-        if !connection.queued && connection.wants_to_send() {
-            connection.queued = true;
-            self.ready.push_back(index);
         }
     }
 

@@ -97,6 +97,7 @@ impl Tcp {
             Resolution::Resolved(mac) => {
                 let generation = ip.neighbor_generation();
                 connection.snd.template.set_link(ip.mac(), mac, generation);
+                connection.refresh_fast();
                 Link::Ready
             }
             Resolution::Pending => {
@@ -113,7 +114,9 @@ impl Tcp {
     #[cold]
     fn retry_unresolved(&mut self, ip: &Ip) {
         if ip.neighbor_generation() != self.unresolved_since {
-            self.ready.append(&mut self.unresolved);
+            for index in self.unresolved.drain(..) {
+                self.ready.push_back(index);
+            }
         }
     }
 

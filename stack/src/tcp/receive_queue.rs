@@ -5,6 +5,7 @@
 use alloc::collections::VecDeque;
 
 use crate::memory::{Memory, Piece};
+use crate::ring::Ring;
 
 /// Pieces that a queue holds before it asks whether they are worth their slots.
 const PIECES_BEFORE_COMPACTION: usize = 64;
@@ -15,7 +16,7 @@ const WORTHWHILE_BYTES: u32 = 512;
 #[derive(Debug, Default)]
 pub(super) struct ReceiveQueue {
     compacted: VecDeque<u8>,
-    pieces: VecDeque<Piece>,
+    pieces: Ring<Piece>,
     bytes: u32,
 }
 
@@ -115,7 +116,7 @@ impl ReceiveQueue {
             *to = *from;
             done += 1;
         }
-        for piece in &self.pieces {
+        for piece in self.pieces.iter() {
             let room = u32::try_from(out.len() - done).unwrap_or(u32::MAX);
             let source = piece.take(piece.len.min(room));
             out[done..done + source.len as usize].copy_from_slice(mem.bytes(source));
@@ -126,7 +127,7 @@ impl ReceiveQueue {
 
     /// Forgets everything.
     pub(super) fn clear<M: Memory>(&mut self, mem: &mut M) {
-        for piece in self.pieces.drain(..) {
+        while let Some(piece) = self.pieces.pop_front() {
             mem.release(piece.slot);
         }
         self.compacted = VecDeque::new();

@@ -4,10 +4,9 @@
 //! A small write that finds everything sent gets a small slot with room for its headers in front,
 //! so that header and payload leave as one piece; all else is appended to 4 KiB chunks.
 
-use alloc::collections::VecDeque;
-
 use crate::frame::{TX_HEADROOM, TX_PIECES_MAX};
 use crate::memory::{CHUNK_SLOT_LEN, Memory, Piece, SMALL_SLOT_LEN, Slot, SlotClass};
+use crate::ring::Ring;
 
 #[derive(Clone, Copy, Debug)]
 struct Chunk {
@@ -30,7 +29,7 @@ pub(super) struct Cursor {
 /// The queue.
 #[derive(Debug, Default)]
 pub(super) struct SendQueue {
-    chunks: VecDeque<Chunk>,
+    chunks: Ring<Chunk>,
     bytes: u32,
     unsent: Cursor,
 }
@@ -202,7 +201,7 @@ impl SendQueue {
 
     /// Gives every slot back.
     pub(super) fn clear<M: Memory>(&mut self, mem: &mut M) {
-        for chunk in self.chunks.drain(..) {
+        while let Some(chunk) = self.chunks.pop_front() {
             mem.release(chunk.slot);
         }
         self.bytes = 0;

@@ -328,6 +328,16 @@ impl Connection {
     /// Whether the connection has anything for the wire now.
     #[inline]
     pub(super) fn wants_to_send(&self) -> bool {
+        if self.fast {
+            // Established, with clean recovery: data and acknowledgements are all there is.
+            return self.rcv.ack == super::receiver::AckDue::Now
+                || self.snd.unsent() > 0
+                || self.snd.probe == ProbeDue::Now;
+        }
+        self.wants_to_send_in_state()
+    }
+
+    fn wants_to_send_in_state(&self) -> bool {
         match self.state {
             State::Closed => false,
             State::SynSent | State::SynReceived(_) => {

@@ -47,7 +47,43 @@ pub(super) struct HeaderTemplate {
     pub(super) neighbor_generation: Option<u32>,
 }
 
+/// What the headers of the peer's segments look like where they never change, as the words in
+/// which they are compared: header prediction without parsing. IPv4 with timestamps only.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Expectation {
+    /// Bytes 0 to 7: our address and the start of the peer's.
+    pub(super) link_start: u64,
+    /// Bytes 8 to 15: the rest of the peer's address, the type, version and length, no TOS.
+    pub(super) link_end: u64,
+    /// Bytes 26 to 33: the peer's and our IP address.
+    pub(super) addresses: u64,
+    /// Bytes 34 to 37: the peer's and our port.
+    pub(super) ports: u32,
+}
+
 impl HeaderTemplate {
+    /// What the peer's segments look like, once the link header is known.
+    pub(super) fn expectation(&self) -> Option<Expectation> {
+        if self.v6 || !self.timestamps || self.neighbor_generation.is_none() {
+            return None;
+        }
+        let b = &self.bytes;
+        let mut frame = [0; 38];
+        frame[0..6].copy_from_slice(&b[6..12]);
+        frame[6..12].copy_from_slice(&b[0..6]);
+        frame[12..16].copy_from_slice(&b[12..16]);
+        frame[26..30].copy_from_slice(&b[30..34]);
+        frame[30..34].copy_from_slice(&b[26..30]);
+        frame[34..36].copy_from_slice(&b[36..38]);
+        frame[36..38].copy_from_slice(&b[34..36]);
+        Some(Expectation {
+            link_start: word64(&frame, 0),
+            link_end: word64(&frame, 8),
+            addresses: word64(&frame, 26),
+            ports: u32::from_ne_bytes([frame[34], frame[35], frame[36], frame[37]]),
+        })
+    }
+
     /// Headers for `tuple`; the link header is still empty.
     pub(super) fn new(tuple: &FourTuple, timestamps: bool) -> HeaderTemplate {
         let v6 = tuple.remote.is_ipv6();
@@ -137,11 +173,6 @@ impl HeaderTemplate {
         TxChecksum { start: if self.v6 { 54 } else { 34 }, offset: 16 }
     }
 
-    /// The template's bytes for prediction of the opposite direction: addresses and ports.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len as usize]
-    }
-
     /// Writes the headers with the template's own options to the front of `out`, the checksum
     /// holding the pseudo-header's sum. `fields.behind` counts from the fixed header's end.
     #[inline]
@@ -207,6 +238,14 @@ impl HeaderTemplate {
         }
         true
     }
+}
+
+/// Eight bytes of a frame as they lie in memory.
+#[inline]
+pub(super) fn word64<const N: usize>(frame: &[u8; N], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&frame[at..at + 8]);
+    u64::from_ne_bytes(word)
 }
 
 fn to_v6(address: IpAddr) -> [u8; 16] {

@@ -226,13 +226,18 @@ impl Udp {
     /// there is none: it is also what wakes those who wait for room or for a neighbour.
     #[inline]
     pub fn poll_frame<M: Memory>(&mut self, cx: &mut UdpContext<'_, M>, out: &mut TxFrame) -> bool {
+        let is_idle = self.outgoing.is_empty()
+            && self.blocked.is_empty()
+            && self.seen_generation == cx.ip.neighbor_generation();
+        !is_idle && self.poll_frame_now(cx, out)
+    }
+
+    fn poll_frame_now<M: Memory>(&mut self, cx: &mut UdpContext<'_, M>, out: &mut TxFrame) -> bool {
         if self.seen_generation != cx.ip.neighbor_generation() {
             self.retry_waiting(cx);
         }
         let Some(frame) = self.outgoing.pop_front() else {
-            if !self.blocked.is_empty() {
-                self.wake_blocked();
-            }
+            self.wake_blocked();
             return false;
         };
         out.pieces.clear();

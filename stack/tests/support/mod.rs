@@ -133,7 +133,13 @@ fn host(setup: &Setup, n: u8) -> Host {
     ip.mtu = setup.mtu;
     let seed = u8::try_from(setup.seed % 251).unwrap();
     let keys = StackKeys { ip: [n; 16], udp: [n ^ 7; 16], tcp: [n.wrapping_add(seed); 16] };
-    let config = StackConfig { ip, tcp: setup.tcp.clone(), udp: UdpConfig::default(), offloads: setup.offloads, worker: n };
+    let config = StackConfig {
+        ip,
+        tcp: setup.tcp.clone(),
+        udp: UdpConfig::default(),
+        offloads: setup.offloads,
+        worker: n,
+    };
     let stack = Stack::new(config, &keys, Instant::ZERO).unwrap();
     Host { stack, mem: HeapMemory::new(setup.memory), address, in_device: Vec::new() }
 }

@@ -41,8 +41,8 @@ pub struct Cubic {
     k: u64,
     /// Beginning of the current congestion avoidance; NEVER outside one.
     epoch: Instant,
-    /// Since when the window does not hold the sender back; NEVER while it does.
-    paused: Instant,
+    /// When an acknowledgement last found the window holding the sender back.
+    last_limited: Instant,
     /// The next epoch is the first after a timeout (§4.8).
     after_timeout: bool,
 }
@@ -58,21 +58,14 @@ impl Cubic {
             rest: 0,
             k: 0,
             epoch: Instant::NEVER,
-            paused: Instant::NEVER,
+            last_limited: Instant::ZERO,
             after_timeout: false,
         }
     }
 
     #[inline]
     pub(super) fn on_ack(&mut self, ack: &AckSample) {
-        if !ack.cwnd_limited {
-            // §5.8: time without a full window is not time on the curve.
-            if self.paused == Instant::NEVER {
-                self.paused = ack.now;
-            }
-            return;
-        }
-        if self.window.is_full() {
+        if !ack.cwnd_limited || self.window.is_full() {
             return;
         }
         let acked = self.window.slow_start(ack.acked);
@@ -85,10 +78,14 @@ impl Cubic {
     fn avoid_congestion(&mut self, ack: &AckSample, acked: u32) {
         if self.epoch == Instant::NEVER {
             self.begin_epoch(ack.now);
-        } else if self.paused != Instant::NEVER {
-            self.epoch += ack.now.since(self.paused);
         }
-        self.paused = Instant::NEVER;
+        // §5.8: time without a full window is not time on the curve. While the window is full,
+        // acknowledgements come at least once a round trip.
+        let gap = ack.now.since(self.last_limited);
+        if ack.srtt != Duration::ZERO && gap > ack.srtt + ack.srtt {
+            self.epoch += gap.saturating_sub(ack.srtt);
+        }
+        self.last_limited = ack.now;
         let elapsed = ack.now.since(self.epoch);
         self.grow_estimate(acked);
         if self.curve(elapsed) < self.w_est {
@@ -126,6 +123,7 @@ impl Cubic {
         let gap = u128::from(self.w_max - cwnd) << (3 * TIME_BITS);
         self.k = cube_root((gap << TIME_BITS) / (C * u128::from(self.window.mss)));
         self.epoch = now;
+        self.last_limited = now;
         self.w_est = cwnd;
         self.est_rest = 0;
         self.rest = 0;
@@ -133,7 +131,6 @@ impl Cubic {
 
     pub(super) fn end_epoch(&mut self) {
         self.epoch = Instant::NEVER;
-        self.paused = Instant::NEVER;
     }
 
     /// W_cubic(t) = C (t - K)^3 + W_max (§4.2 figure 1).

@@ -1,0 +1,141 @@
+//! A queue over a power-of-two buffer that grows on demand: what `VecDeque` does, with the few
+//! operations that the hot path needs and an index that is masked, not compared.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// A first-in, first-out queue of small values.
+#[derive(Debug)]
+pub(crate) struct Ring<T> {
+    slots: Box<[T]>,
+    head: usize,
+    len: usize,
+}
+
+impl<T> Default for Ring<T> {
+    fn default() -> Ring<T> {
+        Ring { slots: Box::default(), head: 0, len: 0 }
+    }
+}
+
+impl<T: Copy> Ring<T> {
+    /// Number of values.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[inline]
+    fn place(&self, at: usize) -> usize {
+        self.head.wrapping_add(at) & self.slots.len().wrapping_sub(1)
+    }
+
+    /// The value at `at`, counted from the front.
+    #[inline]
+    pub(crate) fn get(&self, at: usize) -> Option<&T> {
+        if at < self.len { self.slots.get(self.place(at)) } else { None }
+    }
+
+    /// The value at `at`, counted from the front.
+    #[inline]
+    pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
+        let place = self.place(at);
+        if at < self.len { self.slots.get_mut(place) } else { None }
+    }
+
+    /// The first value.
+    #[inline]
+    pub(crate) fn front_mut(&mut self) -> Option<&mut T> {
+        self.get_mut(0)
+    }
+
+    /// The last value.
+    pub(crate) fn back_mut(&mut self) -> Option<&mut T> {
+        self.get_mut(self.len.wrapping_sub(1))
+    }
+
+    /// Appends a value. Allocates only when the queue was never as long before.
+    #[inline]
+    pub(crate) fn push_back(&mut self, value: T) {
+        if self.len == self.slots.len() {
+            self.grow(value);
+        }
+        let place = self.place(self.len);
+        if let Some(slot) = self.slots.get_mut(place) {
+            *slot = value;
+            self.len += 1;
+        }
+    }
+
+    /// Takes the first value out.
+    #[inline]
+    pub(crate) fn pop_front(&mut self) -> Option<T> {
+        if self.len == 0 {
+            return None;
+        }
+        let value = self.slots.get(self.place(0)).copied();
+        self.head = self.head.wrapping_add(1);
+        self.len -= 1;
+        value
+    }
+
+    /// Puts a value before the first one.
+    pub(crate) fn push_front(&mut self, value: T) {
+        if self.len == self.slots.len() {
+            self.grow(value);
+        }
+        self.head = self.head.wrapping_sub(1);
+        self.len += 1;
+        let place = self.place(0);
+        if let Some(slot) = self.slots.get_mut(place) {
+            *slot = value;
+        }
+    }
+
+    /// All values, the first one first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        (0..self.len).filter_map(|at| self.get(at))
+    }
+
+    /// Twice the room; `filler` is any value, for the slots that hold none.
+    #[cold]
+    fn grow(&mut self, filler: T) {
+        let room = (self.slots.len() * 2).max(4);
+        let mut slots: Vec<T> = Vec::with_capacity(room);
+        slots.extend(self.iter().copied());
+        slots.resize(room, filler);
+        self.head = 0;
+        self.slots = slots.into_boxed_slice();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Ring;
+    use alloc::collections::VecDeque;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_ring_is_a_vec_deque(steps in proptest::collection::vec(0u8..4, 0..400)) {
+            let mut ring = Ring::default();
+            let mut model = VecDeque::new();
+            for (n, step) in steps.into_iter().enumerate() {
+                match step {
+                    0 | 1 => { ring.push_back(n); model.push_back(n); }
+                    2 => prop_assert_eq!(ring.pop_front(), model.pop_front()),
+                    _ => { ring.push_front(n); model.push_front(n); }
+                }
+                prop_assert_eq!(ring.len(), model.len());
+                prop_assert!(ring.iter().eq(model.iter()));
+                prop_assert_eq!(ring.back_mut().copied(), model.back().copied());
+            }
+        }
+    }
+}
