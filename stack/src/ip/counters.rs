@@ -50,7 +50,7 @@ reasons! {
 
 counters! {
     /// What an interface saw. Every received frame is in exactly one of the counters that
-    /// [`IpCounters::check`] adds up.
+    /// [`super::Ip::check`] adds up.
     IpCounters {
         /// Frames received.
         received,

@@ -99,7 +99,8 @@ proptest! {
         for step in &steps {
             act(&mut a, &mut b, &mut ids, step);
             while let Ok((data, source)) = b.recv(echo) {
-                let _: Result<(), UdpError> = b.send(echo, &data[..data.len().min(999)], Some(source));
+                let answer = &data[..data.len().min(999)];
+                let _: Result<(), UdpError> = b.send(echo, answer, Some(source));
             }
         }
         prop_assert!(a.udp.len() <= 8, "{}", seed);
