@@ -26,6 +26,20 @@ pub struct Region {
     pub lkey: Lkey,
 }
 
+impl Region {
+    /// The bytes at `addr`, if they all lie here.
+    #[inline]
+    fn segment(&self, addr: u64, length: u32) -> Option<Segment> {
+        // An address below the region wraps to a large offset.
+        let offset = addr.wrapping_sub(self.base);
+        if offset < self.length && u64::from(length) <= self.length - offset {
+            Some(Segment { addr: self.host + offset, length, lkey: self.lkey })
+        } else {
+            None
+        }
+    }
+}
+
 /// The table is full, or the region is empty, overlaps another or leaves the address space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the region is empty, overlaps another, or is more than the {REGIONS_MAX} allowed")]
@@ -163,17 +177,24 @@ impl RegionTable {
         Some(self.regions.remove(at))
     }
 
+    /// As [`RegionTable::find`], looking first where the last one was found.
+    #[must_use]
+    #[inline]
+    pub fn find_near(&self, place: &mut usize, addr: u64, length: u32) -> Option<Segment> {
+        if let Some(region) = self.regions.get(*place)
+            && let Some(segment) = region.segment(addr, length)
+        {
+            return Some(segment);
+        }
+        *place = self.regions.iter().position(|r| r.segment(addr, length).is_some())?;
+        self.regions.get(*place)?.segment(addr, length)
+    }
+
     /// The bytes that a descriptor names, if they all lie in one region.
     #[must_use]
     #[inline]
     pub fn find(&self, addr: u64, length: u32) -> Option<Segment> {
-        for region in &self.regions {
-            let offset = addr.wrapping_sub(region.base);
-            if offset < region.length && u64::from(length) <= region.length - offset {
-                return Some(Segment { addr: region.host + offset, length, lkey: region.lkey });
-            }
-        }
-        None
+        self.regions.iter().find_map(|region| region.segment(addr, length))
     }
 }
 

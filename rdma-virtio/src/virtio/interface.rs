@@ -10,7 +10,7 @@
 
 use std::ptr::NonNull;
 
-use super::device::{DeviceQueues, NetDevice, SCRATCH_COUNT, SCRATCH_LEN};
+use super::device::{DeviceQueues, NetDevice, SCRATCH_COUNT, SCRATCH_LEN, Staged};
 use super::driver::{
     IndirectTables, NetDriver, PIECES_MAX, ReceiveLayout, Received, TABLE_LEN, TransmitError,
 };
@@ -263,13 +263,24 @@ impl<N: Nic> NetInterface<N> {
 
     #[inline(never)]
     fn refill_now(&mut self) {
-        if self.layout.slots == 1 && !self.nic_lacks_receives {
-            let (device, nic) = (&mut self.device, &mut self.nic);
-            self.driver.refill_directly(&mut self.arena, |batch, length| {
-                device.post_directly(nic, batch, length)
+        while self.layout.slots == 1
+            && !self.nic_lacks_receives
+            && self.driver.wants_refill(&self.arena)
+        {
+            let mut staged = Staged::default();
+            let device = &mut self.device;
+            self.driver.refill_directly(&mut self.arena, |head, place| {
+                device.stage(&mut staged, head, place)
             });
+            let posted = self.device.post_staged(&mut self.nic, &staged);
+            if posted < staged.heads.len() || staged.heads.is_empty() {
+                self.driver.queue(&self.arena, &staged.heads[posted..]);
+                self.nic_lacks_receives = true;
+            }
         }
-        self.refill_queued();
+        if self.nic_lacks_receives || self.layout.slots != 1 {
+            self.refill_queued();
+        }
     }
 
     fn refill_queued(&mut self) {

@@ -8,6 +8,7 @@ mod receive;
 mod transmit;
 
 use self::receive::ReceiveSide;
+pub(super) use self::receive::Staged;
 use self::transmit::TransmitSide;
 use super::features::Features;
 use super::layout::{Descriptor, QueueMemory};
@@ -137,16 +138,17 @@ impl<P: Policy> NetDevice<P> {
         self.rx.poll_directly(nic, &self.setup, &mut self.counters)
     }
 
-    /// The short form of posting for one thread: heads and addresses of single buffers of `length`
-    /// bytes, by value. Returns how many the NIC took.
+    /// The short form of posting for one thread: adds the single buffer of a head to a batch.
+    /// False if it must come through the queue.
     #[inline]
-    pub(super) fn post_directly<N: Nic>(
-        &mut self,
-        nic: &mut N,
-        batch: &[(u16, u64)],
-        length: u32,
-    ) -> usize {
-        self.rx.post_directly(nic, (&self.setup, &self.regions), batch, length)
+    pub(super) fn stage(&mut self, staged: &mut Staged, head: u16, place: (u64, u32)) -> bool {
+        self.rx.stage(&self.setup, &self.regions, staged, (head, place))
+    }
+
+    /// Posts a batch; returns how many the NIC took.
+    #[inline]
+    pub(super) fn post_staged<N: Nic>(&mut self, nic: &mut N, staged: &Staged) -> usize {
+        self.rx.post_staged(nic, staged)
     }
 
     /// Takes send completions and returns their chains.

@@ -43,6 +43,13 @@ struct Room {
     first: Segment,
 }
 
+/// Single buffers about to be posted.
+#[derive(Debug, Default)]
+pub(in crate::virtio) struct Staged {
+    pub(in crate::virtio) heads: ArrayVec<u16, BATCH>,
+    sges: ArrayVec<Sge, BATCH>,
+}
+
 /// A buffer that holds a part of a message whose end has not come yet.
 #[derive(Clone, Copy, Debug)]
 struct Part {
@@ -60,6 +67,8 @@ pub(super) struct ReceiveSide<P: Policy> {
     /// By head, where chains of several buffers are allowed, else empty.
     chains: Box<[Chain]>,
     outstanding: u32,
+    /// Where in the region table the last buffer was found.
+    region: usize,
     parts: ArrayVec<Part, SPAN_MAX>,
     /// Whether the message under way lost a part and only its end is waited for.
     skipping: bool,
@@ -77,6 +86,7 @@ impl<P: Policy> ReceiveSide<P> {
             rooms: vec![none; size].into_boxed_slice(),
             chains: vec![Chain::new(); chains].into_boxed_slice(),
             outstanding: 0,
+            region: 0,
             parts: ArrayVec::new(),
             skipping: false,
             completions: Box::new([NO_COMPLETION; BATCH]),
@@ -127,60 +137,60 @@ impl<P: Policy> ReceiveSide<P> {
         regions: &RegionTable,
         waiting: u16,
     ) -> u16 {
-        let mut heads: ArrayVec<u16, BATCH> = ArrayVec::new();
-        let mut sges: ArrayVec<Sge, BATCH> = ArrayVec::new();
+        let mut staged = Staged::default();
         for ahead in 0..waiting {
             let head = self.ring.peek(ahead);
             let descriptor = self.ring.descriptor(head);
             let enough = descriptor.len >= NET_HEADER_LEN + FRAME_LEN_MIN;
-            if descriptor.flags != DESC_WRITE || !enough || heads.is_full() {
+            let simple = descriptor.flags == DESC_WRITE && enough;
+            let place = (descriptor.addr, descriptor.len);
+            if !simple || !self.stage(setup, regions, &mut staged, (head, place)) {
                 break;
             }
-            let Some(segment) = regions.find(descriptor.addr, descriptor.len) else { break };
-            // Taken at once, so that the same head further on is seen to be in use.
-            match self.rooms.get_mut(usize::from(head)) {
-                Some(room) if room.kind == Kind::None => {
-                    *room = Room { kind: Kind::One, first: segment };
-                }
-                _ => break,
-            }
-            heads.push(head);
-            sges.push(segment.skip(setup.in_front()).sge());
         }
-        let posted = post_each(nic, heads.iter().copied(), &sges);
-        for &head in heads.iter().skip(posted) {
-            self.clear(head);
-        }
-        self.outstanding += u32::try_from(posted).unwrap_or(0);
+        let posted = self.post_staged(nic, &staged);
         u16::try_from(posted).unwrap_or(0)
     }
 
-    /// Posts buffers that were handed over by value; returns how many were taken. One that is in
-    /// no region, or under a head that is in use, ends the batch and comes through the queue.
+    /// Adds a single buffer to a batch, under a head that becomes its own at once, so that the
+    /// same head further on is seen to be in use. False if it does not fit.
     #[inline]
-    pub(super) fn post_directly<N: Nic>(
+    pub(super) fn stage(
         &mut self,
-        nic: &mut N,
-        (setup, regions): (&Setup, &RegionTable),
-        batch: &[(u16, u64)],
-        length: u32,
-    ) -> usize {
-        let mut sges: ArrayVec<Sge, BATCH> = ArrayVec::new();
-        for &(head, addr) in batch.iter().take(BATCH) {
-            let Some(segment) = regions.find(addr, length) else { break };
-            match self.rooms.get_mut(usize::from(head)) {
-                Some(room) if room.kind == Kind::None => {
-                    *room = Room { kind: Kind::One, first: segment };
-                }
-                _ => break,
+        setup: &Setup,
+        regions: &RegionTable,
+        staged: &mut Staged,
+        (head, (addr, length)): (u16, (u64, u32)),
+    ) -> bool {
+        let Some(segment) = regions.find_near(&mut self.region, addr, length) else {
+            return false;
+        };
+        match self.rooms.get_mut(usize::from(head)) {
+            Some(room) if room.kind == Kind::None && !staged.heads.is_full() => {
+                *room = Room { kind: Kind::One, first: segment };
             }
-            sges.push(segment.skip(setup.in_front()).sge());
+            _ => return false,
         }
-        let posted = post_each(nic, batch.iter().map(|&(head, _)| head), &sges);
-        self.outstanding += u32::try_from(posted).unwrap_or(0);
-        for &(head, _) in &batch[posted..sges.len()] {
+        staged.heads.push(head);
+        staged.sges.push(segment.skip(setup.in_front()).sge());
+        true
+    }
+
+    /// Posts a batch; returns how many the NIC took. The others are as if never staged.
+    #[inline]
+    pub(super) fn post_staged<N: Nic>(&mut self, nic: &mut N, staged: &Staged) -> usize {
+        let mut wrs: ArrayVec<RecvWr<'_>, BATCH> = ArrayVec::new();
+        for (&head, sge) in staged.heads.iter().zip(&staged.sges) {
+            wrs.push(RecvWr { wr_id: u64::from(head), sges: std::slice::from_ref(sge) });
+        }
+        if wrs.is_empty() {
+            return 0;
+        }
+        let posted = nic.post_recv(&wrs).unwrap_or(0).min(wrs.len());
+        for &head in staged.heads.iter().skip(posted) {
             self.clear(head);
         }
+        self.outstanding += u32::try_from(posted).unwrap_or(0);
         posted
     }
 
@@ -393,16 +403,6 @@ impl<P: Policy> ReceiveSide<P> {
             self.ring.push_used(part.head, if passed { part.length } else { 0 });
         }
     }
-}
-
-/// Posts a receive of one element under each head; returns how many the NIC took.
-#[inline]
-fn post_each<N: Nic>(nic: &mut N, heads: impl Iterator<Item = u16>, sges: &[Sge]) -> usize {
-    let mut wrs: ArrayVec<RecvWr<'_>, BATCH> = ArrayVec::new();
-    for (head, sge) in heads.zip(sges) {
-        wrs.push(RecvWr { wr_id: u64::from(head), sges: std::slice::from_ref(sge) });
-    }
-    if wrs.is_empty() { 0 } else { nic.post_recv(&wrs).unwrap_or(0).min(wrs.len()) }
 }
 
 /// Checks a message of `total` bytes, header included, and puts its header right; says whether

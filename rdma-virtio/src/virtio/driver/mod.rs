@@ -23,7 +23,7 @@ use crate::memory::slot::Piece;
 pub const PIECES_MAX: usize = 18;
 
 /// Receives that are posted at a time.
-pub(super) const REFILL_BATCH: usize = 16;
+const REFILL_BATCH: u16 = 16;
 
 /// Why a frame was not taken. Nothing was taken then: the references stay the caller's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -136,35 +136,29 @@ impl<P: Policy> NetDriver<P> {
         self.rx.take(arena, frame, used, &mut self.counters)
     }
 
-    /// The short form of posting receives for one thread: heads and addresses by value, in batches
-    /// that `post` takes, saying how many it took. Only while nothing waits on the queue.
+    /// The short form of posting receives for one thread: up to a batch of chains of one slot, each
+    /// a head and the place of its slot by value. One that `stage` refuses goes on the queue.
     #[inline]
     pub(super) fn refill_directly(
         &mut self,
         arena: &mut Arena,
-        mut post: impl FnMut(&[(u16, u64)], u32) -> usize,
+        mut stage: impl FnMut(u16, (u64, u32)) -> bool,
     ) {
         let length = arena.receive_len();
-        let mut wanted = self.rx.wanted_directly();
-        while wanted > 0 {
-            let mut batch: ArrayVec<(u16, u64), REFILL_BATCH> = ArrayVec::new();
-            while wanted > 0
-                && !batch.is_full()
-                && let Some(described) = self.rx.describe(arena)
-            {
-                batch.push(described);
-                wanted -= 1;
-            }
-            self.counters.rx_posted += batch.len() as u64;
-            let taken = post(&batch, length);
-            if taken < batch.len() {
-                self.rx.queue(&batch[taken..], length);
-                return;
-            }
-            if batch.len() < REFILL_BATCH {
+        for _ in 0..self.rx.wanted_directly().min(REFILL_BATCH) {
+            let Some((head, addr)) = self.rx.describe(arena) else { return };
+            self.counters.rx_posted += 1;
+            if !stage(head, (addr, length)) {
+                self.rx.queue(arena, &[head]);
                 return;
             }
         }
+    }
+
+    /// Puts staged chains that the NIC did not take on the queue.
+    #[cold]
+    pub(super) fn queue(&mut self, arena: &Arena, heads: &[u16]) {
+        self.rx.queue(arena, heads);
     }
 
     /// Whether [`NetDriver::refill`] would post something.

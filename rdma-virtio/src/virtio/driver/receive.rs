@@ -315,8 +315,12 @@ impl<P: Policy> ReceiveQueue<P> {
 
     /// Puts what the device did not take on the queue.
     #[cold]
-    pub(super) fn queue(&mut self, left: &[(u16, u64)], len: u32) {
-        for &(head, addr) in left {
+    pub(super) fn queue(&mut self, arena: &Arena, heads: &[u16]) {
+        let len = arena.receive_len();
+        for &head in heads {
+            let record = self.records.get(usize::from(head));
+            let Some(posted) = record.and_then(|r| r.slot.as_ref()) else { continue };
+            let addr = arena.posted_addr(posted);
             self.ring.write(head, Descriptor { addr, len, flags: DESC_WRITE, next: 0 });
             self.ring.push_available(head);
         }
