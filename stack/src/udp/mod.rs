@@ -17,6 +17,7 @@ mod socket;
 mod template;
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 pub use config::{UdpConfig, UdpError};
@@ -30,6 +31,7 @@ use template::Template;
 use crate::frame::Offloads;
 use crate::ip::{IcmpError, IcmpErrorKind, Ip};
 use crate::memory::{Memory, Piece};
+use crate::ring::Ring;
 use crate::slab::{Id, Slab};
 use crate::time::Instant;
 
@@ -64,17 +66,19 @@ pub struct Udp {
     sockets: Slab<UdpSocket>,
     demux: Demux,
     /// Frames to send, in order.
-    outgoing: VecDeque<Outgoing>,
+    outgoing: Ring<Outgoing>,
     /// Pieces of those after the first, in order.
     chain: VecDeque<Piece>,
+    /// Frames of a datagram that is being cut up; empty between calls.
+    cut: Vec<Outgoing>,
     /// Sockets that became ready, each once.
-    events: VecDeque<UdpId>,
+    events: Ring<UdpId>,
     /// Sockets whose last call to send found no room, each once.
-    blocked: VecDeque<UdpId>,
+    blocked: Ring<UdpId>,
     /// Sockets with frames that wait for a neighbour, each once.
-    waiting: VecDeque<UdpId>,
+    waiting: Ring<UdpId>,
     /// Sockets that may hold receive slots, each once.
-    holders: VecDeque<UdpId>,
+    holders: Ring<UdpId>,
     /// Of the neighbours, when the waiting frames were looked at last.
     seen_generation: u32,
     /// Ephemeral ports given so far.
@@ -91,12 +95,13 @@ impl Udp {
             sockets: Slab::new(config.sockets, config.worker),
             config,
             demux: Demux::new(key),
-            outgoing: VecDeque::new(),
+            outgoing: Ring::default(),
             chain: VecDeque::new(),
-            events: VecDeque::new(),
-            blocked: VecDeque::new(),
-            waiting: VecDeque::new(),
-            holders: VecDeque::new(),
+            cut: Vec::new(),
+            events: Ring::default(),
+            blocked: Ring::default(),
+            waiting: Ring::default(),
+            holders: Ring::default(),
             seen_generation: 0,
             ports_given: 0,
             counters: UdpCounters::default(),

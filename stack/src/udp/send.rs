@@ -2,6 +2,7 @@
 //! device, or at their socket for a neighbour's address.
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 use super::socket::{UdpSocket, Waiting};
@@ -11,6 +12,7 @@ use crate::checksum::{Sum, copy_and_sum};
 use crate::frame::{TX_HEADROOM, TxChecksum, TxFrame};
 use crate::ip::{Resolution, fragment_payload};
 use crate::memory::{CHUNK_SLOT_LEN, Memory, Piece, SMALL_SLOT_LEN, SlotClass};
+use crate::ring::Ring;
 use crate::wire::ipv4::MORE_FRAGMENTS;
 
 /// Longest payload over IPv4: 65,535 bytes less both headers.
@@ -30,7 +32,7 @@ pub(super) struct Outgoing {
 struct Build<'a, M> {
     mem: &'a mut M,
     chain: &'a mut VecDeque<Piece>,
-    outgoing: &'a mut VecDeque<Outgoing>,
+    cut: &'a mut Vec<Outgoing>,
     socket: UdpId,
     template: &'a Template,
 }
@@ -149,18 +151,21 @@ impl Udp {
         let mut build = Build {
             mem: cx.mem,
             chain: &mut self.chain,
-            outgoing: &mut self.outgoing,
+            cut: &mut self.cut,
             socket: id,
             template: &socket.template,
         };
         let is_built = if frames == 1 {
             build.whole(data, cx.ip.next_ident(), cx.offloads.tx_checksum)
         } else {
-            self.counters.sent_fragmented += 1;
             build.fragments(data, cx.ip.next_ident())
         };
         if !is_built {
             return self.block(id);
+        }
+        self.counters.sent_fragmented += u64::from(frames > 1);
+        for frame in self.cut.drain(..) {
+            self.outgoing.push_back(frame);
         }
         socket.frames_queued += frames;
         self.counters.sent += 1;
@@ -182,18 +187,11 @@ impl Udp {
         if frames != 1 || data.len() > room || is_full {
             return self.block(id);
         }
-        let mut build = Build {
-            mem: cx.mem,
-            chain: &mut self.chain,
-            outgoing: &mut self.outgoing,
-            socket: id,
-            template,
-        };
-        if !build.whole(data, cx.ip.next_ident(), cx.offloads.tx_checksum) {
+        let ident = cx.ip.next_ident();
+        let Some((piece, checksum)) =
+            build_single(template, (data, ident, cx.offloads.tx_checksum), cx.mem)
+        else {
             return self.block(id);
-        }
-        let Some(Outgoing { first: piece, checksum, .. }) = self.outgoing.pop_back() else {
-            return Ok(());
         };
         if socket.waiting.is_empty() {
             self.waiting.push_back(id);
@@ -292,7 +290,7 @@ fn retry_socket<M: Memory>(
     socket: &mut UdpSocket,
     cx: &mut UdpContext<'_, M>,
     id: UdpId,
-    outgoing: &mut VecDeque<Outgoing>,
+    outgoing: &mut Ring<Outgoing>,
 ) -> u64 {
     let mut failed = 0;
     for _ in 0..socket.waiting.len() {
@@ -376,7 +374,7 @@ impl<M: Memory> Build<'_, M> {
             (Checksum::Full(sum), None)
         };
         self.template.write(self.mem.bytes_mut(first), len, ident, checksum);
-        self.outgoing.push_back(Outgoing { socket: self.socket, first, more, checksum: left });
+        self.cut.push(Outgoing { socket: self.socket, first, more, checksum: left });
         true
     }
 
@@ -394,7 +392,7 @@ impl<M: Memory> Build<'_, M> {
             let (now, later) = rest.split_at(room.min(rest.len()));
             let header_len = 34 + usize::from(udp_len);
             let Some((first, more, _)) = self.place(header_len, now, false) else {
-                self.unqueue(usize::from(offset / per_fragment));
+                self.abandon();
                 return false;
             };
             let more_flag = if later.is_empty() { 0 } else { MORE_FRAGMENTS };
@@ -408,17 +406,16 @@ impl<M: Memory> Build<'_, M> {
             };
             self.template.write_fragment(self.mem.bytes_mut(first), &head);
             let socket = self.socket;
-            self.outgoing.push_back(Outgoing { socket, first, more, checksum: None });
+            self.cut.push(Outgoing { socket, first, more, checksum: None });
             offset = offset.saturating_add(per_fragment);
             rest = later;
         }
         true
     }
 
-    /// Takes the last frames out of the queue again.
-    fn unqueue(&mut self, frames: usize) {
-        for _ in 0..frames {
-            let Some(frame) = self.outgoing.pop_back() else { return };
+    /// Gives back what was built of a datagram that cannot be sent as a whole.
+    fn abandon(&mut self) {
+        for frame in self.cut.drain(..) {
             self.mem.release(frame.first.slot);
             for _ in 0..frame.more {
                 if let Some(piece) = self.chain.pop_back() {

@@ -10,6 +10,7 @@ use super::template::Template;
 use crate::frame::TxChecksum;
 use crate::ip::gather;
 use crate::memory::{Memory, Piece};
+use crate::ring::Ring;
 
 /// Bytes that a queued datagram is charged besides its own.
 const OVERHEAD: u32 = 64;
@@ -76,17 +77,17 @@ pub(super) struct Waiting {
 }
 
 /// Where a queued datagram's payload lies.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Payload {
     /// In a receive slot.
     Slot(Piece),
     /// In so many slots, in the queue's chain.
     Chain(u16),
-    /// Copied.
-    Heap(Vec<u8>),
+    /// Copied, among the queue's copies.
+    Heap,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Datagram {
     source: SocketAddr,
     len: u32,
@@ -96,9 +97,11 @@ struct Datagram {
 /// Datagrams that wait to be read.
 #[derive(Debug, Default)]
 pub(super) struct ReceiveQueue {
-    datagrams: VecDeque<Datagram>,
+    datagrams: Ring<Datagram>,
     /// The slots of datagrams that lie in several, in order.
     chain: VecDeque<Piece>,
+    /// The payloads that were copied, in order.
+    copies: VecDeque<Vec<u8>>,
     bytes: u32,
     slots: u32,
 }
@@ -159,36 +162,36 @@ impl ReceiveQueue {
     /// Queues a copy.
     pub(super) fn push_heap(&mut self, source: SocketAddr, bytes: Vec<u8>) {
         let len = u32::try_from(bytes.len()).unwrap_or(0);
-        self.push(source, len, Payload::Heap(bytes));
+        self.copies.push_back(bytes);
+        self.push(source, len, Payload::Heap);
     }
 
     /// Copies the oldest datagram into `buffer` and takes it out.
     #[inline]
     pub(super) fn pop<M: Memory>(&mut self, buffer: &mut [u8], mem: &mut M) -> Option<Received> {
-        let datagram = self.datagrams.front()?;
-        let Payload::Slot(piece) = datagram.payload else {
+        let Datagram { source, len, payload } = *self.datagrams.get(0)?;
+        let Payload::Slot(piece) = payload else {
             let received = self.peek(buffer, mem)?;
             self.discard(mem);
             return Some(received);
         };
-        let len = copy_into(buffer, mem.bytes(piece));
-        let received = Received { len, datagram_len: piece.len as usize, source: datagram.source };
-        self.bytes -= piece.len + OVERHEAD;
+        let copied = copy_into(buffer, mem.bytes(piece));
+        self.bytes -= len + OVERHEAD;
         self.slots -= 1;
         self.datagrams.pop_front();
         mem.release(piece.slot);
-        Some(received)
+        Some(Received { len: copied, datagram_len: len as usize, source })
     }
 
     /// Copies the oldest datagram into `buffer` and leaves it.
     pub(super) fn peek<M: Memory>(&self, buffer: &mut [u8], mem: &M) -> Option<Received> {
-        let datagram = self.datagrams.front()?;
-        let len = match &datagram.payload {
-            Payload::Slot(piece) => copy_into(buffer, mem.bytes(*piece)),
-            Payload::Heap(bytes) => copy_into(buffer, bytes),
+        let datagram = self.datagrams.get(0)?;
+        let len = match datagram.payload {
+            Payload::Slot(piece) => copy_into(buffer, mem.bytes(piece)),
+            Payload::Heap => copy_into(buffer, self.copies.front()?),
             Payload::Chain(count) => {
                 let mut done = 0;
-                for piece in self.chain.iter().take(usize::from(*count)) {
+                for piece in self.chain.iter().take(usize::from(count)) {
                     done += copy_into(&mut buffer[done..], mem.bytes(*piece));
                 }
                 done
@@ -202,7 +205,9 @@ impl ReceiveQueue {
         let Some(datagram) = self.datagrams.pop_front() else { return false };
         self.bytes -= datagram.len + OVERHEAD;
         match datagram.payload {
-            Payload::Heap(_) => {}
+            Payload::Heap => {
+                self.copies.pop_front();
+            }
             Payload::Slot(piece) => {
                 self.slots -= 1;
                 mem.release(piece.slot);
@@ -223,24 +228,26 @@ impl ReceiveQueue {
             return 0;
         }
         let mut copied = 0;
-        for datagram in &mut self.datagrams {
-            let bytes = match datagram.payload {
-                Payload::Heap(_) => continue,
+        let mut copies = VecDeque::with_capacity(self.datagrams.len());
+        for at in 0..self.datagrams.len() {
+            let Some(datagram) = self.datagrams.get_mut(at) else { break };
+            match datagram.payload {
+                Payload::Heap => copies.extend(self.copies.pop_front()),
                 Payload::Slot(piece) => {
-                    let bytes = mem.bytes(piece).to_vec();
+                    copies.push_back(mem.bytes(piece).to_vec());
                     mem.release(piece.slot);
-                    bytes
+                    copied += 1;
                 }
                 Payload::Chain(count) => {
                     let pieces: Vec<Piece> = self.chain.drain(..usize::from(count)).collect();
-                    let bytes = gather(&pieces, 0, datagram.len, mem);
+                    copies.push_back(gather(&pieces, 0, datagram.len, mem));
                     pieces.iter().for_each(|piece| mem.release(piece.slot));
-                    bytes
+                    copied += 1;
                 }
-            };
-            datagram.payload = Payload::Heap(bytes);
-            copied += 1;
+            }
+            datagram.payload = Payload::Heap;
         }
+        self.copies = copies;
         self.slots = 0;
         copied
     }
