@@ -136,6 +136,12 @@ fn an_interface_that_cannot_segment_is_not_asked_to() {
     in_namespace("an_interface_that_cannot_segment_is_not_asked_to", || {
         let _peer = veth();
         assert!(PacketNic::open("va", &options()).unwrap().capabilities().tso4);
+        ip("link set va gso_max_size 30000");
+        let mut port = open(&options());
+        assert_eq!(port.nic.capabilities().max_message, 12 + 29_999);
+        let tcp = Tcp { mac: HOST_MAC, from: (US, 1), to: (HOST, 9), seq: 1, ack: 0, flags: ACK };
+        assert_eq!(port.send(&tcp.message(&[0; 29_999 - 54])), WcStatus::Success);
+        assert_eq!(port.try_send(&tcp.message(&[0; 30_000 - 54])), Err(PostError::TooLong));
         set_tso("va", false);
         let nic = PacketNic::open("va", &options()).unwrap();
         assert!(!nic.capabilities().tso4 && !nic.capabilities().tso6);
@@ -284,6 +290,7 @@ fn an_interface_that_goes_down_and_up_tells_so() {
         let peer = veth();
         let mut port = open(&options());
         introduce(&mut port);
+        while port.recv(Duration::from_millis(20)).is_some() {}
         ip("link set va down");
         assert_eq!(port.event(), NicEvent::LinkDown);
         assert_eq!(port.try_send(&arp_request(US, HOST)), Err(PostError::LinkDown));

@@ -52,6 +52,7 @@ fn the_kernel_answers_arp_and_ping() {
 #[test]
 fn ipv6_addresses_are_usable_at_once() {
     in_namespace("ipv6_addresses_are_usable_at_once", || {
+        allow_ipv6(true);
         let address: IpAddr = "fd00::1".parse().unwrap();
         let _port = open(&TapOptions { addresses: vec![(address, 64)], ..options() });
         std::net::UdpSocket::bind((address, 0)).unwrap();

@@ -201,6 +201,31 @@ impl Interface {
     }
 }
 
+/// Longest frame that an interface segments if it does not say (`GSO_LEGACY_MAX_SIZE`).
+const GSO_MAX_DEFAULT: u32 = 65_536;
+
+/// Frames from this length on, in bytes with all headers, the interface does not segment: the
+/// smaller of `gso_max_size` and `gso_ipv4_max_size`.
+///
+/// # Errors
+/// If the kernel does not answer, or there is no such interface.
+pub fn gso_max_size(index: i32) -> io::Result<u32> {
+    const IFLA_GSO_MAX_SIZE: u16 = 41;
+    const IFLA_GSO_IPV4_MAX_SIZE: u16 = 63;
+    let netlink = Netlink::open(0)?;
+    netlink.ask_link(index)?;
+    let mut buffer = [0_u8; 8192];
+    let length = netlink.receive(&mut buffer)?;
+    let (_, body) = messages(&buffer[..length])
+        .find(|(kind, _)| *kind == libc::RTM_NEWLINK)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+    let smallest = attributes(body.get(16..).unwrap_or_default())
+        .filter(|(kind, _)| [IFLA_GSO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE].contains(kind))
+        .filter_map(|(_, value)| value.first_chunk::<4>().map(|b| u32::from_ne_bytes(*b)))
+        .min();
+    Ok(smallest.unwrap_or(GSO_MAX_DEFAULT))
+}
+
 /// What a link is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinkState {
@@ -228,7 +253,7 @@ impl LinkWatch {
     pub fn open(index: i32) -> io::Result<Self> {
         let group = u32::try_from(libc::RTMGRP_LINK).unwrap_or(1);
         let watch = Self { netlink: Netlink::open(group)?, index };
-        watch.ask()?;
+        watch.netlink.ask_link(index)?;
         Ok(watch)
     }
 
@@ -236,12 +261,6 @@ impl LinkWatch {
     #[must_use]
     pub fn fd(&self) -> RawFd {
         self.netlink.fd.as_raw_fd()
-    }
-
-    fn ask(&self) -> io::Result<()> {
-        let mut body = [0_u8; 16];
-        body[4..8].copy_from_slice(&self.index.to_ne_bytes());
-        self.netlink.send(libc::RTM_GETLINK, 0, &body)
     }
 
     /// The newest state, if events came since the last call. One system call if none did.
@@ -256,7 +275,7 @@ impl LinkWatch {
                 }
                 // Events were lost: ask anew.
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
-                    if self.ask().is_err() {
+                    if self.netlink.ask_link(self.index).is_err() {
                         return Some(LinkState::Gone);
                     }
                 }
@@ -277,6 +296,18 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         let body = bytes.get(16..length.min(bytes.len()))?;
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some((kind, body))
+    })
+}
+
+/// Cuts attributes: type and value of each.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (header, _) = bytes.split_first_chunk::<4>()?;
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let kind = u16::from_ne_bytes([header[2], header[3]]);
+        let value = bytes.get(4..length.min(bytes.len()))?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
     })
 }
 
@@ -348,6 +379,13 @@ impl Netlink {
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Asks for the state of an interface.
+    fn ask_link(&self, index: i32) -> io::Result<()> {
+        let mut body = [0_u8; 16];
+        body[4..8].copy_from_slice(&index.to_ne_bytes());
+        self.send(libc::RTM_GETLINK, 0, &body)
+    }
+
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         // SAFETY: pointer and length are those of `buffer`, borrowed for the call.
         let length =
@@ -415,6 +453,20 @@ mod tests {
     #[test]
     fn a_message_of_length_zero_ends_the_walk() {
         assert_eq!(link_state(&[0; 64], 7), None);
+    }
+
+    #[test]
+    fn attributes_are_cut_and_bad_lengths_end_the_walk() {
+        let bytes = [5, 0, 1, 0, 9, 0, 0, 0, 4, 0, 2, 0, 3, 0, 3, 0, 8, 0, 4, 0];
+        let all: Vec<_> = attributes(&bytes).collect();
+        assert_eq!(all, [(1, &[9_u8][..]), (2, &[][..])]);
+    }
+
+    #[test]
+    fn loopback_segments_64_kb_and_an_unknown_interface_nothing() {
+        let lo = Interface::new("lo").unwrap().index().unwrap();
+        assert!(gso_max_size(lo).unwrap() >= 65_536);
+        assert!(gso_max_size(i32::MAX).is_err());
     }
 
     #[test]

@@ -33,7 +33,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use super::host::events::Events;
 use super::host::receives::{RECV_SGE_MAX, Receives};
 use super::host::sends::{INLINE_MAX, SEND_SGE_MAX, Sends};
-use super::host::{NET_HEADER_LEN, plain_message_max};
+use super::host::{MESSAGE_MAX, NET_HEADER_LEN, plain_message_max};
 use super::regions::Regions;
 use super::rtnl::{self, LinkState, LinkWatch};
 use super::{
@@ -43,9 +43,6 @@ use super::{
 use ring::{Frame, Ring, Slot};
 
 pub use open::PacketOptions;
-
-/// Longest frame that an interface segments: it must stay below its 65,536 bytes (`gso_max_size`).
-const LARGE_FRAME_MAX: u32 = 65_535;
 
 /// A message that waits for posted receives so long is dropped.
 const WAIT_NS_MAX: u64 = 100_000_000;
@@ -100,11 +97,15 @@ impl PacketNic {
     pub fn open(name: &str, options: &PacketOptions) -> Result<Self, DeviceError> {
         let device = format!("packet:{name}");
         let opened = open::open(&device, name, options)?;
-        let large_tx = options.checksum && options.tso && opened.can_tso;
-        let large_rx = options.checksum && options.large_receive;
         let plain = plain_message_max(opened.mtu);
-        let large = NET_HEADER_LEN + LARGE_FRAME_MAX;
-        let max_message = if large_tx || large_rx { large.max(plain) } else { plain };
+        let large = NET_HEADER_LEN + opened.large_frame;
+        let large_tx = options.checksum && options.tso && large > plain;
+        let large_rx = options.checksum && options.large_receive;
+        let max_message = match (large_tx, large_rx) {
+            (true, _) => large,
+            (false, true) => MESSAGE_MAX,
+            (false, false) => plain,
+        };
         let capabilities = Capabilities {
             name: device,
             mac: Some(opened.mac),

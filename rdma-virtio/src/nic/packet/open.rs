@@ -20,6 +20,10 @@ const PACKET_IGNORE_OUTGOING: i32 = 23;
 const SIOCETHTOOL: u64 = 0x8946;
 const ETHTOOL_GTSO: u32 = 0x1e;
 
+/// Longest frame worth offering: an IP packet has at most 65,535 bytes, and interfaces by default
+/// segment frames that are, with their Ethernet header, shorter than 65,536.
+const LARGE_FRAME_MAX: u32 = 65_535;
+
 /// Bytes of frames that the kernel may hold for us before a send has to wait.
 const SEND_BUFFER: i32 = 4 << 20;
 
@@ -68,8 +72,8 @@ pub(super) struct Opened {
     pub(super) watch: LinkWatch,
     pub(super) mac: [u8; 6],
     pub(super) mtu: u16,
-    /// Whether the interface segments TCP.
-    pub(super) can_tso: bool,
+    /// Longest frame that the interface segments; 0 if it does not segment TCP.
+    pub(super) large_frame: u32,
 }
 
 /// Opens the interface.
@@ -131,8 +135,8 @@ pub(super) fn open(
     let watch = LinkWatch::open(index).map_err(fail("socket(AF_NETLINK)", ""))?;
     bind(&fd, index).map_err(fail("bind(AF_PACKET)", ""))?;
     join(&fd, index, mac).map_err(fail("setsockopt(PACKET_ADD_MEMBERSHIP)", ""))?;
-    let can_tso = can_tso(&fd, name);
-    Ok(Opened { fd, ring, watch, mac, mtu, can_tso })
+    let large_frame = large_frame(&fd, name, index);
+    Ok(Opened { fd, ring, watch, mac, mtu, large_frame })
 }
 
 /// `setsockopt` with a plain value.
@@ -238,11 +242,15 @@ fn join(fd: &OwnedFd, index: i32, mac: [u8; 6]) -> io::Result<()> {
     set(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &wish)
 }
 
-/// Whether the interface segments TCP. The path that bypasses the queueing discipline drops what
-/// the interface cannot segment, so it is not offered then.
-fn can_tso(fd: &OwnedFd, name: &str) -> bool {
+/// The longest frame that the interface segments. The path that bypasses the queueing discipline
+/// drops what the interface cannot segment, so no such frame may be offered.
+fn large_frame(fd: &OwnedFd, name: &str, index: i32) -> u32 {
     let mut value = [ETHTOOL_GTSO, 0];
-    let Ok(mut request) = rtnl::request(name) else { return false };
+    let Ok(mut request) = rtnl::request(name) else { return 0 };
     request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
-    rtnl::ioctl(fd.as_raw_fd(), SIOCETHTOOL, &mut request).is_ok() && value[1] != 0
+    if rtnl::ioctl(fd.as_raw_fd(), SIOCETHTOOL, &mut request).is_err() || value[1] == 0 {
+        return 0;
+    }
+    // A frame must be shorter than the limit.
+    rtnl::gso_max_size(index).map_or(0, |limit| limit.saturating_sub(1).min(LARGE_FRAME_MAX))
 }
