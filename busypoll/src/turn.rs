@@ -62,7 +62,6 @@ impl Default for Limits {
 
 /// What a turn came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use]
 pub enum Turned {
     /// Nothing was ready or due, or only cold work was.
     Idle,

@@ -120,7 +120,7 @@ fn phases_come_in_their_order() {
 #[test]
 fn idle_turn_calls_no_phase() {
     let (mut turns, mut work) = (spinning(), Script::default());
-    let _ = turns.turn(&mut work);
+    turns.turn(&mut work);
     work.calls.clear();
     for _ in 0..100 {
         assert_eq!(turns.turn(&mut work), Turned::Idle);
@@ -167,7 +167,7 @@ fn a_deadline_that_comes_ends_the_idle_turns() {
 #[test]
 fn expect_work_makes_the_next_turn_look() {
     let (mut turns, mut work) = (spinning(), Script::default());
-    let _ = turns.turn(&mut work);
+    turns.turn(&mut work);
     let before = turns.counters().busy_turns;
     turns.expect_work();
     assert_eq!(turns.turn(&mut work), Turned::Idle);
@@ -181,13 +181,13 @@ fn a_long_turn_is_counted_once() {
     let mut turns = Loop::new(Limits { spin: Spin::Forever, long_turn_ns, ..Limits::default() });
     // The first turn stalls in its cold work; the second notices.
     let mut work = Script { cold_takes_ns: 120_000_000, ..Script::default() };
-    let _ = turns.turn(&mut work);
+    turns.turn(&mut work);
     work.cold_takes_ns = 0;
     assert_eq!(turns.counters().long_turns, 0);
-    let _ = turns.turn(&mut work);
+    turns.turn(&mut work);
     assert_eq!(turns.counters().long_turns, 1);
     turns.resume();
-    let _ = turns.turn(&mut work);
+    turns.turn(&mut work);
     assert_eq!(turns.counters().long_turns, 1, "a pause is no long turn");
 }
 
@@ -218,7 +218,7 @@ fn without_a_deadline_cold_work_bounds_the_sleep() {
 fn what_came_while_arming_averts_the_sleep() {
     let (mut turns, mut sleeper) = (sleepy(), Sleeps::waking_by(Wake::Device));
     let mut armed_too_late = Script { pending_on_arm: true, ..Script::default() };
-    let _ = turns.run_once(&mut armed_too_late, &mut sleeper).unwrap();
+    turns.run_once(&mut armed_too_late, &mut sleeper).unwrap();
     let mut ready = Script::with(Phase::Control, 1);
     turns.sleep(&mut ready, &mut sleeper).unwrap();
     assert_eq!(ready.calls, ["arm", "disarm"]);
@@ -235,7 +235,7 @@ fn a_real_idle_core_sleeps_nearly_all_the_time() {
     let (mut turns, mut work) = (Loop::new(Limits::default()), Script::default());
     let started = turns.now();
     while turns.now() - started < 300_000_000 {
-        let _ = turns.run_once(&mut work, &mut wait).unwrap();
+        turns.run_once(&mut work, &mut wait).unwrap();
     }
     let counters = turns.counters();
     // Half of the time, since a crowded machine may run others for long.

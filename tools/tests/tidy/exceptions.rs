@@ -15,7 +15,7 @@ struct Exception {
 }
 
 /// The findings that no exception covers, and findings about the exceptions themselves.
-pub fn apply(root: &Path, findings: Vec<Finding>) -> Vec<Finding> {
+pub(crate) fn apply(root: &Path, findings: Vec<Finding>) -> Vec<Finding> {
     let text = fs::read_to_string(root.join(FILE)).unwrap_or_default();
     filter(&text, findings)
 }

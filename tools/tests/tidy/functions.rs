@@ -3,18 +3,18 @@
 use crate::mask::{is_word, line_of, words};
 
 /// A function with a body, or a declaration without one.
-pub struct Function {
-    pub name: String,
+pub(crate) struct Function {
+    pub(crate) name: String,
     /// The line of `fn`.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Lines from `fn` to the closing brace, both included.
-    pub lines: usize,
+    pub(crate) lines: usize,
     /// Parameters, `self` included.
-    pub parameters: usize,
+    pub(crate) parameters: usize,
 }
 
 /// All functions of masked text, nested ones too.
-pub fn functions(code: &str) -> Vec<Function> {
+pub(crate) fn functions(code: &str) -> Vec<Function> {
     words(code, "fn").filter_map(|at| function(code, at)).collect()
 }
 

@@ -40,7 +40,7 @@ fn finding(path: &str, line: usize, what: String) -> Finding {
 }
 
 /// Findings in the manifests: dependencies that go up or sideways, and members that are no layer.
-pub fn check_manifests(root: &Path) -> Vec<Finding> {
+pub(crate) fn check_manifests(root: &Path) -> Vec<Finding> {
     let mut findings = members(&fs::read_to_string(root.join("Cargo.toml")).unwrap_or_default());
     for folder in FOLDERS {
         let path = format!("{folder}/Cargo.toml");
@@ -90,7 +90,7 @@ fn dependency(path: &str, folder: &str, line: usize, name: &str) -> Option<Findi
 
 /// Findings in one file: paths to crates that its crate may not import, and modules that lie in
 /// another crate.
-pub fn check_source(source: &Source) -> Vec<Finding> {
+pub(crate) fn check_source(source: &Source) -> Vec<Finding> {
     let folder = source.path.split('/').next().unwrap_or_default();
     let mut findings = Vec::new();
     for (_, name, _) in LAYERS {

@@ -13,7 +13,7 @@ enum Place {
 }
 
 /// The masked text: as long as `text` in bytes.
-pub fn mask(text: &str) -> String {
+pub(crate) fn mask(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut place = Place::Code;
@@ -121,12 +121,12 @@ fn char_literal(rest: &[u8]) -> usize {
 }
 
 /// Whether a byte can be part of an identifier.
-pub fn is_word(byte: u8) -> bool {
+pub(crate) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
 /// The places of `word` as a whole word in masked text.
-pub fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
+pub(crate) fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let bytes = code.as_bytes();
     code.match_indices(word).map(|(at, _)| at).filter(move |&at| {
         let before = at.checked_sub(1).map(|at| bytes[at]);
@@ -136,7 +136,7 @@ pub fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 
 }
 
 /// The line (from 1) of a place.
-pub fn line_of(code: &str, at: usize) -> usize {
+pub(crate) fn line_of(code: &str, at: usize) -> usize {
     1 + code.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count()
 }
 

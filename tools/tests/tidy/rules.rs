@@ -26,7 +26,7 @@ const BANNED: [&str; 6] = [
 ];
 
 /// Findings in one file.
-pub fn check(source: &Source) -> Vec<Finding> {
+pub(crate) fn check(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     head(source, &mut findings);
     lines(source, &mut findings);
@@ -37,7 +37,7 @@ pub fn check(source: &Source) -> Vec<Finding> {
 }
 
 /// Findings about whole crates: what their roots forbid, and that they are described.
-pub fn check_crates(root: &Path) -> Vec<Finding> {
+pub(crate) fn check_crates(root: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     for folder in SAFE_CRATES {
         let path = format!("{folder}/src/lib.rs");

@@ -6,43 +6,43 @@ use std::fs;
 use std::path::Path;
 
 /// Folders of the workspace that hold Rust code; `fuzz` may be missing.
-pub const FOLDERS: [&str; 7] =
+pub(crate) const FOLDERS: [&str; 7] =
     ["stack", "rdma-virtio", "busypoll", "runtime", "perf", "tools", "fuzz"];
 
 /// A Rust file.
-pub struct Source {
+pub(crate) struct Source {
     /// From the workspace's root, with `/`.
-    pub path: String,
-    pub text: String,
+    pub(crate) path: String,
+    pub(crate) text: String,
     /// The text with comments and the insides of literals blanked; the same lines and columns in
     /// bytes.
-    pub code: String,
+    pub(crate) code: String,
 }
 
 impl Source {
-    pub fn new(path: &str, text: &str) -> Source {
+    pub(crate) fn new(path: &str, text: &str) -> Source {
         Source { path: path.to_string(), text: text.to_string(), code: mask::mask(text) }
     }
 
     /// Files that hold tests only.
-    pub fn is_test(&self) -> bool {
+    pub(crate) fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default();
         self.path.contains("/tests/") || name == "tests.rs" || name.ends_with("_tests.rs")
     }
 
-    pub fn finding(&self, rule: &'static str, line: usize, what: String) -> Finding {
+    pub(crate) fn finding(&self, rule: &'static str, line: usize, what: String) -> Finding {
         Finding { rule, path: self.path.clone(), line, item: String::new(), what }
     }
 }
 
 /// Something to do.
-pub struct Finding {
-    pub rule: &'static str,
-    pub path: String,
-    pub line: usize,
+pub(crate) struct Finding {
+    pub(crate) rule: &'static str,
+    pub(crate) path: String,
+    pub(crate) line: usize,
     /// The function, where there is one: an exception names it.
-    pub item: String,
-    pub what: String,
+    pub(crate) item: String,
+    pub(crate) what: String,
 }
 
 impl fmt::Display for Finding {
@@ -52,7 +52,7 @@ impl fmt::Display for Finding {
 }
 
 /// All Rust files of the workspace, by path.
-pub fn read_all(root: &Path) -> Vec<Source> {
+pub(crate) fn read_all(root: &Path) -> Vec<Source> {
     let mut sources = Vec::new();
     for folder in FOLDERS {
         read_folder(root, &root.join(folder), &mut sources);
