@@ -69,7 +69,7 @@ fn transfer(setup: Setup, total: usize) -> World {
     let seed = setup.seed;
     let mut world = World::new(setup);
     let (client, server) = world.pair();
-    let pattern = |at: usize| (at % 251) as u8 ^ (at >> 8) as u8;
+    let pattern = |at: usize| at.to_le_bytes()[0] ^ at.to_le_bytes()[1] ^ at.to_le_bytes()[2];
     let (mut written, mut read) = (0, 0);
     let mut buffer = vec![0; 100_000];
     let start = world.now;

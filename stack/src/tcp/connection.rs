@@ -15,6 +15,7 @@ use super::state::State;
 use super::template::Expectation;
 use super::timers::{Timer, TimerSet};
 use super::tuple::FourTuple;
+use crate::frame::Offloads;
 use crate::memory::Memory;
 use crate::slab::Id;
 use crate::time::{Duration, Instant};
@@ -25,6 +26,7 @@ pub(super) struct Context<'a, M: Memory> {
     pub(super) mem: &'a mut M,
     pub(super) config: &'a TcpConfig,
     pub(super) counters: &'a mut TcpCounters,
+    pub(super) offloads: &'a Offloads,
 }
 
 /// What may be waited for, and what has come: bits.

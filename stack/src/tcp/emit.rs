@@ -10,7 +10,7 @@ use super::seq::SeqNum;
 use super::state::State;
 use super::template::Fields;
 use super::timers::Timer;
-use crate::frame::{Offloads, SegmentKind, TX_HEADROOM, TxFrame, TxSegmentation};
+use crate::frame::{SegmentKind, TX_HEADROOM, TxFrame, TxSegmentation};
 use crate::memory::{Memory, Piece, SlotClass};
 use crate::wire::tcp::{TcpFlags, Timestamps};
 
@@ -30,6 +30,8 @@ pub(super) enum Emitted {
 struct Head {
     seq: SeqNum,
     flags: TcpFlags,
+    /// Bytes of payload.
+    len: u32,
 }
 
 impl Connection {
@@ -37,12 +39,11 @@ impl Connection {
     #[inline]
     pub(super) fn poll_frame<M: Memory>(
         &mut self,
-        offloads: &Offloads,
         ctx: &mut Context<'_, M>,
         out: &mut TxFrame,
     ) -> Emitted {
         if self.state.is_opening() {
-            return self.poll_handshake(offloads, ctx, out);
+            return self.poll_handshake(ctx, out);
         }
         if self.state == State::Closed {
             return Emitted::Nothing;
@@ -50,29 +51,24 @@ impl Connection {
         if self.snd.has_something() {
             self.restart_after_idle(ctx.now);
             if let Some(plan) = self.plan(ctx) {
-                return self.emit_plan(plan, offloads, ctx, out);
+                return self.emit_plan(plan, ctx, out);
             }
             self.arm_persist_if_blocked(ctx.now);
         }
         if self.rcv.ack != AckDue::Now && self.snd.probe == ProbeDue::No {
             return Emitted::Nothing;
         }
-        self.emit_bare_ack(offloads, ctx, out)
+        self.emit_bare_ack(ctx, out)
     }
 
     /// An acknowledgement without payload, or a probe: the same with an old sequence number.
-    fn emit_bare_ack<M: Memory>(
-        &mut self,
-        offloads: &Offloads,
-        ctx: &mut Context<'_, M>,
-        out: &mut TxFrame,
-    ) -> Emitted {
+    fn emit_bare_ack<M: Memory>(&mut self, ctx: &mut Context<'_, M>, out: &mut TxFrame) -> Emitted {
         let seq = match self.snd.probe {
             ProbeDue::No => self.snd.nxt,
             ProbeDue::Now => self.snd.una.minus(1),
         };
-        let head = Head { seq, flags: TcpFlags::ACK };
-        let emitted = self.emit(head, &Pieces::new(), offloads, ctx, out);
+        let head = Head { seq, flags: TcpFlags::ACK, len: 0 };
+        let emitted = self.emit(head, &Pieces::new(), ctx, out);
         if emitted == Emitted::Frame {
             self.snd.probe = ProbeDue::No;
         }
@@ -84,7 +80,6 @@ impl Connection {
     fn emit_plan<M: Memory>(
         &mut self,
         plan: Plan,
-        offloads: &Offloads,
         ctx: &mut Context<'_, M>,
         out: &mut TxFrame,
     ) -> Emitted {
@@ -95,16 +90,18 @@ impl Connection {
         if plan.fin {
             flags = flags.with(TcpFlags::FIN);
         }
-        let head = Head { seq: plan.from, flags };
+        let head = Head { seq: plan.from, flags, len: plan.len };
         let is_new = plan.from == self.snd.nxt;
-        if is_new && plan.len > 0 && self.rcv.reassembly.is_empty() {
-            if let Some(payload) = self.snd.queue.take_with_headroom(plan.len) {
-                self.emit_in_place(head, payload, offloads, ctx, out);
-                self.on_planned_sent(&plan, ctx);
-                return Emitted::Frame;
-            }
+        if is_new
+            && plan.len > 0
+            && self.rcv.reassembly.is_empty()
+            && let Some(payload) = self.snd.queue.take_with_headroom(plan.len)
+        {
+            self.emit_in_place(head, payload, ctx, out);
+            self.on_planned_sent(&plan, ctx);
+            return Emitted::Frame;
         }
-        self.emit_pieces(plan, head, offloads, ctx, out)
+        self.emit_pieces(plan, head, ctx, out)
     }
 
     /// Data in pieces of the send queue, headers in a slot of their own.
@@ -112,7 +109,6 @@ impl Connection {
         &mut self,
         mut plan: Plan,
         mut head: Head,
-        offloads: &Offloads,
         ctx: &mut Context<'_, M>,
         out: &mut TxFrame,
     ) -> Emitted {
@@ -129,8 +125,9 @@ impl Connection {
             // More pieces than a frame has: the rest follows in the next one.
             plan = Plan { len: taken, fin: false, ..plan };
             head.flags = head.flags.without(TcpFlags::FIN);
+            head.len = taken;
         }
-        let emitted = self.emit(head, &payload, offloads, ctx, out);
+        let emitted = self.emit(head, &payload, ctx, out);
         if emitted == Emitted::Frame {
             if let Some(place) = place {
                 self.snd.queue.sent_up_to(place);
@@ -146,7 +143,6 @@ impl Connection {
         &mut self,
         head: Head,
         payload: Piece,
-        offloads: &Offloads,
         ctx: &mut Context<'_, M>,
         out: &mut TxFrame,
     ) {
@@ -159,7 +155,7 @@ impl Connection {
         ctx.mem.retain(frame.slot);
         out.pieces.clear();
         out.pieces.push(frame);
-        self.finish(payload.len, offloads, ctx, out);
+        self.finish(payload.len, ctx, out);
     }
 
     /// Headers in a slot of their own, payload pieces behind.
@@ -167,7 +163,6 @@ impl Connection {
         &mut self,
         head: Head,
         payload: &Pieces,
-        offloads: &Offloads,
         ctx: &mut Context<'_, M>,
         out: &mut TxFrame,
     ) -> Emitted {
@@ -175,7 +170,7 @@ impl Connection {
             ctx.counters.no_transmit_slot += 1;
             return Emitted::NoSlot;
         };
-        let len: u32 = payload.iter().map(|piece| piece.len).sum();
+        let len = head.len;
         let blocks = self.rcv.sack_blocks();
         let header_len = if blocks.is_empty() {
             let header_len = self.snd.template.len();
@@ -190,7 +185,7 @@ impl Connection {
             });
             let wanted = WantedOptions { timestamps, sack: &blocks, ..WantedOptions::default() };
             let options = options::grant(&wanted);
-            self.emit_head_with_options(head, slot, &options, len, ctx)
+            self.emit_head_with_options(head, slot, &options, ctx)
         };
         out.pieces.clear();
         out.pieces.push(Piece { slot, start: TX_HEADROOM, len: header_len });
@@ -198,7 +193,7 @@ impl Connection {
             ctx.mem.retain(piece.slot);
             out.pieces.push(*piece);
         }
-        self.finish(len, offloads, ctx, out);
+        self.finish(len, ctx, out);
         Emitted::Frame
     }
 
@@ -208,12 +203,11 @@ impl Connection {
         head: Head,
         slot: crate::memory::Slot,
         options: &[u8],
-        payload_len: u32,
         ctx: &mut Context<'_, M>,
     ) -> u32 {
         let option_len = u32::try_from(options.len()).unwrap_or(0);
         let fixed = self.snd.template.fixed_len();
-        let fields = self.fields(head, payload_len + option_len, ctx);
+        let fields = self.fields(head, head.len + option_len, ctx);
         let place = Piece { slot, start: TX_HEADROOM, len: fixed + option_len };
         let bytes = ctx.mem.bytes_mut(place);
         self.snd.template.emit_with_options(bytes, &fields, option_len);
@@ -249,13 +243,7 @@ impl Connection {
 
     /// Checksum and segmentation, counters, and what sending an acknowledgement settles.
     #[inline]
-    fn finish<M: Memory>(
-        &mut self,
-        payload_len: u32,
-        offloads: &Offloads,
-        ctx: &mut Context<'_, M>,
-        out: &mut TxFrame,
-    ) {
+    fn finish<M: Memory>(&mut self, payload_len: u32, ctx: &mut Context<'_, M>, out: &mut TxFrame) {
         ctx.counters.segments_sent += 1;
         ctx.counters.bytes_sent += u64::from(payload_len);
         self.timers.disarm(Timer::DelayedAck);
@@ -270,7 +258,7 @@ impl Connection {
                 size: self.snd.mss,
                 header_len: u16::try_from(header_len).unwrap_or(u16::MAX),
             });
-        } else if !offloads.tx_checksum {
+        } else if !ctx.offloads.tx_checksum {
             reply::complete(out, ctx.mem);
         }
     }
@@ -279,14 +267,13 @@ impl Connection {
     #[cold]
     fn poll_handshake<M: Memory>(
         &mut self,
-        offloads: &Offloads,
         ctx: &mut Context<'_, M>,
         out: &mut TxFrame,
     ) -> Emitted {
         let received = matches!(self.state, State::SynReceived(_));
         if !self.snd.syn_due {
             if self.rcv.ack == AckDue::Now && received {
-                return self.emit_bare_ack(offloads, ctx, out);
+                return self.emit_bare_ack(ctx, out);
             }
             return Emitted::Nothing;
         }
@@ -296,11 +283,11 @@ impl Connection {
         };
         let flags = if received { TcpFlags::SYN.with(TcpFlags::ACK) } else { TcpFlags::SYN };
         let options = options::grant(&self.syn_options(received, ctx));
-        let head = Head { seq: self.snd.una, flags };
-        let header_len = self.emit_head_with_options(head, slot, &options, 0, ctx);
+        let head = Head { seq: self.snd.una, flags, len: 0 };
+        let header_len = self.emit_head_with_options(head, slot, &options, ctx);
         out.pieces.clear();
         out.pieces.push(Piece { slot, start: TX_HEADROOM, len: header_len });
-        self.finish(0, offloads, ctx, out);
+        self.finish(0, ctx, out);
         self.on_syn_sent_out(ctx);
         Emitted::Frame
     }

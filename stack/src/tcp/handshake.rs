@@ -81,7 +81,7 @@ impl Connection {
     }
 
     /// Both SYNs are acknowledged: everything negotiated takes effect.
-    pub(super) fn establish<M: Memory>(&mut self, ctx: &mut Context<'_, M>, offloads: &Offloads) {
+    pub(super) fn establish<M: Memory>(&mut self, ctx: &mut Context<'_, M>) {
         ctx.counters.established += 1;
         self.snd.una = self.snd.una.plus(1);
         self.snd.recovery = Recovery::new(self.rcv.sack);
@@ -90,7 +90,7 @@ impl Connection {
         self.snd.template.restore_link(link);
         let mss = self.snd.peer_mss.max(MSS_MIN).min(self.snd.mss_offered);
         let options = u16::try_from(self.snd.template.option_len()).unwrap_or(0);
-        self.snd.set_mss(mss - options, offloads);
+        self.snd.set_mss(mss - options, ctx.offloads);
         if self.snd.retransmissions > 0 {
             // RFC 5681 §3.1: after a lost SYN the initial window is one segment.
             self.snd.congestion.on_syn_lost();
@@ -113,7 +113,6 @@ impl Connection {
     pub(super) fn on_segment_syn_sent<M: Memory>(
         &mut self,
         segment: &mut Segment<'_>,
-        offloads: &Offloads,
         ctx: &mut Context<'_, M>,
     ) -> Disposition {
         let header = segment.header;
@@ -143,7 +142,7 @@ impl Connection {
         };
         self.snd.wl2 = ack;
         self.measure_handshake(ack, segment, ctx);
-        self.establish(ctx, offloads);
+        self.establish(ctx);
         self.rcv.ack = AckDue::Now;
         self.rest_of_syn(segment, ctx)
     }

@@ -24,6 +24,7 @@ use crate::wire::tcp::{ALIGNED_TIMESTAMPS_WORD, Options, TcpFlags, TcpHeader, Ti
 const PROTOCOL_TCP: u8 = 6;
 /// Ethernet and IPv4 headers, and TCP's with timestamps.
 const V4_HEADERS: usize = 14 + 20 + 32;
+const V4_HEADERS_LEN: u32 = 14 + 20 + 32;
 
 /// Where a segment's bytes are.
 pub(crate) enum SegmentBytes<'a> {
@@ -62,7 +63,13 @@ impl Tcp {
         if frame.checksum == RxChecksum::Unknown && !checksum_is_right(frame.pieces, 34, len, mem) {
             return false;
         }
-        let mut ctx = Context { now, mem, config: &self.config, counters: &mut self.counters };
+        let mut ctx = Context {
+            now,
+            mem,
+            config: &self.config,
+            counters: &mut self.counters,
+            offloads: &self.offloads,
+        };
         if !connection.on_expected(&expected, frame.pieces, &mut ctx) {
             return false;
         }
@@ -143,8 +150,8 @@ impl Tcp {
         mem: &mut M,
     ) {
         let payload_len = segment.payload.len();
-        let Some((connection, mut ctx, offloads)) = self.at(index, now, mem) else { return };
-        let disposition = connection.on_segment(segment, offloads, &mut ctx);
+        let Some((connection, mut ctx)) = self.at(index, now, mem) else { return };
+        let disposition = connection.on_segment(segment, &mut ctx);
         if disposition == Disposition::Reset {
             let tuple = connection.tuple;
             if let Some(reply) = Reply::reset(tuple, &segment.header, payload_len) {
@@ -258,7 +265,7 @@ impl Tcp {
             remote_port: error.remote.port(),
         };
         let Some(Endpoint::Connection(index)) = self.find(&tuple) else { return };
-        let Some((connection, ctx, offloads)) = self.at(index, now, mem) else { return };
+        let Some((connection, ctx)) = self.at(index, now, mem) else { return };
         let seq = SeqNum::new(error.sequence);
         // RFC 5927 §4.1: only what is in flight can have caused an error.
         if seq.before(connection.snd.una) || seq.at_or_after(connection.snd.nxt) {
@@ -270,7 +277,7 @@ impl Tcp {
         let disposition = match error.kind {
             IcmpErrorKind::PacketTooBig(mtu) => {
                 ip.note_path_mtu(now, tuple.remote, mtu);
-                connection.on_path_mtu(mtu, offloads);
+                connection.on_path_mtu(mtu, ctx.offloads);
                 Disposition::Done
             }
             // Hard errors end a connection only while it opens (RFC 5927 §5.2).
@@ -424,7 +431,7 @@ fn expect_v4(frame: &[u8; V4_HEADERS], expectation: &Expectation) -> Option<Expe
         return None;
     }
     let total = u32::from(u16::from_be_bytes([frame[16], frame[17]]));
-    let header_len = V4_HEADERS as u32;
+    let header_len = V4_HEADERS_LEN;
     Some(Expected {
         seq: SeqNum::new(word(frame, 38)),
         ack: SeqNum::new(word(frame, 42)),

@@ -160,10 +160,16 @@ impl Tcp {
         index: u32,
         now: Instant,
         mem: &'a mut M,
-    ) -> Option<(&'a mut Connection, Context<'a, M>, &'a Offloads)> {
+    ) -> Option<(&'a mut Connection, Context<'a, M>)> {
         let connection = self.connections.at_mut(index)?;
-        let ctx = Context { now, mem, config: &self.config, counters: &mut self.counters };
-        Some((connection, ctx, &self.offloads))
+        let ctx = Context {
+            now,
+            mem,
+            config: &self.config,
+            counters: &mut self.counters,
+            offloads: &self.offloads,
+        };
+        Some((connection, ctx))
     }
 
     /// After an operation: timers, events and the ready queue. Mostly there is nothing to do.

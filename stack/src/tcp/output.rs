@@ -46,8 +46,8 @@ impl Tcp {
                     }
                 }
             }
-            let Some((connection, mut ctx, offloads)) = self.at(index, now, mem) else { continue };
-            match connection.poll_frame(offloads, &mut ctx, out) {
+            let Some((connection, mut ctx)) = self.at(index, now, mem) else { continue };
+            match connection.poll_frame(&mut ctx, out) {
                 Emitted::Frame => {
                     if connection.state == State::TimeWait {
                         self.perform(index, Disposition::TimeWait, now, mem);
@@ -149,7 +149,7 @@ impl Tcp {
         while done < budget {
             let Some(index) = self.wheel.pop_expired(now) else { break };
             done += 1;
-            let Some((connection, mut ctx, _)) = self.at(index, now, mem) else { continue };
+            let Some((connection, mut ctx)) = self.at(index, now, mem) else { continue };
             let disposition = connection.on_timers(&mut ctx);
             connection.scheduled = Instant::NEVER;
             connection.reschedule = true;
@@ -182,7 +182,7 @@ impl Tcp {
             self.compaction_hand =
                 if self.compaction_hand + 1 < end { self.compaction_hand + 1 } else { 0 };
             let index = self.compaction_hand;
-            let Some((connection, mut ctx, _)) = self.at(index, now, mem) else { continue };
+            let Some((connection, mut ctx)) = self.at(index, now, mem) else { continue };
             if connection.receive_slots() > 0 {
                 connection.compact(&mut ctx);
             }

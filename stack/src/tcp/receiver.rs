@@ -24,6 +24,7 @@ pub(super) type PayloadPieces = ArrayVec<Piece, TX_PIECES_MAX>;
 
 /// Payload as it came.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "pieces stay on the stack: a box would allocate")]
 pub(super) enum Payload<'a> {
     /// In NIC buffers; each piece carries a reference.
     Pieces(PayloadPieces),

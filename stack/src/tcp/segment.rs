@@ -9,7 +9,6 @@ use super::sender::Fin;
 use super::seq::SeqNum;
 use super::state::{Origin, State};
 use super::timers::Timer;
-use crate::frame::Offloads;
 use crate::memory::Memory;
 use crate::wire::tcp::{Options, TcpFlags, TcpHeader};
 
@@ -59,15 +58,14 @@ impl Connection {
     pub(super) fn on_segment<M: Memory>(
         &mut self,
         segment: &mut Segment<'_>,
-        offloads: &Offloads,
         ctx: &mut Context<'_, M>,
     ) -> Disposition {
         self.rcv.last_heard = ctx.now;
         self.keep_alive_probes_sent = 0;
         let disposition = match self.state {
-            State::SynSent => self.on_segment_syn_sent(segment, offloads, ctx),
+            State::SynSent => self.on_segment_syn_sent(segment, ctx),
             State::Closed => Disposition::Reset,
-            _ => self.on_segment_synchronized(segment, offloads, ctx),
+            _ => self.on_segment_synchronized(segment, ctx),
         };
         self.refresh_fast();
         disposition
@@ -76,7 +74,6 @@ impl Connection {
     fn on_segment_synchronized<M: Memory>(
         &mut self,
         segment: &mut Segment<'_>,
-        offloads: &Offloads,
         ctx: &mut Context<'_, M>,
     ) -> Disposition {
         let passive = matches!(self.state, State::SynReceived(Origin::Passive(_)));
@@ -85,7 +82,7 @@ impl Connection {
             .and_then(|()| self.check_sequence(segment, ctx))
             .and_then(|()| self.check_reset(segment, ctx))
             .and_then(|()| self.check_syn(segment, ctx))
-            .and_then(|()| self.check_ack(segment, offloads, ctx));
+            .and_then(|()| self.check_ack(segment, ctx));
         if let Err(disposition) = steps {
             return disposition;
         }
@@ -208,12 +205,7 @@ impl Connection {
     }
 
     /// Fifth step: the ACK field.
-    fn check_ack<M: Memory>(
-        &mut self,
-        segment: &Segment<'_>,
-        offloads: &Offloads,
-        ctx: &mut Context<'_, M>,
-    ) -> Step {
+    fn check_ack<M: Memory>(&mut self, segment: &Segment<'_>, ctx: &mut Context<'_, M>) -> Step {
         if !segment.header.flags.intersects(TcpFlags::ACK) {
             return Err(Disposition::Done);
         }
@@ -223,7 +215,7 @@ impl Connection {
                 return Err(Disposition::Reset);
             }
             self.measure_handshake(ack, segment, ctx);
-            self.establish(ctx, offloads);
+            self.establish(ctx);
             self.update_window(segment, true);
         }
         if ack.after(self.snd.nxt) {

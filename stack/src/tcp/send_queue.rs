@@ -57,11 +57,13 @@ impl SendQueue {
     ) -> usize {
         let room = limit.saturating_sub(self.bytes) as usize;
         let data = &data[..data.len().min(room)];
-        if layout.all_sent && data.len() <= layout.small_max() {
-            if let Some(slot) = mem.allocate(SlotClass::Small) {
-                let start = TX_HEADROOM + layout.header_len;
-                return self.push_chunk(slot, start, SMALL_SLOT_LEN, data, mem);
-            }
+        if layout.all_sent
+            && data.len() <= layout.small_max()
+            && let Some(slot) = mem.allocate(SlotClass::Small)
+        {
+            let start = TX_HEADROOM + layout.header_len;
+            let end = SMALL_SLOT_LEN;
+            return self.push(Chunk { slot, start, len: 0, end, headroom: true }, data, mem);
         }
         self.append(data, mem)
     }
@@ -70,7 +72,9 @@ impl SendQueue {
         let mut rest = self.fill_last(data, mem);
         while rest < data.len() {
             let Some(slot) = mem.allocate(SlotClass::Chunk) else { break };
-            rest += self.push_chunk(slot, 0, CHUNK_SLOT_LEN, &data[rest..], mem);
+            let end = CHUNK_SLOT_LEN;
+            let chunk = Chunk { slot, start: 0, len: 0, end, headroom: false };
+            rest += self.push(chunk, &data[rest..], mem);
         }
         rest
     }
@@ -88,20 +92,15 @@ impl SendQueue {
         n as usize
     }
 
+    /// Adds an empty chunk with as much of `data` as fits.
     #[inline]
-    fn push_chunk<M: Memory>(
-        &mut self,
-        slot: Slot,
-        start: u32,
-        end: u32,
-        data: &[u8],
-        mem: &mut M,
-    ) -> usize {
-        let n = clamp_len(data.len(), end - start);
-        mem.bytes_mut(Piece { slot, start, len: n }).copy_from_slice(&data[..n as usize]);
-        self.chunks.push_back(Chunk { slot, start, len: n, end, headroom: start > 0 });
-        self.bytes += n;
-        n as usize
+    fn push<M: Memory>(&mut self, chunk: Chunk, data: &[u8], mem: &mut M) -> usize {
+        let len = clamp_len(data.len(), chunk.end - chunk.start);
+        let piece = Piece { slot: chunk.slot, start: chunk.start, len };
+        mem.bytes_mut(piece).copy_from_slice(&data[..len as usize]);
+        self.chunks.push_back(Chunk { len, ..chunk });
+        self.bytes += len;
+        len as usize
     }
 
     /// The next unsent bytes, at most `len`, as pieces: how many, and the place behind them.

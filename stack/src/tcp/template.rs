@@ -216,7 +216,7 @@ impl HeaderTemplate {
         let Some(out) = out.first_chunk_mut::<LEN>() else { return false };
         let Some(source) = self.bytes.first_chunk::<LEN>() else { return false };
         *out = *source;
-        let tcp_len = TCP_LEN as u32 + fields.behind;
+        let tcp_len = 20 + fields.behind;
         if TCP == 34 {
             let total = 20 + tcp_len;
             out[16..18].copy_from_slice(&low16(total).to_be_bytes());

@@ -105,6 +105,9 @@ pub enum Verdict {
     Drop,
 }
 
+/// Decides about a frame (sender, frame).
+pub type Filter = Box<dyn FnMut(usize, &Wire) -> Verdict>;
+
 /// The world.
 pub struct World {
     pub now: Instant,
@@ -118,7 +121,7 @@ pub struct World {
     pub lost: u64,
     pub corrupted: u64,
     /// Looks at every frame (sender, frame) before the faults.
-    pub filter: Option<Box<dyn FnMut(usize, &Wire) -> Verdict>>,
+    pub filter: Option<Filter>,
 }
 
 fn host(setup: &Setup, n: u8) -> Host {
@@ -177,11 +180,11 @@ impl World {
 
     fn send(&mut self, from: usize, mut wire: Wire) {
         self.sent += 1;
-        if let Some(filter) = &mut self.filter {
-            if filter(from, &wire) == Verdict::Drop {
-                self.lost += 1;
-                return;
-            }
+        if let Some(filter) = &mut self.filter
+            && filter(from, &wire) == Verdict::Drop
+        {
+            self.lost += 1;
+            return;
         }
         let faults = self.setup.faults;
         if self.random.chance(faults.loss) {
@@ -190,7 +193,7 @@ impl World {
         }
         if self.random.chance(faults.corruption) {
             finish_checksum(&mut wire);
-            let at = self.random.below(wire.bytes.len() as u64) as usize;
+            let at = usize::try_from(self.random.below(wire.bytes.len() as u64)).unwrap();
             wire.bytes[at] ^= 1 << self.random.below(8);
             self.corrupted += 1;
         }
