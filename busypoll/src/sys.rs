@@ -101,6 +101,25 @@ mod tests {
     }
 
     #[test]
+    fn a_signal_ends_a_wait_and_is_reported() {
+        use std::os::unix::thread::JoinHandleExt;
+        extern "C" fn nothing(_: libc::c_int) {}
+        let handler = nothing as extern "C" fn(libc::c_int);
+        // SAFETY: the handler touches nothing, so it may run at any point; nothing else in this
+        // test program uses SIGUSR2.
+        unsafe { libc::signal(libc::SIGUSR2, handler as libc::sighandler_t) };
+        let waiter = std::thread::spawn(|| {
+            poll(&mut [wait_for_input(-1)], Some(60_000_000_000)).map_err(|error| error.kind())
+        });
+        while !waiter.is_finished() {
+            // SAFETY: the thread is not joined yet, so its handle names it even once it has ended.
+            unsafe { libc::pthread_kill(waiter.as_pthread_t(), libc::SIGUSR2) };
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert_eq!(waiter.join().unwrap(), Err(io::ErrorKind::Interrupted));
+    }
+
+    #[test]
     fn timespec_takes_every_number() {
         for (ns, seconds, rest) in [(0, 0, 0), (1_999_999_999, 1, 999_999_999)] {
             let time = timespec(ns);
