@@ -2,7 +2,10 @@
 
 use crate::world::{NO_COMPLETION, RECV_LEN, Side, conserved, linked_pair, pattern};
 use roceway_rdma_virtio::nic::soft::{SoftNic, SoftOptions};
-use roceway_rdma_virtio::nic::{Nic, PostError, Receive, WcStatus};
+use roceway_rdma_virtio::nic::{
+    ChecksumRequest, Nic, Offload, PostError, Receive, SegmentationKind, SegmentationRequest,
+    SendWr, WcStatus, Wire,
+};
 
 #[test]
 fn messages_of_every_kind_arrive_as_they_were_sent() {
@@ -136,5 +139,42 @@ fn the_ring_wraps_and_pushes_back_when_it_is_full() {
         }
     }
     assert!(refused > 10);
+    conserved(&[&left, &right]);
+}
+
+#[test]
+fn with_tso_the_nic_cuts_and_checksums_as_hardware_does() {
+    let options = SoftOptions { large: false, tso: true, ..SoftOptions::default() };
+    let (mut left, mut right) = linked_pair(&options, 64);
+    assert_eq!(left.nic.capabilities().wire, Wire::Frames);
+    let mut frame = pattern(3, 54 + 40_000);
+    frame[14] = 0x45;
+    let payload = frame[54..].to_vec();
+    for round in 0..200 {
+        let place = u32::try_from(round % 2 * 65_536).unwrap();
+        left.write_tx(place, &frame);
+        let sges = [left.tx_sge(place, 54), left.tx_sge(place + 54, 40_000)];
+        let kind = SegmentationKind::Tcp4;
+        let request = SegmentationRequest { kind, size: 1446, header_len: 54 };
+        let checksum = Some(ChecksumRequest { start: 34, offset: 16 });
+        let offload = Offload { checksum, segmentation: Some(request) };
+        let wr = SendWr { wr_id: round, sges: &sges, signalled: true, inline: false, offload };
+        assert_eq!(left.nic.post_send(&wr), Ok(()), "{round}");
+        left.nic.doorbell();
+        let frames: Vec<Vec<u8>> = std::iter::from_fn(|| right.receive()).collect();
+        assert_eq!(frames.len(), 28);
+        assert!(frames.iter().all(|frame| frame.len() <= 1500 && frame[14] == 0x45));
+        let received: Vec<u8> = frames.iter().flat_map(|frame| frame[54..].to_vec()).collect();
+        assert!(received == payload, "{round}");
+        assert_eq!(left.completions(), [(round, WcStatus::Success)]);
+    }
+    let counters = left.nic.counters();
+    assert_eq!((counters.segmented, counters.segments, counters.sent), (200, 5600, 5600));
+
+    // A frame longer than the wire takes is refused if it is not to be cut.
+    assert_eq!(left.send(&[left.tx_sge(0, 1515)], false, 1), Err(PostError::TooLong));
+    assert_eq!(left.send(&[left.tx_sge(0, 1514)], false, 1), Ok(()));
+    assert!(right.receive().is_some());
+    assert_eq!(left.nic.counters().refused_offload, 1);
     conserved(&[&left, &right]);
 }

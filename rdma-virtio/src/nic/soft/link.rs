@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use arrayvec::ArrayVec;
 
 use super::barrier;
+use super::bounce::BOUNCE_LEN;
 use super::channel::{Channel, FDS_MAX, Fds, Incoming, WORDS_LEN_MAX};
 use super::device_error;
 use super::greeting::{Export, Greeting, Word};
@@ -20,6 +21,9 @@ use super::session::{GREETING_NS_MAX, Session};
 use super::shared::{Ring, SharedWord};
 use super::{SoftCounters, SoftNic};
 use crate::nic::{DeviceError, NicEvent, WcStatus, Wire};
+
+const BOUNCE_LEN_U64: u64 = 1 << 20;
+const _: () = assert!(BOUNCE_LEN == 1 << 20);
 
 /// Words taken from the socket at one time at most.
 const WORDS_MAX: usize = 32;
@@ -80,7 +84,7 @@ impl Link {
             mtu: options.mtu,
             frames: options.wire() == Wire::Frames,
             forces_barriers: barrier::can_force_barriers(),
-            bounce_len: 0,
+            bounce_len: if options.tso { BOUNCE_LEN_U64 } else { 0 },
             link_len: 0,
             exports: ArrayVec::new(),
         };
@@ -258,6 +262,7 @@ impl SoftNic {
             return self.refuse("its memory is too short");
         };
         let identity = theirs.identity;
+        self.bounce.connect(own, self.link.greeting.slots);
         let shown = std::mem::take(&mut opened.shown);
         self.sender.connect(own_ring, peers);
         self.receiver.connect(ring, consumed, shown);
@@ -297,6 +302,7 @@ impl SoftNic {
         self.sender.disconnect(status);
         self.receiver.disconnect();
         self.sleep.disconnect();
+        self.bounce.disconnect();
         self.link.session = None;
         self.link.ended = false;
         self.link.ended_ns = None;

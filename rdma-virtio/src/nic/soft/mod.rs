@@ -7,6 +7,7 @@
 //!
 //! - `layout`, `shared`: where everything lies, and access to it as atomics.
 //! - `sender`, `receiver`, `posted`, `regions`: the data path.
+//! - `offload`, `segment`, `bounce`: what hardware does to bare frames (`tso=on`).
 //! - `channel`, `greeting`, `session`, `path`: how two sides meet; never on the data path.
 //! - `barrier`, `sleep`, `events`: sleeping without losing an event.
 //!
@@ -24,17 +25,20 @@
 //!   peer may have to be tried again.
 
 mod barrier;
+mod bounce;
 mod channel;
 mod counters;
 mod events;
 mod greeting;
 mod layout;
 mod link;
+mod offload;
 mod options;
 mod path;
 mod posted;
 mod receiver;
 mod regions;
+mod segment;
 mod sender;
 mod session;
 mod shared;
@@ -48,8 +52,9 @@ pub use options::{MESSAGE_MAX, MTU_MIN, SoftOptions, TIMEOUT_NS_MAX, TIMEOUT_NS_
 
 use crate::nic::{
     Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PostError, RecvWr,
-    RegionView, SendWr,
+    RegionView, SendWr, Wire,
 };
+use bounce::Bounce;
 use channel::Channel;
 use events::Events;
 use greeting::Export;
@@ -70,6 +75,9 @@ pub struct SoftNic {
     counters: SoftCounters,
     link: Link,
     events: Events,
+    bounce: Bounce,
+    /// Whether messages are bare frames, so that sends may ask for offloads.
+    frames: bool,
     capabilities: Capabilities,
 }
 
@@ -118,6 +126,8 @@ impl SoftNic {
             counters: SoftCounters::default(),
             link: Link::new(name, meeting, options)?,
             events,
+            bounce: Bounce::default(),
+            frames: capabilities.wire == Wire::Frames,
             capabilities,
         })
     }
@@ -192,6 +202,9 @@ impl Nic for SoftNic {
 
     #[inline]
     fn post_recv(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {
+        if let [wr] = wrs {
+            return self.receiver.posted_mut().post(&self.regions, wr).map(|()| 1);
+        }
         for (taken, wr) in wrs.iter().enumerate() {
             if let Err(error) = self.receiver.posted_mut().post(&self.regions, wr) {
                 return if taken > 0 { Ok(taken) } else { Err(error) };
@@ -202,6 +215,9 @@ impl Nic for SoftNic {
 
     #[inline]
     fn post_send(&mut self, wr: &SendWr<'_>) -> Result<(), PostError> {
+        if self.frames {
+            return self.post_frame(wr);
+        }
         self.sender.post(&self.regions, wr, &mut self.counters)
     }
 

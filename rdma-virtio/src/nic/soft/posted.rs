@@ -65,10 +65,31 @@ impl Posted {
     /// Posts one receive.
     #[inline]
     pub(super) fn post(&mut self, regions: &Regions, wr: &RecvWr<'_>) -> Result<(), PostError> {
+        // Nearly all receives have one element.
+        if let [sge] = wr.sges
+            && self.len() < self.capacity()
+            && let Ok(found) = regions.resolve(sge)
+            && found.writable
+        {
+            let index = self.index(self.next);
+            self.receives[index] = Receive {
+                wr_id: wr.wr_id,
+                total: sge.length,
+                places: 1,
+                first: Place { addr: sge.addr, length: sge.length },
+            };
+            self.next += 1;
+            return Ok(());
+        }
+        self.post_general(regions, wr)
+    }
+
+    #[inline(never)]
+    fn post_general(&mut self, regions: &Regions, wr: &RecvWr<'_>) -> Result<(), PostError> {
         if wr.sges.is_empty() || wr.sges.len() > RECV_ELEMENTS_MAX {
             return Err(PostError::SgeCount);
         }
-        if self.len() >= u64::try_from(self.receives.len()).unwrap_or(0) {
+        if self.len() >= self.capacity() {
             return Err(PostError::QueueFull);
         }
         let index = self.index(self.next);
@@ -91,6 +112,19 @@ impl Posted {
         receive.places = u32::try_from(wr.sges.len()).unwrap_or(0);
         self.next += 1;
         Ok(())
+    }
+
+    /// Copies a message into the oldest receive if that has one place with room for it, and takes
+    /// the receive out: its `wr_id`.
+    #[inline]
+    pub(super) fn take_short(&mut self, source: Source) -> Option<u64> {
+        let receive = &self.receives[self.index(self.first)];
+        if self.first == self.next || receive.first.length < source.length {
+            return None;
+        }
+        copy(source, receive.first.addr, source.length);
+        self.first += 1;
+        Some(receive.wr_id)
     }
 
     /// Bytes of the receive with this number behind the oldest; 0 if there is none.
@@ -168,6 +202,11 @@ impl Posted {
             None => self.receives[index].first,
             Some(number) => self.more[index * MORE + usize::try_from(number).unwrap_or(0)],
         }
+    }
+
+    #[inline]
+    fn capacity(&self) -> u64 {
+        u64::try_from(self.receives.len()).unwrap_or(0)
     }
 
     #[inline]

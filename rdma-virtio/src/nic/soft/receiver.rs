@@ -69,6 +69,8 @@ pub(super) struct Receiver {
     max_message: u32,
     /// Completions of a message that did not fit into the caller's array.
     pending: VecDeque<Completion>,
+    /// Whether there are any.
+    has_pending: bool,
     shown: ArrayVec<Shown, { EXPORTS_MAX + 1 }>,
     /// Whether a pulled message has a sender that waits for its completion.
     owes_progress: bool,
@@ -87,6 +89,7 @@ impl Receiver {
             mode,
             max_message,
             pending: VecDeque::with_capacity(usize::try_from(receives).unwrap_or(0)),
+            has_pending: false,
             shown: ArrayVec::new(),
             owes_progress: false,
         }
@@ -124,7 +127,7 @@ impl Receiver {
     pub(super) fn ready(&self) -> bool {
         let sequence = self.ring.slot(self.head).sequence().load(Ordering::Acquire);
         (is_expected(sequence, sequence_of(self.head)) && self.posted.len() >= self.needed)
-            || !self.pending.is_empty()
+            || self.has_pending
     }
 
     /// Takes completions, oldest first; see [`crate::nic::Nic::poll_recv`]. Says besides their
@@ -135,70 +138,76 @@ impl Receiver {
         out: &mut [Completion],
         counters: &mut SoftCounters,
     ) -> (usize, bool) {
-        let mut poll = Poll { out, count: 0, counters };
+        let mut count = 0;
+        // The case that latency is made of, first and alone: short messages, a receive for each.
+        while count < out.len() && !self.has_pending {
+            let slot = self.ring.slot(self.head);
+            if slot.sequence().load(Ordering::Acquire) != sequence_of(self.head) {
+                break;
+            }
+            let word = slot.description().load(Ordering::Relaxed);
+            let plain = word & !AWAITED;
+            let Ok(length) = u32::try_from(plain) else { break };
+            if plain.wrapping_sub(1) >= INLINE_MAX_U64 {
+                break;
+            }
+            let source = Source { from: slot.message().cast_const(), length };
+            let Some(wr_id) = self.posted.take_short(source) else { break };
+            out[count] = completion(wr_id, length, false);
+            count += 1;
+            self.head += 1;
+            self.owes_progress |= plain != word;
+            counters.taken += 1;
+            counters.received += 1;
+            counters.received_bytes += plain;
+            counters.receives_used += 1;
+        }
+        if count < out.len() && self.ready() {
+            count = self.poll_general(out, count, counters);
+        }
+        if self.owes_progress || self.head - self.published >= self.ring.len() / 4 {
+            return (count, self.publish());
+        }
+        (count, false)
+    }
+
+    #[inline(never)]
+    fn poll_general(
+        &mut self,
+        out: &mut [Completion],
+        count: usize,
+        counters: &mut SoftCounters,
+    ) -> usize {
+        let mut poll = Poll { out, count, counters };
         let mut drops = 0;
-        while poll.count < poll.out.len() {
+        while poll.count < poll.out.len() && drops < DROPS_PER_POLL_MAX && self.ready() {
             if let Some(completion) = self.pending.pop_front() {
+                self.has_pending = !self.pending.is_empty();
                 poll.out[poll.count] = completion;
                 poll.count += 1;
                 continue;
             }
-            let sequence = self.ring.slot(self.head).sequence().load(Ordering::Acquire);
-            if !is_expected(sequence, sequence_of(self.head)) || self.posted.len() < self.needed {
-                break;
-            }
-            match self.pull(sequence, &mut poll) {
+            match self.pull(&mut poll) {
                 Pull::Delivered => {}
                 Pull::Dropped => drops += 1,
                 Pull::Waits => break,
             }
-            if drops == DROPS_PER_POLL_MAX {
-                break;
-            }
         }
-        if self.owes_progress || self.head - self.published >= self.ring.len() / 4 {
-            return (poll.count, self.publish());
-        }
-        (poll.count, false)
+        poll.count
     }
 
     /// Deals with the message at the head.
-    #[inline]
-    fn pull(&mut self, sequence: u64, poll: &mut Poll<'_>) -> Pull {
+    fn pull(&mut self, poll: &mut Poll<'_>) -> Pull {
         let slot = self.ring.slot(self.head);
+        let sequence = slot.sequence().load(Ordering::Acquire);
         let word = slot.description().load(Ordering::Relaxed);
-        // A message in its slot is described by a small length alone.
-        let plain = word & !AWAITED;
-        if sequence & REVOKED == 0
-            && plain.wrapping_sub(1) < INLINE_MAX_U64
-            && let Ok(length) = u32::try_from(plain)
-        {
-            self.owes_progress |= plain != word;
-            let source = Source { from: slot.message().cast_const(), length };
-            if self.posted.total(0) < length {
-                return self.deliver(&[source], length, 1, poll);
-            }
-            self.posted.scatter(&[source]);
-            poll.out[poll.count] = completion(self.posted.take(), length, false);
-            poll.count += 1;
-            self.head += 1;
-            self.needed = 0;
-            poll.counters.taken += 1;
-            poll.counters.received += 1;
-            poll.counters.received_bytes += u64::from(length);
-            poll.counters.receives_used += 1;
-            return Pull::Delivered;
-        }
-        self.pull_general(sequence, word, poll)
-    }
-
-    fn pull_general(&mut self, sequence: u64, word: u64, poll: &mut Poll<'_>) -> Pull {
         let counters = &mut *poll.counters;
         let Some(what) = Description::decode(word) else {
             counters.drop_malformed += 1;
             return self.drop_message(1, counters);
         };
         let elements = usize::from(what.elements);
+        self.owes_progress |= what.awaited || elements > 0;
         // A wrong number of elements says nothing of where the next message begins.
         let slots = if elements <= ELEMENTS_MAX { slots_for(elements) } else { 1 };
         if sequence & REVOKED != 0 {
@@ -209,17 +218,22 @@ impl Receiver {
             counters.drop_malformed += 1;
             return self.drop_message(slots, counters);
         };
-        self.owes_progress = true;
         self.deliver(&sources, what.length, slots, poll)
     }
 
     /// The places of a message's bytes in the peer's memory, all checked.
     fn resolve(&self, what: Description) -> Option<ArrayVec<Source, ELEMENTS_MAX>> {
         let count = usize::from(what.elements);
-        if count == 0 || count > ELEMENTS_MAX || what.length > self.max_message {
+        if count > ELEMENTS_MAX || what.length > self.max_message {
             return None;
         }
         let mut sources = ArrayVec::new();
+        if count == 0 {
+            let fits = (1..=INLINE_MAX_U64).contains(&u64::from(what.length));
+            let from = self.ring.slot(self.head).message().cast_const();
+            sources.push(Source { from, length: what.length });
+            return fits.then_some(sources);
+        }
         let mut sum = 0_u32;
         for number in 0..count {
             let ahead = u64::try_from(number / ELEMENTS_PER_SLOT).ok()?;
@@ -288,6 +302,7 @@ impl Receiver {
                 None => self.pending.push_back(done),
             }
         }
+        self.has_pending = !self.pending.is_empty();
         self.advance(slots);
         poll.counters.taken += 1;
         poll.counters.received += 1;

@@ -17,7 +17,7 @@ pub(super) const REGIONS_MAX: usize = 32;
 pub(super) struct Region {
     lkey: Lkey,
     start: u64,
-    end: u64,
+    length: u64,
     /// Whether receives may land here.
     pub(super) writable: bool,
     /// Under which number the peer sees it.
@@ -51,7 +51,7 @@ impl Regions {
     /// wraps around the address space.
     pub(super) fn add(&mut self, view: &RegionView, key: u32) -> Option<Lkey> {
         let shown = view.memfd.is_some() && !view.writable;
-        let end = view.addr.checked_add(view.length)?;
+        view.addr.checked_add(view.length)?;
         let fits = !shown
             || (usize::from(self.exports) < EXPORTS_MAX && u32::try_from(view.length).is_ok());
         if self.table.is_full() || !fits {
@@ -61,7 +61,8 @@ impl Regions {
         let lkey = Lkey(key << 8 | index);
         let export = shown.then_some(self.exports);
         self.exports += u8::from(shown);
-        self.table.push(Region { lkey, start: view.addr, end, writable: view.writable, export });
+        let (start, length) = (view.addr, view.length);
+        self.table.push(Region { lkey, start, length, writable: view.writable, export });
         Some(lkey)
     }
 
@@ -73,14 +74,16 @@ impl Regions {
             Some(region) if region.lkey == sge.lkey => region,
             _ => return Err(PostError::BadLkey),
         };
-        let end = sge.addr.checked_add(u64::from(sge.length)).ok_or(PostError::OutOfBounds)?;
-        if sge.addr < region.start || end > region.end || sge.length == 0 {
+        // An address below the region wraps to a large offset: one comparison catches both ends.
+        let offset = sge.addr.wrapping_sub(region.start);
+        let length = u64::from(sge.length);
+        if length == 0 || offset >= region.length || length > region.length - offset {
             return Err(PostError::OutOfBounds);
         }
         Ok(Resolved {
             addr: sge.addr,
             length: sge.length,
-            offset: sge.addr - region.start,
+            offset,
             writable: region.writable,
             export: region.export,
         })

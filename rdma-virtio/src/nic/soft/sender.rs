@@ -45,6 +45,9 @@ pub(super) struct Sender {
     /// A post found the ring full and none succeeded since.
     starved: bool,
     max_message: u32,
+    /// Longest message of the short path; 0 while there is no link, which that path then leaves
+    /// to the general one.
+    short_max: u32,
     outstanding: Box<[Outstanding]>,
     first: u64,
     next: u64,
@@ -65,6 +68,7 @@ impl Sender {
             up: false,
             starved: false,
             max_message,
+            short_max: 0,
             outstanding: vec![NONE; capacity].into_boxed_slice(),
             first: 0,
             next: 0,
@@ -78,6 +82,7 @@ impl Sender {
         self.tail = 0;
         self.consumed_seen = 0;
         self.up = true;
+        self.short_max = self.max_message.min(u32::try_from(INLINE_MAX).unwrap_or(0));
         self.starved = false;
     }
 
@@ -102,6 +107,7 @@ impl Sender {
         }
         barrier::revoked_before_reuse();
         self.up = false;
+        self.short_max = 0;
         self.starved = false;
         self.ring = Ring::idle();
         self.peer_consumed = SharedWord::idle();
@@ -117,20 +123,27 @@ impl Sender {
         wr: &SendWr<'_>,
         counters: &mut SoftCounters,
     ) -> Result<(), PostError> {
+        // The case that latency is made of, first and alone: one short element, inline, and room.
         if let [sge] = wr.sges
-            && self.up
-            && usize::try_from(sge.length).is_ok_and(|length| length <= INLINE_MAX)
-            && self.max_message >= sge.length
+            && wr.inline
+            && sge.length <= self.short_max
+            && self.tail - self.consumed_seen < self.ring.len()
+            && let Ok(piece) = regions.resolve(sge)
         {
-            let piece = regions.resolve(sge).inspect_err(|_| counters.refused_invalid += 1)?;
-            self.make_room(1, wr.inline, counters)?;
-            self.write_in_slot(&[piece], sge.length);
-            self.publish(wr, (sge.length, 0), counters);
+            let slot = self.ring.slot(self.tail);
+            copy_in(&piece, slot.message());
+            slot.description().store(u64::from(sge.length), Ordering::Relaxed);
+            slot.sequence().store(sequence_of(self.tail), Ordering::Release);
+            self.tail += 1;
+            self.starved = false;
+            counters.sent += 1;
+            counters.sent_bytes += u64::from(sge.length);
             return Ok(());
         }
         self.post_general(regions, wr, counters)
     }
 
+    #[inline(never)]
     fn post_general(
         &mut self,
         regions: &Regions,
@@ -204,7 +217,6 @@ impl Sender {
     }
 
     /// Makes sure that `slots` slots are free, and an entry for the completion.
-    #[inline]
     pub(super) fn make_room(
         &mut self,
         slots: usize,
@@ -217,31 +229,31 @@ impl Sender {
             wanted - self.consumed_seen > self.ring.len()
         };
         let queue_full = !inline && self.next - self.first >= self.capacity();
-        if full || queue_full {
-            self.starved = true;
-            counters.refused_full += 1;
-            return Err(PostError::QueueFull);
-        }
-        Ok(())
+        if full || queue_full { Err(self.refuse_for_room(counters)) } else { Ok(()) }
     }
 
-    #[inline]
+    /// The post is to be tried again when the peer has come further.
+    pub(super) fn refuse_for_room(&mut self, counters: &mut SoftCounters) -> PostError {
+        self.starved = true;
+        counters.refused_full += 1;
+        PostError::QueueFull
+    }
+
+    /// Slots of the ring.
+    pub(super) fn slots(&self) -> u64 {
+        self.ring.len()
+    }
+
     fn write_in_slot(&mut self, pieces: &[Resolved], length: u32) {
         debug_assert!(usize::try_from(length).is_ok_and(|length| length <= INLINE_MAX));
         let mut to = self.ring.slot(self.tail).message();
         for piece in pieces {
-            let from = std::ptr::with_exposed_provenance::<u8>(address(piece.addr));
-            let count = usize::try_from(piece.length).unwrap_or(0);
-            // SAFETY: `from` lies in a region that `register`'s caller keeps mapped, in bounds as
-            // `resolve` checked; `to` in our own ring, and the lengths sum to at most INLINE_MAX.
-            // The slot is free: the peer reads none of it before the sequence says so.
-            unsafe { std::ptr::copy_nonoverlapping(from, to, count) };
-            to = to.wrapping_add(count);
+            copy_in(piece, to);
+            to = to.wrapping_add(usize::try_from(piece.length).unwrap_or(0));
         }
     }
 
     /// Shows the message at the tail to the peer.
-    #[inline]
     fn publish(
         &mut self,
         wr: &SendWr<'_>,
@@ -357,9 +369,16 @@ impl Sender {
     }
 }
 
+/// Copies a piece into a free slot of our own ring, in which it has room.
 #[inline]
-fn address(addr: u64) -> usize {
-    usize::try_from(addr).unwrap_or(0)
+fn copy_in(piece: &Resolved, to: *mut u8) {
+    let addr = usize::try_from(piece.addr).unwrap_or(0);
+    let from = std::ptr::with_exposed_provenance::<u8>(addr);
+    let count = usize::try_from(piece.length).unwrap_or(0);
+    // SAFETY: `from` lies in a region that `register`'s caller keeps mapped, in bounds as `resolve`
+    // checked; `to` in our own ring, where the caller of this function has at most INLINE_MAX
+    // bytes copied. The slot is free: the peer reads none of it before the sequence says so.
+    unsafe { std::ptr::copy_nonoverlapping(from, to, count) };
 }
 
 fn count_end(status: WcStatus, counters: &mut SoftCounters) {
