@@ -67,18 +67,6 @@ impl Regions {
             _ => Err(PostError::OutOfBounds),
         }
     }
-
-    /// The region of an lkey.
-    #[must_use]
-    pub fn get(&self, lkey: Lkey) -> Option<&RegionView> {
-        self.table.get(usize::try_from(lkey.0).ok()?)
-    }
-
-    /// All regions, in the order of their lkeys.
-    #[must_use]
-    pub fn all(&self) -> &[RegionView] {
-        &self.table
-    }
 }
 
 #[cfg(test)]
@@ -121,7 +109,5 @@ mod tests {
             regions.add("t", region(0, 1, true)).unwrap();
         }
         assert!(regions.add("t", region(0, 1, true)).is_err());
-        assert_eq!(regions.all().len(), REGIONS_MAX);
-        assert!(regions.get(Lkey(64)).is_none());
     }
 }

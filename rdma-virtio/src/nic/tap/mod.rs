@@ -1,8 +1,8 @@
 //! `tap:NAME`: the host's kernel as the peer, through a TAP interface with virtio-net headers.
 //!
 //! A message is what the TAP reads and writes: 12 bytes of virtio-net header and an Ethernet frame,
-//! straight from and to the posted buffers, short ones by way of a buffer of this NIC's. The kernel does not fill in
-//! `num_buffers`; who reads the header must set it.
+//! straight from and to the posted buffers, short ones by way of a buffer of this NIC's. The kernel
+//! does not fill in `num_buffers`; who reads the header must set it.
 //!
 //! What it costs: a TAP has no shared ring, so whether a frame is there is known only by asking.
 //! [`TapNic::recv_ready`] therefore makes one non-blocking read if receives are posted, which an
