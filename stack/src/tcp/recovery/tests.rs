@@ -193,6 +193,20 @@ fn rfc6675_4_next_seg_takes_lost_then_new_then_doubtful_then_rescue() {
 }
 
 #[test]
+fn rfc6675_5_step_c_doubtful_bytes_and_rescues_wait_for_room_too() {
+    let mut it = Sender::new(true, 20);
+    it.unsent = 0;
+    // Lost: 0. Doubtful: from 4000 to 17,000. 15 segments and the resent one fill the pipe.
+    let sack = [block(17_000, 18_000), block(1000, 4000)];
+    assert_eq!(it.ack(0, &sack).event, RecoveryEvent::Entered);
+    assert_eq!(it.send_all(), [(0, Retransmission)]);
+    assert_eq!((it.pipe(), it.congestion.window()), (16 * MSS, 10 * MSS));
+    // The cumulative acknowledgment leaves 15 in the pipe: no room for a rescue either.
+    assert_eq!(it.ack(4000, &sack[..1]).event, RecoveryEvent::PartialAck);
+    assert_eq!(it.send_all(), []);
+}
+
+#[test]
 fn rfc6675_5_1_a_timeout_resends_all_that_is_not_reported() {
     let mut it = Sender::new(true, 10);
     it.see(0, &[block(2000, 4000), block(6000, 7000)]);
