@@ -138,6 +138,7 @@ impl Ip {
 
     /// Tells the sender of a datagram in a frame that nobody listens on its port (RFC 1122
     /// §4.1.3.1), within the rate limit. The frame's pieces stay the caller's.
+    #[inline(never)]
     pub fn port_unreachable<M: Memory>(
         &mut self,
         now: Instant,

@@ -89,6 +89,7 @@ impl Demux {
     }
 
     /// The socket that a datagram with these ends is for, which is remembered.
+    #[inline(never)]
     pub(super) fn find(&mut self, sockets: &Slab<UdpSocket>, ends: &Ends) -> Option<UdpId> {
         let found = self.find_connected(sockets, ends).or_else(|| {
             let unspecified = match ends.local.ip() {

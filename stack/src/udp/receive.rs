@@ -90,10 +90,8 @@ impl Udp {
         let slots_left = u32::from(config.receive_slots).saturating_sub(socket.receive.slots());
         let is_tight = slots_left < u32::try_from(frame.pieces.len()).unwrap_or(u32::MAX);
         if is_tight || cx.mem.receive_is_low() {
-            let copy = gather(frame.pieces, datagram.start, len, cx.mem);
-            release(frame.pieces, cx.mem);
-            socket.receive.push_heap(source, copy);
-            self.counters.compacted += 1 + socket.receive.compact(cx.mem);
+            self.counters.compacted +=
+                queue_copy(socket, (frame.pieces, &datagram, source), cx.mem);
         } else if let [piece] = frame.pieces {
             let start = piece.start + datagram.start;
             socket.receive.push_slot(source, Piece { slot: piece.slot, start, len });
@@ -261,8 +259,22 @@ fn check_sum(packet: &Packet, datagram: &Datagram, sum: Sum) -> Result<(), UdpDr
     if pseudo.plus(sum).is_valid() { Ok(()) } else { Err(UdpDrop::Checksum) }
 }
 
+/// Queues a copy of a datagram, and makes copies of those that wait already: answers how many.
+#[cold]
+fn queue_copy<M: Memory>(
+    socket: &mut UdpSocket,
+    (pieces, datagram, source): (&[Piece], &Datagram, SocketAddr),
+    mem: &mut M,
+) -> u64 {
+    let copy = gather(pieces, datagram.start, datagram.len, mem);
+    release(pieces, mem);
+    socket.receive.push_heap(source, copy);
+    1 + socket.receive.compact(mem)
+}
+
 /// Queues the payload of a datagram that lies in several pieces, and gives back those that hold
 /// none of it.
+#[inline(never)]
 fn queue_pieces<M: Memory>(
     socket: &mut UdpSocket,
     (pieces, datagram, source): (&[Piece], &Datagram, SocketAddr),

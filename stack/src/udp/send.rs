@@ -174,6 +174,7 @@ impl Udp {
 
     /// Lets a datagram wait for the neighbour. Only one in a single piece does: others are not
     /// taken before the address is known.
+    #[inline(never)]
     fn send_later<M: Memory>(
         &mut self,
         cx: &mut UdpContext<'_, M>,
@@ -203,6 +204,7 @@ impl Udp {
     }
 
     /// Remembers that a call found no room.
+    #[cold]
     fn block(&mut self, id: UdpId) -> Result<(), UdpError> {
         self.counters.send_blocked += 1;
         if let Some(socket) = self.sockets.get_mut(id)

@@ -171,9 +171,7 @@ impl ReceiveQueue {
     pub(super) fn pop<M: Memory>(&mut self, buffer: &mut [u8], mem: &mut M) -> Option<Received> {
         let Datagram { source, len, payload } = *self.datagrams.get(0)?;
         let Payload::Slot(piece) = payload else {
-            let received = self.peek(buffer, mem)?;
-            self.discard(mem);
-            return Some(received);
+            return self.pop_slowly(buffer, mem);
         };
         let copied = copy_into(buffer, mem.bytes(piece));
         self.bytes -= len + OVERHEAD;
@@ -181,6 +179,14 @@ impl ReceiveQueue {
         self.datagrams.pop_front();
         mem.release(piece.slot);
         Some(Received { len: copied, datagram_len: len as usize, source })
+    }
+
+    /// The same for a datagram that does not lie in one slot.
+    #[inline(never)]
+    fn pop_slowly<M: Memory>(&mut self, buffer: &mut [u8], mem: &mut M) -> Option<Received> {
+        let received = self.peek(buffer, mem)?;
+        self.discard(mem);
+        Some(received)
     }
 
     /// Copies the oldest datagram into `buffer` and leaves it.
