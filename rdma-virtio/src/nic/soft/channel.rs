@@ -109,6 +109,17 @@ impl Channel {
 
     /// Receives a message. Descriptors beyond [`FDS_MAX`] are closed by the kernel.
     pub(super) fn receive(&self, buffer: &mut [u8; WORDS_LEN_MAX]) -> io::Result<Incoming> {
+        match self.receive_once(buffer) {
+            // A peer that hung up without reading all of ours is reported once before its own
+            // last words, which say why.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                self.receive_once(buffer)
+            }
+            result => result,
+        }
+    }
+
+    fn receive_once(&self, buffer: &mut [u8; WORDS_LEN_MAX]) -> io::Result<Incoming> {
         let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
         let mut ancillary = Ancillary([0; 128]);
         // SAFETY: all-zero bytes are a valid `msghdr`: null pointers and zero lengths.
@@ -124,7 +135,6 @@ impl Channel {
             let error = io::Error::last_os_error();
             return match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(Incoming::Nothing),
-                io::ErrorKind::ConnectionReset => Ok(Incoming::End),
                 _ => Err(error),
             };
         };

@@ -282,3 +282,6 @@ impl Nic for SoftNic {
         self.counters.visit(visit);
     }
 }
+
+#[cfg(test)]
+mod tests;

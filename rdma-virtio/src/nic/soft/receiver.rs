@@ -324,6 +324,12 @@ impl Receiver {
         self.needed = 0;
     }
 
+    /// Position of the next message.
+    #[cfg(test)]
+    pub(super) fn head(&self) -> u64 {
+        self.head
+    }
+
     /// Tells the peer how far we have come, if it does not know; whether there was news.
     #[inline]
     pub(super) fn publish(&mut self) -> bool {
