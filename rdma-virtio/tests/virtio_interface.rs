@@ -444,3 +444,32 @@ fn a_partial_checksum_that_was_not_agreed_to_is_finished_on_arrival() {
     assert_conserved(&interface);
     assert_no_leak(&mut interface);
 }
+
+#[test]
+fn receives_that_the_nic_does_not_take_wait_and_come_later() {
+    for posted in [0, 5, 20] {
+        let mut interface =
+            interface(capabilities(Wire::VirtioNet, Receive::Spanning), Features::ALL_OURS);
+        interface.nic_mut().flush();
+        interface.nic_mut().capabilities.max_recv_wr = posted;
+        while interface.recv_ready() {
+            assert!(take(&mut interface).is_none());
+        }
+        for _ in 0..5 {
+            interface.refill();
+            assert_eq!(interface.work_in_flight().1, posted);
+        }
+        interface.nic_mut().capabilities.max_recv_wr = 256;
+        interface.refill();
+        assert_eq!(interface.work_in_flight().1, 64);
+        for seed in 0..70 {
+            let (pieces, bytes) = frame(&mut interface, 60, seed);
+            interface.transmit(&pieces, &NetHeader::default()).unwrap();
+            interface.doorbell();
+            assert!(take(&mut interface).unwrap().0 == bytes);
+            interface.refill();
+        }
+        assert_conserved(&interface);
+        assert_no_leak(&mut interface);
+    }
+}

@@ -17,70 +17,13 @@
 
 use std::os::fd::AsRawFd;
 
-use super::mapping::{HUGE_PAGE_LEN, Mapping, MappingError, PageWish, PartSpec};
+use super::limits;
+pub use super::limits::{
+    ARENA_LEN_DEFAULT_MAX, ARENA_LEN_MAX, ArenaConfig, ArenaError, ArenaExtra,
+};
+use super::mapping::{Mapping, PartSpec};
 use super::slot::{CHUNK_LEN, GRANULE_LEN, Piece, PostedSlot, SMALL_LEN, Slot, SlotClass};
 use crate::nic::RegionView;
-
-/// Longest arena: 16 GiB.
-pub const ARENA_LEN_MAX: u64 = 16 << 30;
-/// What the default arena stays below, with everything in it: the usual limit of locked memory.
-pub const ARENA_LEN_DEFAULT_MAX: u64 = 8 << 20;
-
-/// How many slots of which size. The default: 1 MiB of small slots, 2 MiB of chunks and 4 MiB of
-/// receive slots, 7 MiB in all; scratch and queues of 256 entries add 0.2 MiB, and the last
-/// 0.8 MiB stay for the NIC's own rings.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ArenaConfig {
-    /// Small slots; at least 64.
-    pub small: u32,
-    /// Chunks; at least 32, which is one segment of 64 KiB in flight and one being made.
-    pub chunks: u32,
-    /// Receive slots; at least 32.
-    pub receive: u32,
-    /// Bytes in a receive slot; a power of two from 2048 to 65536.
-    pub receive_len: u32,
-    /// Which pages are wanted.
-    pub pages: PageWish,
-}
-
-impl Default for ArenaConfig {
-    fn default() -> ArenaConfig {
-        ArenaConfig {
-            small: 4096,
-            chunks: 512,
-            receive: 1024,
-            receive_len: 4096,
-            pages: PageWish::Ordinary,
-        }
-    }
-}
-
-/// What the assembled interface needs in the arena besides slots.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ArenaExtra {
-    /// Bytes of scratch in the transmit memfd.
-    pub scratch_len: u32,
-    /// Bytes for virtqueues in the receive memfd.
-    pub private_len: u32,
-}
-
-/// Why there is no arena.
-#[derive(Debug, thiserror::Error)]
-pub enum ArenaError {
-    /// A number is out of its range.
-    #[error("{field} is {value}, but must be {allowed}")]
-    Config {
-        /// The field of [`ArenaConfig`].
-        field: &'static str,
-        /// What was asked for.
-        value: u64,
-        /// What is allowed.
-        allowed: &'static str,
-    },
-    /// The kernel refused.
-    #[error(transparent)]
-    Mapping(#[from] MappingError),
-}
 
 /// Events of the arena, each counted since its start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -132,7 +75,7 @@ impl Arena {
     /// # Errors
     /// If a number is absurd, or the kernel refuses the memory.
     pub fn new(config: &ArenaConfig, extra: ArenaExtra) -> Result<Arena, ArenaError> {
-        check_config(config, extra)?;
+        limits::check(config, extra)?;
         let small_len = u64::from(config.small) * u64::from(SMALL_LEN);
         let chunk_first = small_len.next_multiple_of(u64::from(CHUNK_LEN));
         let scratch_first = chunk_first + u64::from(config.chunks) * u64::from(CHUNK_LEN);
@@ -171,12 +114,7 @@ impl Arena {
     /// Bytes that an arena of this configuration maps, if ordinary pages are used.
     #[must_use]
     pub fn length_of(config: &ArenaConfig, extra: ArenaExtra) -> u64 {
-        u64::from(config.small) * u64::from(SMALL_LEN)
-            + u64::from(config.chunks) * u64::from(CHUNK_LEN)
-            + u64::from(config.receive) * u64::from(config.receive_len)
-            + u64::from(extra.scratch_len)
-            + u64::from(extra.private_len)
-            + 2 * u64::from(config.receive_len.max(CHUNK_LEN))
+        limits::length_of(config, extra)
     }
 
     fn fill_class(&mut self, kind: usize) {
@@ -500,30 +438,6 @@ fn granule(offset: u64) -> u32 {
 
 fn to_usize(length: u64, align: u64) -> usize {
     usize::try_from(length.next_multiple_of(align)).unwrap_or(usize::MAX)
-}
-
-fn check_config(config: &ArenaConfig, extra: ArenaExtra) -> Result<(), ArenaError> {
-    let error =
-        |field, value: u64, allowed| Err::<(), _>(ArenaError::Config { field, value, allowed });
-    if config.small < 64 {
-        return error("memory.small", config.small.into(), "at least 64");
-    }
-    if config.chunks < 32 {
-        return error("memory.chunks", config.chunks.into(), "at least 32");
-    }
-    if config.receive < 32 {
-        return error("memory.receive", config.receive.into(), "at least 32");
-    }
-    let len = config.receive_len;
-    if !len.is_power_of_two() || !(2048..=65536).contains(&len) {
-        let allowed = "a power of two from 2048 to 65536";
-        return error("memory.receive_len", len.into(), allowed);
-    }
-    let total = Arena::length_of(config, extra) + 2 * HUGE_PAGE_LEN as u64;
-    if total > ARENA_LEN_MAX {
-        return error("memory in all", total, "at most 16 GiB");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

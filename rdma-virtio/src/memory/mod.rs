@@ -1,6 +1,7 @@
 //! Memory that a NIC may reach: mappings, regions, and the worker's arena of slots.
 
 pub mod arena;
+mod limits;
 pub mod mapping;
 pub mod region;
 pub mod slot;

@@ -4,6 +4,7 @@
 //! (checksums, segmentation) it does last, in software. Owns no buffers but its scratch; never
 //! looks at a slot or the stack. Transmission is in `transmit`, reception in `receive`.
 
+mod offload;
 mod receive;
 mod transmit;
 
@@ -16,7 +17,7 @@ use super::net_header::NET_HEADER_LEN;
 use super::ring::{DeviceRing, Notify, Policy, UsedElement};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{RegionTable, Segment};
-use crate::nic::{Capabilities, Nic, Receive, Wire};
+use crate::nic::{Capabilities, Completion, Nic, Receive, WcChecksum, WcStatus, Wire};
 
 /// Shortest frame: an Ethernet header.
 pub const FRAME_LEN_MIN: u32 = 14;
@@ -25,6 +26,15 @@ pub const FRAME_LEN_MIN: u32 = 14;
 pub const SCRATCH_LEN: u32 = 256;
 /// Places of scratch: more segments than that of software segmentation are never in flight.
 pub const SCRATCH_COUNT: u32 = 256;
+
+/// An empty completion, for arrays that the NIC fills.
+const NO_COMPLETION: Completion = Completion {
+    wr_id: 0,
+    status: WcStatus::Success,
+    byte_len: 0,
+    more: false,
+    checksum: WcChecksum::Unknown,
+};
 
 /// What the NIC does and what was negotiated, as the data path asks for it.
 #[derive(Clone, Copy, Debug)]

@@ -6,8 +6,7 @@
 
 use arrayvec::ArrayVec;
 
-use super::transmit::NO_COMPLETION;
-use super::{FRAME_LEN_MIN, Setup};
+use super::{FRAME_LEN_MIN, NO_COMPLETION, Setup};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{RegionTable, Segment};
 use crate::nic::{Completion, Nic, RecvWr, Sge, WcChecksum, WcStatus, Wire};

@@ -6,20 +6,20 @@
 
 use arrayvec::ArrayVec;
 
-use super::{FRAME_LEN_MIN, SCRATCH_COUNT, SCRATCH_LEN, Setup};
+use super::offload::{
+    finish_checksum, is_negotiated, native_checksum, native_offload, segments_natively,
+};
+use super::{FRAME_LEN_MIN, NO_COMPLETION, SCRATCH_COUNT, SCRATCH_LEN, Setup};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{RegionTable, Segment};
 use crate::nic::{
-    ChecksumRequest, Completion, Nic, Offload, PostError, SegmentationKind, SegmentationRequest,
-    SendWr, Sge, WcChecksum, WcStatus, Wire,
+    ChecksumRequest, Completion, Nic, Offload, PostError, SendWr, Sge, WcStatus, Wire,
 };
 use crate::virtio::chain::{self, CHAIN_MAX, Chain, Direction};
 use crate::virtio::checksum;
 use crate::virtio::features::Features;
 use crate::virtio::layout::Descriptor;
-use crate::virtio::net_header::{
-    GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, NET_HEADER_LEN, NetHeader,
-};
+use crate::virtio::net_header::{GSO_NONE, NEEDS_CSUM, NET_HEADER_LEN, NetHeader};
 use crate::virtio::ring::{DeviceRing, Notify, Policy};
 use crate::virtio::segmentation::{HEADERS_MAX, Plan, SegmentChecksum, cut};
 
@@ -31,15 +31,6 @@ const SIGNAL_EVERY: u32 = 32;
 const BATCH: usize = 16;
 
 const NONE: u16 = u16::MAX;
-
-/// An empty completion, for arrays that the NIC fills.
-pub(super) const NO_COMPLETION: Completion = Completion {
-    wr_id: 0,
-    status: WcStatus::Success,
-    byte_len: 0,
-    more: false,
-    checksum: WcChecksum::Unknown,
-};
 
 /// What returns when a work request is complete.
 #[derive(Clone, Copy, Debug)]
@@ -502,89 +493,5 @@ impl<P: Policy> TransmitSide<P> {
         let failed = u64::from(completion.status != WcStatus::Success);
         counters.tx_failed += failed;
         counters.tx_completed += u64::from(ahead) + 1 - failed;
-    }
-}
-
-/// What a header asks of the NIC if the NIC does it as it stands: nothing, or one checksum.
-#[inline]
-fn native_checksum(setup: &Setup, header: &NetHeader, frame_len: u32) -> Option<Offload> {
-    if header.is_plain() {
-        return Some(Offload::default());
-    }
-    let end = u32::from(header.csum_start) + u32::from(header.csum_offset) + 2;
-    if header.gso_type != GSO_NONE || end > frame_len || !setup.native.has(Features::CSUM) {
-        return None;
-    }
-    let checksum = match setup.wire {
-        Wire::VirtioNet => None,
-        Wire::Frames => {
-            Some(ChecksumRequest { start: header.csum_start, offset: header.csum_offset })
-        }
-    };
-    Some(Offload { checksum, segmentation: None })
-}
-
-/// The offloads of a frame that the NIC checksums, and perhaps segments.
-fn native_offload(
-    setup: &Setup,
-    header: &NetHeader,
-    frame: &[Segment],
-    frame_len: u32,
-) -> Option<Offload> {
-    if header.gso_type == GSO_NONE {
-        return native_checksum(setup, header, frame_len);
-    }
-    if setup.wire == Wire::VirtioNet {
-        return Some(Offload::default());
-    }
-    let plan = Plan::new(header, frame, frame_len).ok()?;
-    let kind = match header.gso_type & !GSO_ECN {
-        GSO_TCPV4 => SegmentationKind::Tcp4,
-        GSO_TCPV6 => SegmentationKind::Tcp6,
-        _ => return None,
-    };
-    let size = header.gso_size;
-    Some(Offload {
-        checksum: Some(ChecksumRequest { start: header.csum_start, offset: header.csum_offset }),
-        segmentation: Some(SegmentationRequest { kind, size, header_len: plan.header_len() }),
-    })
-}
-
-/// Whether the driver may ask for what the header asks for.
-fn is_negotiated(features: Features, header: &NetHeader) -> bool {
-    if header.flags & NEEDS_CSUM != 0 && !features.has(Features::CSUM) {
-        return false;
-    }
-    match header.gso_type & !GSO_ECN {
-        GSO_NONE => true,
-        _ if header.flags & NEEDS_CSUM == 0 => false,
-        GSO_TCPV4 => features.has(Features::HOST_TSO4),
-        GSO_TCPV6 => features.has(Features::HOST_TSO6),
-        _ => false,
-    }
-}
-
-fn segments_natively(setup: &Setup, header: &NetHeader) -> bool {
-    // A large frame in pages that are not aligned has 18 pieces, and a header.
-    if setup.max_send_sge < 19 {
-        return false;
-    }
-    match header.gso_type & !GSO_ECN {
-        GSO_TCPV4 => setup.native.has(Features::HOST_TSO4),
-        GSO_TCPV6 => setup.native.has(Features::HOST_TSO6),
-        _ => false,
-    }
-}
-
-/// Finishes the checksum where it lies, and says so in the header that lies before the frame, so
-/// that neither the peer nor a second attempt does it again.
-fn finish_checksum(chain: &[Segment], frame: &[Segment], header: &NetHeader) {
-    checksum::finish(frame, header.csum_start, header.csum_offset);
-    let done =
-        NetHeader { flags: header.flags & !NEEDS_CSUM, csum_start: 0, csum_offset: 0, ..*header };
-    let bytes = done.encode();
-    let mut written = 0;
-    for segment in chain {
-        written += segment.write(&bytes[written..]);
     }
 }
