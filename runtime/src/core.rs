@@ -25,6 +25,8 @@ pub(crate) struct Core {
     /// Time of the turn under way, or of the last one.
     pub(crate) now: Instant,
     pub(crate) link: LinkCounters,
+    /// A call outside a turn made work that the queues do not show, such as a nearer deadline.
+    pub(crate) expect_work: bool,
     /// The device is broken for good, and why.
     pub(crate) broken: Option<String>,
 }
@@ -32,7 +34,7 @@ pub(crate) struct Core {
 impl Core {
     /// A core that has not turned yet.
     pub(crate) fn new(stack: Stack, port: Port, now: Instant) -> Core {
-        Core { stack, port, now, link: LinkCounters::default(), broken: None }
+        Core { stack, port, now, link: LinkCounters::default(), expect_work: false, broken: None }
     }
 
     /// Stack and memory, for a call.
@@ -64,7 +66,7 @@ impl Core {
     /// Whether any frame waits in either direction.
     #[inline]
     fn has_work(&self) -> bool {
-        self.port.interface.recv_ready() || self.stack.has_frames()
+        self.port.interface.recv_ready() || self.stack.has_frames() || self.expect_work
     }
 }
 
@@ -77,6 +79,7 @@ impl Work for Core {
     #[inline]
     fn control(&mut self, now: u64, _budget: u32) -> Progress {
         self.now = Instant::from_nanos(now);
+        self.expect_work = false;
         Progress::NONE
     }
 

@@ -1,8 +1,10 @@
 //! The worker on the application's own thread: nothing is locked, nothing is `Send`.
 //!
-//! The thread calls [`Worker::turn`] in a loop and uses its sockets between turns. No call here
-//! waits: what cannot be done now is [`std::io::ErrorKind::WouldBlock`].
+//! The thread calls [`Worker::turn_with`] in a loop and uses its sockets inside, or
+//! [`Worker::turn`] and uses them between turns. No call here waits: what cannot be done now is
+//! [`std::io::ErrorKind::WouldBlock`].
 
+mod phases;
 mod tcp;
 mod udp;
 
@@ -16,6 +18,7 @@ use roceway_rdma_virtio::nic::any::AnyNic;
 use roceway_rdma_virtio::nic::{Nic, spec};
 use roceway_stack::tcp::TcpInfo;
 
+use phases::Phases;
 pub use tcp::{TcpListener, TcpStream};
 pub use udp::UdpSocket;
 
@@ -24,17 +27,18 @@ use crate::core::Core;
 use crate::error::StartError;
 use crate::start;
 
-/// What the handles of one worker share.
-pub(crate) struct Inner {
-    pub(crate) core: Core,
-    turning: Loop,
-    sleeper: EventWait,
+/// What the handles of one worker share. Core and loop are borrowed apart, so that application
+/// code can run inside a turn: between two phases nobody holds the core.
+pub(crate) struct Shared {
+    pub(crate) core: RefCell<Core>,
+    turning: RefCell<Loop>,
+    sleeper: RefCell<EventWait>,
 }
 
 /// A worker: device, stack and loop of one thread. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Worker {
-    pub(crate) inner: Rc<RefCell<Inner>>,
+    pub(crate) shared: Rc<Shared>,
 }
 
 impl Worker {
@@ -57,17 +61,29 @@ impl Worker {
         let mut turning = Loop::new(config.turn);
         let event_fd = nic.event_fd();
         let core = start::start(nic, config, turning.now())?;
-        let bell = Doorbell::new()
-            .map_err(|source| StartError::System { call: "eventfd", source })?;
-        let sleeper = EventWait::new(bell, Some(event_fd));
-        Ok(Worker { inner: Rc::new(RefCell::new(Inner { core, turning, sleeper })) })
+        let bell =
+            Doorbell::new().map_err(|source| StartError::System { call: "eventfd", source })?;
+        let shared = Shared {
+            core: RefCell::new(core),
+            turning: RefCell::new(turning),
+            sleeper: RefCell::new(EventWait::new(bell, Some(event_fd))),
+        };
+        Ok(Worker { shared: Rc::new(shared) })
     }
 
     /// One turn: takes what came, sends what is due. Never sleeps.
     #[inline]
     pub fn turn(&self) -> Turned {
-        let inner = &mut *self.inner.borrow_mut();
-        inner.turning.turn(&mut inner.core)
+        self.turn_with(|| 0)
+    }
+
+    /// One turn with the application inside: `application` is called after frames were received
+    /// and before frames are sent, so that an answer leaves in the turn that took the question. It
+    /// uses sockets as always, and returns how many things it did. It must not turn the worker.
+    #[inline]
+    pub fn turn_with(&self, application: impl FnMut() -> u32) -> Turned {
+        let mut work = Phases { core: &self.shared.core, application };
+        self.shared.turning.borrow_mut().turn(&mut work)
     }
 
     /// One turn; sleeps when nothing came for the whole spin budget, until something does, a timer
@@ -77,37 +93,50 @@ impl Worker {
     /// If the system refuses to wait.
     #[inline]
     pub fn turn_or_sleep(&self) -> io::Result<Turned> {
-        let inner = &mut *self.inner.borrow_mut();
-        inner.turning.run_once(&mut inner.core, &mut inner.sleeper)
+        self.turn_with_or_sleep(|| 0)
     }
 
-    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    /// [`Worker::turn_with`] and [`Worker::turn_or_sleep`] at once.
+    ///
+    /// # Errors
+    /// If the system refuses to wait.
+    #[inline]
+    pub fn turn_with_or_sleep(&self, application: impl FnMut() -> u32) -> io::Result<Turned> {
+        let mut work = Phases { core: &self.shared.core, application };
+        let mut turning = self.shared.turning.borrow_mut();
+        turning.run_once(&mut work, &mut *self.shared.sleeper.borrow_mut())
+    }
+
+    /// Nanoseconds of `CLOCK_MONOTONIC`; inside a turn, the turn's.
     #[must_use]
     pub fn now_ns(&self) -> u64 {
-        self.inner.borrow_mut().turning.now()
+        match self.shared.turning.try_borrow_mut() {
+            Ok(mut turning) => turning.now(),
+            Err(_turning) => self.shared.core.borrow().now.as_nanos(),
+        }
     }
 
     /// Why the device is broken for good, if it is.
     #[must_use]
     pub fn broken(&self) -> Option<String> {
-        self.inner.borrow().core.broken.clone()
+        self.shared.core.borrow().broken.clone()
     }
 
     /// Calls `visit` with layer, name and value of every counter.
     pub fn visit_counters(&self, visit: &mut dyn FnMut(&'static str, &'static str, u64)) {
-        let inner = self.inner.borrow();
-        inner.core.visit_counters(visit);
-        inner.turning.counters().visit(&mut |name, value| visit("turn", name, value));
+        self.shared.core.borrow().visit_counters(visit);
+        let turning = self.shared.turning.borrow().counters();
+        turning.visit(&mut |name, value| visit("turn", name, value));
     }
 
     /// Calls `visit` with a snapshot of every TCP connection.
     pub fn visit_connections(&self, visit: &mut dyn FnMut(&TcpInfo)) {
-        self.inner.borrow_mut().core.stack.tcp().0.visit_connections(visit);
+        self.shared.core.borrow_mut().stack.tcp().0.visit_connections(visit);
     }
 
     /// Checks that received frames are delivered or counted as dropped, in every layer. Panics if
     /// not; for tests.
     pub fn check_counters(&self) {
-        self.inner.borrow().core.stack.check();
+        self.shared.core.borrow().stack.check();
     }
 }

@@ -4,7 +4,9 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 
 use roceway_stack::slab::Id;
-use roceway_stack::tcp::{Connection, KeepAlive, Listener, Readiness, TcpInfo, TcpOption, TcpState};
+use roceway_stack::tcp::{
+    Connection, KeepAlive, Listener, Readiness, TcpInfo, TcpOption, TcpState,
+};
 use roceway_stack::time::Duration;
 
 use super::Worker;
@@ -38,8 +40,8 @@ impl TcpListener {
         address: SocketAddr,
         backlog: u32,
     ) -> io::Result<TcpListener> {
-        let inner = &mut *worker.inner.borrow_mut();
-        let (tcp, ip) = inner.core.stack.tcp();
+        let core = &mut *worker.shared.core.borrow_mut();
+        let (tcp, ip) = core.stack.tcp();
         let id = tcp.listen(address, backlog, ip).map_err(io_error::of_listen)?;
         Ok(TcpListener { worker: worker.clone(), id })
     }
@@ -49,8 +51,8 @@ impl TcpListener {
     /// # Errors
     /// `WouldBlock` if there is none.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let (tcp, _) = inner.core.stack.tcp();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let (tcp, _) = core.stack.tcp();
         let id = tcp.accept(self.id).ok_or(io::ErrorKind::WouldBlock)?;
         let peer = tcp.info(id).ok_or(io::ErrorKind::NotConnected)?.ends.remote_addr();
         Ok((TcpStream { worker: self.worker.clone(), id }, peer))
@@ -61,16 +63,16 @@ impl TcpListener {
     /// # Errors
     /// None in practice; the signature is `std::net`'s.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let address = inner.core.stack.tcp().0.listener_addr(self.id);
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let address = core.stack.tcp().0.listener_addr(self.id);
         address.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
 impl Drop for TcpListener {
     fn drop(&mut self) {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let (stack, mut memory) = inner.core.parts();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let (stack, mut memory) = core.parts();
         stack.tcp().0.close_listener(self.id, &mut memory);
     }
 }
@@ -99,13 +101,12 @@ impl TcpStream {
         from: Option<SocketAddr>,
         to: SocketAddr,
     ) -> io::Result<TcpStream> {
-        let inner = &mut *worker.inner.borrow_mut();
-        let now = inner.core.now;
-        let (stack, mut memory) = inner.core.parts();
+        let core = &mut *worker.shared.core.borrow_mut();
+        let now = core.now;
+        let (stack, mut memory) = core.parts();
         let (tcp, ip) = stack.tcp();
-        let id =
-            tcp.connect(to, from, (now, ip), &mut memory).map_err(io_error::of_connect)?;
-        inner.turning.expect_work();
+        let id = tcp.connect(to, from, (now, ip), &mut memory).map_err(io_error::of_connect)?;
+        core.expect_work = true;
         Ok(TcpStream { worker: worker.clone(), id })
     }
 
@@ -114,8 +115,8 @@ impl TcpStream {
     /// # Errors
     /// Why it failed, if it did.
     pub fn is_connected(&self) -> io::Result<bool> {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let (tcp, _) = inner.core.stack.tcp();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let (tcp, _) = core.stack.tcp();
         if let Some(error) = tcp.take_error(self.id) {
             return Err(io_error::of_connection(error));
         }
@@ -129,9 +130,9 @@ impl TcpStream {
     /// `WouldBlock` if there are none now; otherwise why the connection ended.
     #[inline]
     pub fn read(&self, out: &mut [u8]) -> io::Result<usize> {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let now = inner.core.now;
-        let (stack, mut memory) = inner.core.parts();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let now = core.now;
+        let (stack, mut memory) = core.parts();
         stack.tcp().0.receive(self.id, out, now, &mut memory).map_err(io_error::of_receive)
     }
 
@@ -140,8 +141,8 @@ impl TcpStream {
     /// # Errors
     /// As [`TcpStream::read`].
     pub fn peek(&self, out: &mut [u8]) -> io::Result<usize> {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let (stack, memory) = inner.core.parts();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let (stack, memory) = core.parts();
         stack.tcp().0.peek(self.id, out, &memory).map_err(io_error::of_receive)
     }
 
@@ -151,9 +152,9 @@ impl TcpStream {
     /// `WouldBlock` if there is no room now; otherwise why nothing can be written.
     #[inline]
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let now = inner.core.now;
-        let (stack, mut memory) = inner.core.parts();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let now = core.now;
+        let (stack, mut memory) = core.parts();
         stack.tcp().0.send(self.id, data, now, &mut memory).map_err(io_error::of_send)
     }
 
@@ -167,14 +168,14 @@ impl TcpStream {
             Shutdown::Write => (false, true),
             Shutdown::Both => (true, true),
         };
-        let inner = &mut *self.worker.inner.borrow_mut();
-        inner.core.stack.tcp().0.shutdown(self.id, read, write).map_err(io_error::of_send)
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        core.stack.tcp().0.shutdown(self.id, read, write).map_err(io_error::of_send)
     }
 
     /// Ends the connection at once by a reset.
     pub fn abort(&self) {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let (stack, mut memory) = inner.core.parts();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let (stack, mut memory) = core.parts();
         stack.tcp().0.abort(self.id, &mut memory);
     }
 
@@ -197,20 +198,20 @@ impl TcpStream {
     /// What `TCP_INFO` tells.
     #[must_use]
     pub fn info(&self) -> Option<TcpInfo> {
-        self.worker.inner.borrow_mut().core.stack.tcp().0.info(self.id)
+        self.worker.shared.core.borrow_mut().stack.tcp().0.info(self.id)
     }
 
     /// What can be done without waiting.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        self.worker.inner.borrow_mut().core.stack.tcp().0.readiness(self.id)
+        self.worker.shared.core.borrow_mut().stack.tcp().0.readiness(self.id)
     }
 
     fn set(&self, option: TcpOption) {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let now = inner.core.now;
-        inner.core.stack.tcp().0.set_option(self.id, option, now);
-        inner.turning.expect_work();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let now = core.now;
+        core.stack.tcp().0.set_option(self.id, option, now);
+        core.expect_work = true;
     }
 
     /// Sends small segments at once (`TCP_NODELAY`).
@@ -227,8 +228,8 @@ impl TcpStream {
     /// # Errors
     /// `NotConnected` once the connection is gone.
     pub fn nodelay(&self) -> io::Result<bool> {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let on = inner.core.stack.tcp().0.nodelay(self.id);
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let on = core.stack.tcp().0.nodelay(self.id);
         on.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
@@ -256,10 +257,10 @@ impl TcpStream {
 
 impl Drop for TcpStream {
     fn drop(&mut self) {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let now = inner.core.now;
-        let (stack, mut memory) = inner.core.parts();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let now = core.now;
+        let (stack, mut memory) = core.parts();
         stack.tcp().0.close(self.id, now, &mut memory);
-        inner.turning.expect_work();
+        core.expect_work = true;
     }
 }

@@ -21,9 +21,9 @@ impl UdpSocket {
     /// # Errors
     /// `AddrInUse`, `AddrNotAvailable`.
     pub fn bind(worker: &Worker, address: SocketAddr) -> io::Result<UdpSocket> {
-        let inner = &mut *worker.inner.borrow_mut();
-        let now = inner.core.now;
-        let (stack, mut memory) = inner.core.parts();
+        let core = &mut *worker.shared.core.borrow_mut();
+        let now = core.now;
+        let (stack, mut memory) = core.parts();
         let (udp, cx) = stack.udp(now, &mut memory);
         let id = udp.bind(cx.ip, address).map_err(io_error::of_udp)?;
         Ok(UdpSocket { worker: worker.clone(), id })
@@ -34,9 +34,9 @@ impl UdpSocket {
     /// # Errors
     /// `InvalidInput`, `NetworkUnreachable`.
     pub fn connect(&self, to: SocketAddr) -> io::Result<()> {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let now = inner.core.now;
-        let (stack, mut memory) = inner.core.parts();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let now = core.now;
+        let (stack, mut memory) = core.parts();
         let (udp, cx) = stack.udp(now, &mut memory);
         udp.connect(cx.ip, self.id, to).map_err(io_error::of_udp)
     }
@@ -62,9 +62,9 @@ impl UdpSocket {
 
     #[inline]
     fn send_datagram(&self, data: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let now = inner.core.now;
-        let (stack, mut memory) = inner.core.parts();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let now = core.now;
+        let (stack, mut memory) = core.parts();
         let (udp, mut cx) = stack.udp(now, &mut memory);
         udp.send_to(&mut cx, self.id, data, to).map_err(io_error::of_udp)?;
         Ok(data.len())
@@ -76,9 +76,9 @@ impl UdpSocket {
     /// `WouldBlock` if there is none.
     #[inline]
     pub fn recv_from(&self, out: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let now = inner.core.now;
-        let (stack, mut memory) = inner.core.parts();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let now = core.now;
+        let (stack, mut memory) = core.parts();
         let (udp, cx) = stack.udp(now, &mut memory);
         let received = udp.recv_from(self.id, out, cx.mem).map_err(io_error::of_udp)?;
         Ok((received.len, received.source))
@@ -98,9 +98,9 @@ impl UdpSocket {
     /// # Errors
     /// None in practice; the signature is `std::net`'s.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let now = inner.core.now;
-        let (stack, mut memory) = inner.core.parts();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let now = core.now;
+        let (stack, mut memory) = core.parts();
         let address = stack.udp(now, &mut memory).0.local_addr(self.id);
         address.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -110,9 +110,9 @@ impl UdpSocket {
     /// # Errors
     /// `NotConnected` if none was.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let now = inner.core.now;
-        let (stack, mut memory) = inner.core.parts();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let now = core.now;
+        let (stack, mut memory) = core.parts();
         let address = stack.udp(now, &mut memory).0.peer_addr(self.id);
         address.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -122,18 +122,18 @@ impl UdpSocket {
     /// # Errors
     /// None in practice; the signature is `std::net`'s.
     pub fn set_broadcast(&self, on: bool) -> io::Result<()> {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let now = inner.core.now;
-        let (stack, mut memory) = inner.core.parts();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let now = core.now;
+        let (stack, mut memory) = core.parts();
         stack.udp(now, &mut memory).0.set_broadcast(self.id, on).map_err(io_error::of_udp)
     }
 }
 
 impl Drop for UdpSocket {
     fn drop(&mut self) {
-        let inner = &mut *self.worker.inner.borrow_mut();
-        let now = inner.core.now;
-        let (stack, mut memory) = inner.core.parts();
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let now = core.now;
+        let (stack, mut memory) = core.parts();
         let (udp, cx) = stack.udp(now, &mut memory);
         // The id is ours and open: there is nothing to be told.
         let _closed = udp.close(self.id, cx.mem);
