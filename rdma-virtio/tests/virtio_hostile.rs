@@ -1,4 +1,4 @@
-//! A hostile driver against the device half, and a hostile device against the driver half, over both
+//! A hostile driver against the device half, a hostile device against the driver half, over both
 //! policies: everything against the rules is refused and counted, nothing is lost, nothing panics.
 
 mod virtio_support;

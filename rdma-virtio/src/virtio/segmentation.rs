@@ -8,7 +8,7 @@ use super::checksum::Sum;
 use super::net_header::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, NetHeader};
 use crate::memory::region::Segment;
 
-/// Most bytes of all headers: Ethernet with a VLAN tag, IPv4 or IPv6 with options, TCP with options.
+/// Most bytes of all headers: Ethernet with a VLAN tag, IP and TCP with options.
 pub const HEADERS_MAX: usize = 160;
 
 const TCP_FIN: u8 = 0x01;
