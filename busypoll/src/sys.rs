@@ -2,7 +2,9 @@
 //! All unsafe code of the crate is here, each call wrapped so that no use of it can break memory.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
+#[cfg(not(loom))]
+use std::os::fd::{FromRawFd, OwnedFd};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 pub(crate) fn monotonic_ns() -> u64 {
