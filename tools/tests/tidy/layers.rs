@@ -100,9 +100,11 @@ pub(crate) fn check_source(source: &Source) -> Vec<Finding> {
             continue;
         }
         for at in words(&source.code, &identifier) {
-            // The command's crate is called like the project, so only its paths count.
-            let is_path = source.code[at + identifier.len()..].starts_with("::");
-            if name == "roceway" && !is_path {
+            // The command's crate is called like the project and like modules of others, so only
+            // paths that begin with it count.
+            let begins_path = source.code[at + identifier.len()..].starts_with("::")
+                && !source.code[..at].ends_with("::");
+            if name == "roceway" && !begins_path {
                 continue;
             }
             let line = line_of(&source.code, at);
@@ -148,6 +150,7 @@ mod tests {
             ("stack/tests/a.rs", "use roceway_stack::time;", 0),
             ("perf/src/a.rs", "roceway_stack::x()", 1),
             ("runtime/src/a.rs", "use roceway::x;", 1),
+            ("perf/src/a.rs", "use crate::roceway::x;", 0),
             ("runtime/src/a.rs", "#[path = \"../../stack/src/x.rs\"]", 1),
         ] {
             assert_eq!(check_source(&Source::new(path, text)).len(), expected, "{path}: {text}");
