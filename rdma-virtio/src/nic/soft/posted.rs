@@ -122,9 +122,10 @@ impl Posted {
         if self.first == self.next || receive.first.length < source.length {
             return None;
         }
-        copy(source, receive.first.addr, source.length);
+        let wr_id = receive.wr_id;
+        copy_short(source, receive.first.addr);
         self.first += 1;
-        Some(receive.wr_id)
+        Some(wr_id)
     }
 
     /// Bytes of the receive with this number behind the oldest; 0 if there is none.
@@ -225,4 +226,21 @@ fn copy(source: Source, to: u64, count: u32) {
     // as the caller of `register` promised. The peer may write the source meanwhile: the bytes
     // are then torn, which the receiver notices or the bytes' consumer must bear.
     unsafe { std::ptr::copy_nonoverlapping(source.from, to, count) }
+}
+
+/// Copies a message of at most 112 bytes: in whole vectors, whose last one overlaps, rather than
+/// by a call. Most are between 64 and 112 bytes long.
+#[inline]
+fn copy_short(source: Source, to: u64) {
+    let behind = |bytes: u32| Source {
+        from: source.from.wrapping_add(usize::try_from(bytes).unwrap_or(0)),
+        length: source.length - bytes,
+    };
+    if (64..=112).contains(&source.length) {
+        let last = source.length - 48;
+        copy(source, to, 64);
+        copy(behind(last), to + u64::from(last), 48);
+    } else {
+        copy(source, to, source.length);
+    }
 }

@@ -72,8 +72,9 @@ pub(super) struct Receiver {
     /// Whether there are any.
     has_pending: bool,
     shown: ArrayVec<Shown, { EXPORTS_MAX + 1 }>,
-    /// Whether a pulled message has a sender that waits for its completion.
-    owes_progress: bool,
+    /// From which head on progress is shown at the end of a poll: a quarter of the ring behind
+    /// what was shown, or at once if a sender waits for its completion.
+    publish_at: u64,
 }
 
 impl Receiver {
@@ -91,7 +92,7 @@ impl Receiver {
             pending: VecDeque::with_capacity(usize::try_from(receives).unwrap_or(0)),
             has_pending: false,
             shown: ArrayVec::new(),
-            owes_progress: false,
+            publish_at: u64::MAX,
         }
     }
 
@@ -108,7 +109,7 @@ impl Receiver {
         self.head = 0;
         self.published = 0;
         self.needed = 0;
-        self.owes_progress = false;
+        self.publish_at = (self.ring.len() / 4).max(1);
     }
 
     /// Ends the link: messages that were not pulled are lost with the peer's memory.
@@ -140,7 +141,8 @@ impl Receiver {
     ) -> (usize, bool) {
         let mut count = 0;
         // The case that latency is made of, first and alone: short messages, a receive for each.
-        while count < out.len() && !self.has_pending {
+        let most = if self.has_pending { 0 } else { out.len() };
+        while count < most {
             let slot = self.ring.slot(self.head);
             if slot.sequence().load(Ordering::Acquire) != sequence_of(self.head) {
                 break;
@@ -156,7 +158,9 @@ impl Receiver {
             out[count] = completion(wr_id, length, false);
             count += 1;
             self.head += 1;
-            self.owes_progress |= plain != word;
+            if plain != word {
+                self.publish_at = 0;
+            }
             counters.taken += 1;
             counters.received += 1;
             counters.received_bytes += plain;
@@ -165,7 +169,7 @@ impl Receiver {
         if count < out.len() && self.ready() {
             count = self.poll_general(out, count, counters);
         }
-        if self.owes_progress || self.head - self.published >= self.ring.len() / 4 {
+        if self.head >= self.publish_at {
             return (count, self.publish());
         }
         (count, false)
@@ -207,7 +211,9 @@ impl Receiver {
             return self.drop_message(1, counters);
         };
         let elements = usize::from(what.elements);
-        self.owes_progress |= what.awaited || elements > 0;
+        if what.awaited || elements > 0 {
+            self.publish_at = 0;
+        }
         // A wrong number of elements says nothing of where the next message begins.
         let slots = if elements <= ELEMENTS_MAX { slots_for(elements) } else { 1 };
         if sequence & REVOKED != 0 {
@@ -314,7 +320,7 @@ impl Receiver {
     /// Leaves a message behind, the reason being counted.
     fn drop_message(&mut self, slots: usize, counters: &mut SoftCounters) -> Pull {
         counters.taken += 1;
-        self.owes_progress = true;
+        self.publish_at = 0;
         self.advance(slots);
         Pull::Dropped
     }
@@ -339,7 +345,7 @@ impl Receiver {
             self.own_consumed.get().store(self.head, Ordering::Release);
             self.published = self.head;
         }
-        self.owes_progress = false;
+        self.publish_at = self.published + (self.ring.len() / 4).max(1);
         news
     }
 }
