@@ -2,7 +2,7 @@
 //!
 //! A frame of one piece is one descriptor, header and all, since the header lies before the frame
 //! in the same slot. A frame of several is one descriptor for a table of them, or a chain.
-//! Invariants: a head has a record from `push_available` until it came back, and a reference is held
+//! Invariants: a head has a record from `push_available` until it came back; a reference is held
 //! of each of its pieces meanwhile.
 
 use super::{PIECES_MAX, TransmitError};
