@@ -192,9 +192,7 @@ impl Transport for Kernel {
     }
 
     fn cpu_ns(&self) -> u64 {
-        let time = clock_gettime(ClockId::ThreadCPUTime);
-        let part = |n: i64| u64::try_from(n).unwrap_or(0);
-        part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec)
+        clock_ns(ClockId::ThreadCPUTime)
     }
 
     fn listen(
@@ -310,6 +308,14 @@ impl Transport for Kernel {
         ready.extend(tokens.filter_map(|token| Token::try_from(token).ok()));
         Ok(Ready::Listed)
     }
+}
+
+/// The time of one of the system's clocks, in nanoseconds.
+#[must_use]
+pub(crate) fn clock_ns(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    let part = |n: i64| u64::try_from(n).unwrap_or(0);
+    part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec)
 }
 
 /// The wildcard address of the family of `like`, any port: where a client's UDP socket is bound.

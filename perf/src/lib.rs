@@ -2,7 +2,7 @@
 //!
 //! A test is an entry of [`catalogue`]; a [`workload`] is a test with its numbers. The [`client`]
 //! asks a server for it in netperf's [`control`] protocol and runs its [`flow`]s over a
-//! [`transport`]: the host [`kernel`], or Roceway. The [`server`] is the other end, and [`local`]
+//! [`transport`]: the host [`kernel`], or [`roceway`]. The [`server`] is the other end, and [`local`]
 //! puts both ends into one process. A [`recorder`] counts, a [`histogram`] holds the latencies.
 //!
 //! Nothing here is needed by the library, and nothing here reads or writes memory unsafely.
@@ -11,6 +11,7 @@
 pub mod arithmetic;
 pub mod catalogue;
 pub mod client;
+pub mod compare;
 pub mod control;
 pub mod flow;
 pub mod histogram;
@@ -24,6 +25,7 @@ pub mod plot;
 pub mod progress;
 pub mod recorder;
 pub mod report;
+pub mod roceway;
 pub mod server;
 pub mod transport;
 pub mod workload;

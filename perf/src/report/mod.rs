@@ -3,9 +3,9 @@
 
 mod table;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-pub use table::{columns, number};
+pub use table::{columns, head, number};
 
 use crate::arithmetic::{real, seconds};
 use crate::histogram::Summary;
@@ -14,7 +14,7 @@ use crate::recorder::{Sample, Until};
 use crate::workload::{Outcome, Workload};
 
 /// One line of a report. Fields that do not apply are null.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Row {
     /// netperf's name of the test.
     pub test: String,

@@ -11,7 +11,8 @@ use crate::recorder::Sample;
 const WIDTH: usize = 96;
 
 /// The first lines of a report: effective options, CPU, kernel, build.
-pub(super) fn head(settings: &[Setting], host: &Host) -> String {
+#[must_use]
+pub fn head(settings: &[Setting], host: &Host) -> String {
     let mut text = String::new();
     let mut line = String::from("options:");
     for (index, (name, value)) in settings.iter().enumerate() {
@@ -26,7 +27,7 @@ pub(super) fn head(settings: &[Setting], host: &Host) -> String {
     }
     text.push_str(&line);
     let Host { cpu, cpus, kernel, build } = host;
-    text.push_str(&format!("\ncpu:     {cpu}, {cpus} usable\nkernel:  {kernel}\n"));
+    text.push_str(&format!("\ncpu:     {cpu}, {cpus} online\nkernel:  {kernel}\n"));
     text.push_str(&format!("build:   {build}\n\n"));
     text
 }

@@ -52,7 +52,7 @@ fn a_transaction_report_reads_so() {
     let expected = "\
 options: test TCP_RR; request,response 1,1 B; connections 1; under way 1; rate closed loop;
          length 2 s; warm-up 0 s; send buffer automatic; receive buffer automatic
-cpu:     A CPU, 2 usable
+cpu:     A CPU, 2 online
 kernel:  Linux 6
 build:   roceway 0
 

@@ -279,7 +279,7 @@ impl<T: Transport> Session<T> {
         let shared = transport.cpu_ns().saturating_sub(cpu_ns) / count(self.sharers.max(1));
         let (counted, _, _) = recorder.into_parts();
         let results = results_of(&request, &counted, elapsed_ns, shared);
-        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cpus = crate::host::cpus();
         let mut message = results.encode(u32::try_from(cpus).unwrap_or(1));
         message.errno = code;
         self.answer(&message);

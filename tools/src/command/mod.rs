@@ -1,6 +1,7 @@
 //! The subcommands of `roceway`, their common options and their errors.
 
 mod common;
+mod compare;
 mod perf;
 
 use std::fmt;
@@ -96,7 +97,7 @@ mod tests {
         while let Some(mut command) = commands.pop() {
             let name = command.get_name().to_owned();
             assert!(command.render_long_help().to_string().contains("Examples:"), "{name}");
-            commands.extend(command.get_subcommands().cloned());
+            commands.extend(command.get_subcommands().filter(|c| !c.is_hide_set()).cloned());
         }
     }
 }

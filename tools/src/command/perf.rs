@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use roceway_busypoll::pin::{Cpu, Topology};
 use roceway_perf::catalogue::{self, TESTS, Test};
 use roceway_perf::client::TestError;
+use roceway_perf::compare::CHILD_ARGUMENT;
 use roceway_perf::control::message::CONTROL_PORT;
 use roceway_perf::host::Host;
 use roceway_perf::kernel::{Kernel, SocketOptions, Waiting};
@@ -20,9 +21,11 @@ use roceway_perf::server::{Server, serve_blocking};
 use roceway_perf::workload::{Outcome, Workload};
 
 use super::common::{Common, Stack};
+use super::compare::CompareLine;
 use super::{Failure, print};
 
 const EXAMPLES: &str = "Examples:
+  roceway perf compare                     Roceway, the bare link and the kernel, side by side
   roceway perf tcp_rr -l 5                 both ends here, over the kernel's loopback
   roceway perf tcp_rr 192.0.2.7 -l 5       against `roceway perf server` or netserver there
   roceway perf tcp_stream -H host -m 16384 -l 10 --json
@@ -50,6 +53,11 @@ pub(crate) struct Perf {
 enum PerfCommand {
     /// Serves tests to `roceway perf TEST HOST` and to a stock netperf
     Server(ServerLine),
+    /// Compares Roceway, the bare link and the kernel, in one interleaved run
+    Compare(CompareLine),
+    /// The part of a comparison that runs in namespaces of its own
+    #[command(name = CHILD_ARGUMENT, hide = true)]
+    CompareVeth(CompareLine),
 }
 
 /// One test.
@@ -95,6 +103,8 @@ impl Perf {
     pub(crate) fn run(self) -> Result<(), Failure> {
         match self.command {
             Some(PerfCommand::Server(line)) => line.run(),
+            Some(PerfCommand::Compare(line)) => line.run(),
+            Some(PerfCommand::CompareVeth(line)) => line.run_child(),
             None => self.test.run(),
         }
     }

@@ -1,0 +1,156 @@
+//! `perf compare`: who is how fast, in one run, interleaved, on one machine.
+//!
+//! A contender measures one row; a block is a list of contenders that take turns, repetition by
+//! repetition, so that the machine's mood hits all alike. Figures are medians over repetitions. A
+//! repetition whose cache line or link is faster than two physical cores can be is dropped: its
+//! two virtual cpus shared one core.
+
+mod line;
+mod link;
+mod ours;
+mod rivals;
+mod summary;
+mod veth;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+pub use ours::over_soft;
+pub use rivals::{Contender, KernelRival, soft_block};
+pub use summary::{Ratio, ratios};
+pub use veth::{CHILD_ARGUMENT, child, parent};
+
+use crate::histogram::Latency;
+use crate::local::Cores;
+use crate::report::Row;
+
+/// A cache line between two physical cores takes at least so long, in nanoseconds.
+pub const LINE_NS_MIN: f64 = 150.0;
+/// The bare link between two physical cores takes at least so long, in nanoseconds.
+pub const LINK_NS_MIN: f64 = 200.0;
+
+/// How much is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// Repetitions that must count.
+    pub repetitions: usize,
+    /// Repetitions that may be dropped besides.
+    pub spare: usize,
+    /// Length of each measurement.
+    pub length: Duration,
+    /// Warm-up of each measurement.
+    pub warmup: Duration,
+    /// The cores of both ends.
+    pub cores: Cores,
+}
+
+impl Plan {
+    /// The default: 5 repetitions and as many spare ones; with fifteen rows of 0.25 s and their
+    /// start about 20 s, and at most twice that.
+    #[must_use]
+    pub fn new(cores: Cores) -> Self {
+        Self {
+            repetitions: 5,
+            spare: 3,
+            length: Duration::from_millis(200),
+            warmup: Duration::from_millis(50),
+            cores,
+        }
+    }
+}
+
+/// What one contender measured in one repetition.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The row.
+    pub row: Row,
+    /// Its latencies, if it has any.
+    pub latency: Option<Latency>,
+}
+
+/// What came of a block.
+#[derive(Clone, Debug, Default)]
+pub struct Block {
+    /// Medians over the repetitions that count.
+    pub rows: Vec<Row>,
+    /// Latencies of all repetitions that count, with the name of each row.
+    pub latencies: Vec<(String, Latency)>,
+    /// What the reader must know: dropped repetitions, contenders that failed.
+    pub notes: Vec<String>,
+    /// Repetitions that count.
+    pub repetitions: usize,
+}
+
+/// Tells who is being measured: repetition, of how many, and the row.
+pub type Watch<'a> = &'a mut dyn FnMut(usize, usize, &str);
+
+/// Runs a block. A contender that fails is left out from then on, and the reason is noted.
+pub fn run(plan: &Plan, contenders: &mut Vec<Box<dyn Contender + '_>>, watch: Watch<'_>) -> Block {
+    let mut block = Block::default();
+    let mut kept: Vec<Vec<Measured>> = Vec::new();
+    let mut flagged: Vec<Vec<Measured>> = Vec::new();
+    while kept.len() < plan.repetitions
+        && kept.len() + flagged.len() < plan.repetitions + plan.spare
+    {
+        let number = kept.len() + flagged.len() + 1;
+        let mut measured = Vec::new();
+        contenders.retain_mut(|contender| {
+            let name = contender.name();
+            watch(number, plan.repetitions, &name);
+            match contender.measure(plan) {
+                Ok(one) => measured.push(one),
+                Err(reason) => {
+                    block.notes.push(format!("{name} is left out: {reason}"));
+                    return false;
+                }
+            }
+            true
+        });
+        match too_fast(&measured) {
+            Some(reason) => {
+                block.notes.push(format!("repetition {number} dropped: {reason}"));
+                flagged.push(measured);
+            }
+            None => kept.push(measured),
+        }
+    }
+    if kept.is_empty() {
+        let what = "every repetition was flagged; the figures are of one physical core";
+        block.notes.push(what.into());
+        kept = flagged;
+    }
+    block.repetitions = kept.len();
+    summary::reduce(&mut block, &kept);
+    block
+}
+
+/// Why a repetition cannot have run on two physical cores, if so.
+fn too_fast(measured: &[Measured]) -> Option<String> {
+    measured.iter().find_map(|one| {
+        let least = match one.row.stack.as_str() {
+            "line" => LINE_NS_MIN,
+            "link" => LINK_NS_MIN,
+            _ => return None,
+        };
+        let p50 = one.row.p50_ns.filter(|p50| *p50 < least)?;
+        let stack = &one.row.stack;
+        Some(format!("{stack} took {p50:.0} ns, so both cpus were one physical core"))
+    })
+}
+
+/// The whole comparison as one document.
+#[derive(Clone, Debug, Serialize)]
+pub struct Document {
+    /// Effective options.
+    pub options: serde_json::Map<String, serde_json::Value>,
+    /// Medians.
+    pub rows: Vec<Row>,
+    /// Ratios of medians.
+    pub ratios: Vec<Ratio>,
+    /// What the reader must know.
+    pub notes: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests;

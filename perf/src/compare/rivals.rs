@@ -1,0 +1,128 @@
+//! The contenders of a comparison, and what they have in common.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::line::LineRival;
+use super::link::LinkRival;
+use super::{Measured, Plan};
+use crate::arithmetic::{real, seconds};
+use crate::catalogue::Test;
+use crate::histogram::Latency;
+use crate::kernel::{SocketOptions, Waiting};
+use crate::local;
+use crate::recorder::{Until, Window};
+use crate::report::{Place, Row};
+use crate::workload::{Outcome, Workload};
+
+/// Whoever measures one row, once a repetition.
+pub trait Contender {
+    /// Its name in notes and in pictures.
+    fn name(&self) -> String;
+
+    /// Measures once. The calling thread may be left pinned.
+    ///
+    /// # Errors
+    /// Why it cannot, in words for the user.
+    fn measure(&mut self, plan: &Plan) -> Result<Measured, String>;
+}
+
+/// The tests of a comparison.
+pub(super) const TESTS: [&str; 3] = ["TCP_RR", "TCP_STREAM", "UDP_RR"];
+
+/// A test of a comparison with its numbers: one connection, one byte or 64 KiB messages.
+#[must_use]
+pub(super) fn workload(test: &'static Test, plan: &Plan) -> Workload {
+    Workload {
+        test,
+        request: 1,
+        response: 1,
+        message: test.default_message(),
+        connections: 1,
+        depth: 1,
+        rate: None,
+        window: Window { warmup: plan.warmup, until: Until::Elapsed(plan.length), interval: None },
+        buffers: SocketOptions::default(),
+    }
+}
+
+/// The row of an outcome, with its latencies.
+#[must_use]
+pub(super) fn measured(workload: &Workload, place: &Place, outcome: Outcome) -> Measured {
+    Measured { row: Row::new(workload, place, &outcome), latency: outcome.latency }
+}
+
+fn empty_row(test: &str, place: Place) -> Row {
+    Row {
+        test: test.into(),
+        stack: place.stack,
+        device: place.device,
+        mode: place.mode,
+        p50_ns: None,
+        p99_ns: None,
+        p999_ns: None,
+        transactions_per_s: None,
+        gbit_per_s: None,
+        cpu_s_per_gbyte: None,
+    }
+}
+
+/// A row of nothing but round trips, one after the other.
+pub(super) fn rtt_row(test: &str, place: Place, latency: Latency) -> Measured {
+    let mut row = empty_row(test, place);
+    if let Some(summary) = latency.summary() {
+        row.p50_ns = Some(real(summary.p50_ns));
+        row.p99_ns = Some(real(summary.p99_ns));
+        row.p999_ns = Some(real(summary.p999_ns));
+        row.transactions_per_s = (summary.mean_ns > 0.0).then(|| 1e9 / summary.mean_ns);
+    }
+    Measured { row, latency: Some(latency) }
+}
+
+/// A row of bytes in a time during which both ends were always busy.
+pub(super) fn stream_row(test: &str, place: Place, bytes: u64, elapsed_ns: u64) -> Measured {
+    let mut row = empty_row(test, place);
+    if bytes > 0 && elapsed_ns > 0 {
+        row.gbit_per_s = Some(real(bytes) * 8.0 / real(elapsed_ns));
+        row.cpu_s_per_gbyte = Some(2.0 * seconds(elapsed_ns) / (real(bytes) / 1e9));
+    }
+    Measured { row, latency: None }
+}
+
+/// The kernel over loopback.
+#[derive(Debug)]
+pub struct KernelRival {
+    /// The test.
+    pub test: &'static Test,
+    /// How both ends wait.
+    pub waiting: Waiting,
+}
+
+impl Contender for KernelRival {
+    fn name(&self) -> String {
+        format!("kernel {}, loopback, {}", self.waiting, self.test.name)
+    }
+
+    fn measure(&mut self, plan: &Plan) -> Result<Measured, String> {
+        let workload = workload(self.test, plan);
+        let any = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+        let outcome = local::kernel(self.waiting, &workload, plan.cores, any, &mut |_| ())
+            .map_err(|error| error.to_string())?;
+        let mode = Some(self.waiting.to_string());
+        let place = Place { stack: "kernel".into(), device: "loopback".into(), mode };
+        Ok(measured(&workload, &place, outcome))
+    }
+}
+
+/// The contenders of the first block: line, link, Roceway over the link, the kernel over loopback.
+#[must_use]
+pub fn soft_block() -> Vec<Box<dyn Contender>> {
+    let mut all: Vec<Box<dyn Contender>> =
+        vec![Box::new(LineRival), Box::new(LinkRival::RoundTrip), Box::new(LinkRival::Stream)];
+    all.extend(super::over_soft());
+    for waiting in [Waiting::Spin, Waiting::Block] {
+        for test in TESTS.iter().filter_map(|name| crate::catalogue::find(name).ok()) {
+            all.push(Box::new(KernelRival { test, waiting }));
+        }
+    }
+    all
+}

@@ -1,0 +1,106 @@
+//! Blocks of made-up contenders: interleaving, medians, dropped repetitions, failures.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::rivals::{rtt_row, stream_row};
+use super::*;
+use crate::report::Place;
+
+struct Fake {
+    stack: &'static str,
+    values: Vec<Result<u64, &'static str>>,
+    log: Rc<RefCell<Vec<&'static str>>>,
+}
+
+impl Contender for Fake {
+    fn name(&self) -> String {
+        self.stack.into()
+    }
+
+    fn measure(&mut self, _plan: &Plan) -> Result<Measured, String> {
+        self.log.borrow_mut().push(self.stack);
+        let ns = self.values.remove(0)?;
+        let device = if self.stack == "line" { "memory" } else { "soft" };
+        let place =
+            Place { stack: self.stack.into(), device: device.into(), mode: Some("copy".into()) };
+        let mut latency = Latency::new();
+        latency.record(ns);
+        Ok(rtt_row("TCP_RR", place, latency))
+    }
+}
+
+fn plan(repetitions: usize, spare: usize) -> Plan {
+    Plan { repetitions, spare, ..Plan::new(Cores::default()) }
+}
+
+fn block(
+    plan: &Plan,
+    contenders: &[(&'static str, &[Result<u64, &'static str>])],
+) -> (Block, Vec<&'static str>) {
+    let log = Rc::new(RefCell::new(Vec::new()));
+    let mut all: Vec<Box<dyn Contender>> = Vec::new();
+    for (stack, values) in contenders {
+        all.push(Box::new(Fake { stack, values: values.to_vec(), log: Rc::clone(&log) }));
+    }
+    let block = run(plan, &mut all, &mut |_, _, _| ());
+    let order = log.borrow().clone();
+    (block, order)
+}
+
+#[test]
+fn contenders_take_turns_and_medians_count() {
+    let (block, order) = block(
+        &plan(3, 0),
+        &[("line", &[Ok(250), Ok(240), Ok(260)]), ("link", &[Ok(900), Ok(300), Ok(310)])],
+    );
+    assert_eq!(order, ["line", "link", "line", "link", "line", "link"]);
+    let medians: Vec<_> = block.rows.iter().map(|row| row.p50_ns).collect();
+    assert_eq!(medians, [Some(250.0), Some(310.0)]);
+    assert_eq!(block.latencies[1].1.summary().unwrap().count, 3);
+    let ratios = ratios(&block.rows);
+    assert_eq!(ratios[0].name, "link to line, round trip");
+    assert!((ratios[0].value - 1.24).abs() < 1e-9);
+}
+
+#[test]
+fn a_repetition_on_one_core_is_dropped_and_replaced() {
+    let line: &[_] = &[Ok(100), Ok(240), Ok(260)];
+    let (block, _) = block(&plan(2, 1), &[("line", line), ("link", &[Ok(150), Ok(300), Ok(310)])]);
+    assert_eq!(block.repetitions, 2);
+    assert_eq!(block.rows[0].p50_ns, Some(250.0));
+    assert!(block.notes[0].contains("repetition 1 dropped"), "{:?}", block.notes);
+}
+
+#[test]
+fn if_all_repetitions_are_on_one_core_the_figures_say_so() {
+    let (block, _) = block(&plan(2, 1), &[("line", &[Ok(100), Ok(110), Ok(120)])]);
+    assert_eq!((block.repetitions, block.rows[0].p50_ns), (3, Some(110.0)));
+    assert!(block.notes.iter().any(|note| note.contains("every repetition was flagged")));
+}
+
+#[test]
+fn a_contender_that_fails_is_left_out_with_its_reason() {
+    let (block, _) =
+        block(&plan(2, 0), &[("line", &[Ok(250), Ok(250)]), ("link", &[Err("no shared memory")])]);
+    assert_eq!(block.rows.len(), 1);
+    assert_eq!(block.notes, ["link is left out: no shared memory"]);
+}
+
+#[test]
+fn the_document_has_the_promised_shape() {
+    let place = Place { stack: "link".into(), device: "soft".into(), mode: Some("copy".into()) };
+    let row = stream_row("TCP_STREAM", place, 1_000_000_000, 100_000_000).row;
+    let document = Document {
+        options: serde_json::Map::new(),
+        rows: vec![row],
+        ratios: vec![Ratio { name: "a to b".into(), value: 2.0 }],
+        notes: Vec::new(),
+    };
+    let json: serde_json::Value = serde_json::from_str(&document.json()).unwrap();
+    assert_eq!(json["rows"][0]["gbit_per_s"], 80.0);
+    assert!(json["rows"][0]["p50_ns"].is_null());
+    assert_eq!(json["ratios"][0]["value"], 2.0);
+    let text = document.text();
+    assert!(text.contains("80.0") && text.contains("not a NIC"), "{text}");
+}

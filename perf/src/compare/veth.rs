@@ -1,0 +1,198 @@
+//! The like-for-like block: each contender over a veth pair of its own, equal in MTU and offloads,
+//! in a child process with namespaces of its own that vanish with it. Nothing of the host changes.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+
+use rustix::thread::UnshareFlags;
+use serde::{Deserialize, Serialize};
+
+use super::ours::{PAIR, over_veth};
+use super::rivals::{Contender, TESTS, measured, workload};
+use super::{Block, Measured, Plan};
+use crate::catalogue::Test;
+use crate::kernel::{Kernel, Waiting};
+use crate::local::{kernel_client, with_server};
+use crate::report::{Place, Row};
+
+/// The hidden argument that makes a process the child of a comparison.
+pub const CHILD_ARGUMENT: &str = "compare-veth";
+/// Names of the kernel's pair; the second goes to the server's namespace.
+const KERNEL_PAIR: [&str; 2] = ["kclient", "kserver"];
+/// Addresses of the kernel's pair.
+const KERNEL_ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(10, 77, 0, 2)];
+
+/// What the child tells its parent.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Told {
+    rows: Vec<Row>,
+    notes: Vec<String>,
+    repetitions: usize,
+}
+
+/// Runs the block in a child process: this program with `arguments`.
+///
+/// # Errors
+/// Why the block is skipped, in words for the user.
+pub fn parent(arguments: &[String]) -> Result<Block, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .map_err(|error| format!("the child process does not start: {error}"))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let first = text.lines().next().unwrap_or("the child process failed");
+        return Err(first.trim_start_matches("roceway: ").to_owned());
+    }
+    let told: Told = serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("the child process answered nonsense: {error}"))?;
+    let Told { rows, notes, repetitions } = told;
+    Ok(Block { rows, latencies: Vec::new(), notes, repetitions })
+}
+
+/// The child: enters namespaces of its own, runs the block, answers with one document.
+///
+/// # Errors
+/// Why it cannot, in words for the user.
+pub fn child(plan: &Plan) -> Result<String, String> {
+    enter_namespaces()?;
+    let (keeper, server) = ServerNamespace::new()?;
+    let [here, there] = PAIR;
+    ip(&["link", "add", here, "type", "veth", "peer", "name", there])?;
+    for name in PAIR {
+        ip(&["link", "set", name, "up"])?;
+    }
+    let mut contenders = over_veth();
+    for test in TESTS.iter().filter_map(|name| crate::catalogue::find(name).ok()) {
+        contenders.push(Box::new(VethRival { test, server: server.clone() }));
+    }
+    let block = super::run(plan, &mut contenders, &mut |_, _, _| ());
+    drop(keeper);
+    let Block { rows, notes, repetitions, .. } = block;
+    serde_json::to_string(&Told { rows, notes, repetitions }).map_err(|error| error.to_string())
+}
+
+/// Leaves the host's user and network namespaces; only this process is affected.
+fn enter_namespaces() -> Result<(), String> {
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNET)
+        .map_err(|error| format!("user namespaces are not allowed here ({error})"))?;
+    // Root inside is this user outside, so that programs started here keep their capabilities.
+    for (file, text) in [
+        ("uid_map", format!("0 {} 1", user.as_raw())),
+        ("setgroups", "deny".to_owned()),
+        ("gid_map", format!("0 {} 1", group.as_raw())),
+    ] {
+        std::fs::write(format!("/proc/self/{file}"), text)
+            .map_err(|error| format!("the user namespace cannot be set up ({file}: {error})"))?;
+    }
+    ip(&["link", "set", "lo", "up"])
+}
+
+/// Moves the calling thread into new namespaces.
+#[expect(deprecated, reason = "unsafe only for file tables, and those are not asked for here")]
+fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
+    rustix::thread::unshare(flags)
+}
+
+/// Runs the `ip` command of iproute2 in the namespace of the calling thread.
+fn ip(arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new("ip").args(arguments).output().map_err(|error| {
+        format!("the ip command cannot run ({error}): install iproute2 for this block")
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    Err(format!("ip {}: {}", arguments.join(" "), text.trim()))
+}
+
+/// A thread that does nothing but keep the server's namespace; it ends when this is dropped.
+struct NamespaceKeeper {
+    _end: mpsc::Sender<()>,
+}
+
+/// Lends the server's namespace to a server thread.
+#[derive(Clone, Debug)]
+struct ServerNamespace {
+    path: String,
+}
+
+impl ServerNamespace {
+    /// Makes the namespace and the pair into it.
+    fn new() -> Result<(NamespaceKeeper, Self), String> {
+        let (end, ended) = mpsc::channel::<()>();
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let made = unshare(UnshareFlags::NEWNET).map(|()| rustix::thread::gettid());
+            let _ = tell.send(made.map_err(|error| error.to_string()));
+            // Until the sender is dropped.
+            let _ = ended.recv();
+        });
+        let thread = told.recv().map_err(|error| error.to_string())??;
+        let number = thread.as_raw_nonzero().to_string();
+        let namespace = Self { path: format!("/proc/self/task/{number}/ns/net") };
+        let [here, there] = KERNEL_PAIR;
+        ip(&["link", "add", here, "type", "veth", "peer", "name", there])?;
+        ip(&["link", "set", there, "netns", &number])?;
+        configure(here, KERNEL_ADDRESSES[0])?;
+        let inside = namespace.clone();
+        std::thread::spawn(move || {
+            inside.enter().and_then(|()| configure(there, KERNEL_ADDRESSES[1]))
+        })
+        .join()
+        .map_err(|_| "configuring the server's namespace failed".to_owned())??;
+        Ok((NamespaceKeeper { _end: end }, namespace))
+    }
+
+    /// Moves the calling thread into it.
+    fn enter(&self) -> Result<(), String> {
+        let file = std::fs::File::open(&self.path).map_err(|error| error.to_string())?;
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), kind)
+            .map_err(|error| format!("entering the server's namespace: {error}"))
+    }
+}
+
+fn configure(interface: &str, address: Ipv4Addr) -> Result<(), String> {
+    ip(&["addr", "add", &format!("{address}/24"), "dev", interface])?;
+    ip(&["link", "set", interface, "up"])
+}
+
+/// The kernel over a veth pair, both ends spinning.
+#[derive(Debug)]
+struct VethRival {
+    test: &'static Test,
+    server: ServerNamespace,
+}
+
+impl Contender for VethRival {
+    fn name(&self) -> String {
+        format!("kernel spin, veth, {}", self.test.name)
+    }
+
+    fn measure(&mut self, plan: &Plan) -> Result<Measured, String> {
+        let workload = workload(self.test, plan);
+        let (waiting, options) = (Waiting::Spin, workload.buffers);
+        let address = SocketAddr::new(KERNEL_ADDRESSES[1].into(), 0);
+        let namespace = self.server.clone();
+        let outcome = with_server(
+            plan.cores.server,
+            address,
+            move || {
+                namespace.enter().map_err(std::io::Error::other)?;
+                Kernel::new(waiting, options)
+            },
+            |transport, server, stop| server.serve(transport, stop),
+            |server| kernel_client(waiting, &workload, plan.cores.client, server, &mut |_| ()),
+        )
+        .map_err(|error| error.to_string())?;
+        let mode = Some(waiting.to_string());
+        let place = Place { stack: "kernel".into(), device: "veth".into(), mode };
+        Ok(measured(&workload, &place, outcome))
+    }
+}

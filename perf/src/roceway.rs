@@ -1,0 +1,163 @@
+//! Roceway as a transport: a worker on the calling thread and its poll-based sockets.
+
+use std::fmt;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+
+use roceway_runtime::local::{TcpListener, TcpStream, UdpSocket, Worker};
+use rustix::time::ClockId;
+
+use crate::kernel::{SocketOptions, clock_ns};
+use crate::transport::{Manner, Pass, Ready, Role, Token, Transport};
+
+/// A broken device is noticed after so many turns.
+const HEALTH_TURNS: u32 = 1024;
+
+/// A socket of a worker. It shows nothing of itself, since its worker is in use while it is.
+pub struct Socket<S>(S);
+
+impl<S> fmt::Debug for Socket<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").finish_non_exhaustive()
+    }
+}
+
+/// A worker as a transport.
+pub struct Roceway {
+    worker: Worker,
+    options: SocketOptions,
+    turns: u32,
+}
+
+impl Roceway {
+    /// A transport on a worker of the calling thread.
+    #[must_use]
+    pub fn new(worker: Worker, options: SocketOptions) -> Self {
+        Self { worker, options, turns: 0 }
+    }
+
+    /// The worker, for its counters.
+    #[must_use]
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    fn prepared(&self, stream: TcpStream) -> io::Result<Socket<TcpStream>> {
+        stream.set_nodelay(true)?;
+        let bytes = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+        if let Some(size) = self.options.send_buffer {
+            stream.set_send_buffer(bytes(size));
+        }
+        if let Some(size) = self.options.receive_buffer {
+            stream.set_receive_buffer(bytes(size));
+        }
+        Ok(Socket(stream))
+    }
+}
+
+impl Transport for Roceway {
+    type Listener = Socket<TcpListener>;
+    type Stream = Socket<TcpStream>;
+    type Datagram = Socket<UdpSocket>;
+
+    fn manner(&self) -> Manner {
+        Manner::Spins
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.worker.now_ns()
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        clock_ns(ClockId::ThreadCPUTime)
+    }
+
+    fn listen(
+        &mut self,
+        address: SocketAddr,
+        _role: Role,
+        _token: Token,
+    ) -> io::Result<Self::Listener> {
+        TcpListener::bind(&self.worker, address).map(Socket)
+    }
+
+    fn listener_address(&self, listener: &Self::Listener) -> io::Result<SocketAddr> {
+        listener.0.local_addr()
+    }
+
+    fn accept(&mut self, listener: &mut Self::Listener, _token: Token) -> io::Result<Self::Stream> {
+        let (stream, _) = listener.0.accept()?;
+        self.prepared(stream)
+    }
+
+    fn connect(&mut self, to: SocketAddr, _role: Role, _token: Token) -> io::Result<Self::Stream> {
+        let stream = TcpStream::connect(&self.worker, to)?;
+        self.prepared(stream)
+    }
+
+    fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<()> {
+        if stream.0.is_connected()? { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+    }
+
+    fn local_address(&self, stream: &Self::Stream) -> io::Result<SocketAddr> {
+        stream.0.local_addr()
+    }
+
+    #[inline]
+    fn try_send(&mut self, stream: &mut Self::Stream, bytes: &[u8]) -> io::Result<usize> {
+        stream.0.write(bytes)
+    }
+
+    #[inline]
+    fn try_recv(&mut self, stream: &mut Self::Stream, into: &mut [u8]) -> io::Result<usize> {
+        stream.0.read(into)
+    }
+
+    fn shutdown_write(&mut self, stream: &mut Self::Stream) -> io::Result<()> {
+        stream.0.shutdown(Shutdown::Write)
+    }
+
+    fn bind(&mut self, address: SocketAddr, _token: Token) -> io::Result<Self::Datagram> {
+        UdpSocket::bind(&self.worker, address).map(Socket)
+    }
+
+    fn datagram_address(&self, socket: &Self::Datagram) -> io::Result<SocketAddr> {
+        socket.0.local_addr()
+    }
+
+    fn set_peer(&mut self, socket: &mut Self::Datagram, peer: SocketAddr) -> io::Result<()> {
+        socket.0.connect(peer)
+    }
+
+    #[inline]
+    fn try_send_datagram(
+        &mut self,
+        socket: &mut Self::Datagram,
+        bytes: &[u8],
+    ) -> io::Result<usize> {
+        socket.0.send(bytes)
+    }
+
+    #[inline]
+    fn try_recv_datagram(
+        &mut self,
+        socket: &mut Self::Datagram,
+        into: &mut [u8],
+    ) -> io::Result<(usize, SocketAddr)> {
+        socket.0.recv_from(into)
+    }
+
+    /// One turn. Whether it may sleep is the worker's idle policy alone: a spinning worker never
+    /// does, also while no test runs.
+    #[inline]
+    fn turn(&mut self, _pass: Pass, _ready: &mut Vec<Token>) -> io::Result<Ready> {
+        let _whether_anything_moved = self.worker.turn_or_sleep()?;
+        self.turns = self.turns.wrapping_add(1);
+        if self.turns.is_multiple_of(HEALTH_TURNS)
+            && let Some(reason) = self.worker.broken()
+        {
+            return Err(io::Error::other(reason));
+        }
+        Ok(Ready::Any)
+    }
+}

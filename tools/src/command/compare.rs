@@ -1,0 +1,156 @@
+//! `roceway perf compare`: picks the cores, runs the blocks, prints one document.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use roceway_busypoll::pin::{Cpu, Topology};
+use roceway_perf::compare::{self, Block, CHILD_ARGUMENT, Document, Plan};
+use roceway_perf::host::Host;
+use roceway_perf::local::Cores;
+use roceway_perf::plot;
+
+use super::{Failure, print};
+
+const EXAMPLES: &str = "Examples:
+  roceway perf compare                     everything, in under a minute
+  roceway perf compare --json > run.json
+  roceway perf compare -T 2,3 --plot rtt.svg";
+
+/// Most repetitions that may be asked for.
+const REPETITIONS_MAX: u16 = 1000;
+
+/// The comparison.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct CompareLine {
+    /// Cpus of the two ends [default: two physical cores of one node]
+    #[arg(short = 'T', long, value_name = "CPU,CPU", value_delimiter = ',', num_args = 1)]
+    cpus: Vec<usize>,
+    /// Repetitions that must count
+    #[arg(long, value_name = "NUMBER", default_value_t = 5,
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(REPETITIONS_MAX)))]
+    repetitions: u16,
+    /// Writes the distributions of the round trips as an SVG picture
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Prints one JSON document on standard output and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+impl CompareLine {
+    fn plan(&self) -> Result<(Plan, Vec<String>), Failure> {
+        if !matches!(self.cpus.len(), 0 | 2) {
+            return Err(Failure::Usage("-T needs the cpus of both ends, such as -T 2,3".into()));
+        }
+        let topology = Topology::read();
+        let (cpus, warnings) = match *self.cpus {
+            [client, server] => {
+                let cpus = vec![Cpu(client), Cpu(server)];
+                let warnings = topology.warnings(&cpus);
+                (cpus, warnings)
+            }
+            _ => {
+                let choice = topology.choose(2);
+                (choice.cpus, choice.warnings)
+            }
+        };
+        let cpu = |index: usize| cpus.get(index).map(|Cpu(id)| *id);
+        let plan = Plan::new(Cores { client: cpu(0), server: cpu(1) });
+        let plan = Plan { repetitions: usize::from(self.repetitions), ..plan };
+        Ok((plan, warnings.iter().map(ToString::to_string).collect()))
+    }
+
+    /// Runs the comparison.
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let (plan, warnings) = self.plan()?;
+        for warning in &warnings {
+            eprintln!("warning: {warning}");
+        }
+        let bar = progress(&plan);
+        let mut watch = |repetition: usize, of: usize, name: &str| {
+            bar.inc(1);
+            bar.set_message(format!("repetition {repetition} of {of}: {name}"));
+        };
+        let mut contenders = compare::soft_block();
+        let mut block = compare::run(&plan, &mut contenders, &mut watch);
+        bar.set_message("over veth pairs");
+        match compare::parent(&self.child_arguments(&plan)) {
+            Ok(veth) => merge(&mut block, veth),
+            Err(reason) => block.notes.push(format!("the veth block is skipped: {reason}")),
+        }
+        bar.finish_and_clear();
+        if let Some(path) = &self.plot {
+            let series: Vec<_> =
+                block.latencies.iter().map(|(name, all)| (name.clone(), all)).collect();
+            plot::write(path, "round-trip times", &series).map_err(Failure::failed)?;
+        }
+        block.notes.splice(0..0, warnings);
+        self.print(&plan, block)
+    }
+
+    fn child_arguments(&self, plan: &Plan) -> Vec<String> {
+        let mut all = vec!["perf".to_owned(), CHILD_ARGUMENT.to_owned()];
+        if let (Some(client), Some(server)) = (plan.cores.client, plan.cores.server) {
+            all.extend(["-T".to_owned(), format!("{client},{server}")]);
+        }
+        all.extend(["--repetitions".to_owned(), self.repetitions.to_string()]);
+        all
+    }
+
+    /// The child's side of the veth block.
+    pub(crate) fn run_child(&self) -> Result<(), Failure> {
+        let (plan, _) = self.plan()?;
+        let answer = compare::child(&plan).map_err(Failure::failed)?;
+        print(&answer)
+    }
+
+    fn print(&self, plan: &Plan, block: Block) -> Result<(), Failure> {
+        let host = Host::read();
+        let cpus = [plan.cores.client, plan.cores.server]
+            .map(|core| core.map_or("any".into(), |core| core.to_string()))
+            .join(",");
+        let settings = [
+            ("repetitions", block.repetitions.to_string()),
+            ("seconds each", plan.length.as_secs_f64().to_string()),
+            ("warm-up", format!("{} s", plan.warmup.as_secs_f64())),
+            ("cpus", cpus),
+            ("request,response", "1,1 B".to_owned()),
+            ("stream message", "65536 B".to_owned()),
+            ("kernel congestion control", congestion()),
+        ];
+        let mut options = serde_json::Map::new();
+        for (name, value) in &settings {
+            options.insert((*name).to_owned(), value.clone().into());
+        }
+        options.insert("host".into(), serde_json::json!(host));
+        let ratios = compare::ratios(&block.rows);
+        let document = Document { options, rows: block.rows, ratios, notes: block.notes };
+        if self.json {
+            return print(&document.json());
+        }
+        let head = roceway_perf::report::head(&settings, &host);
+        print(&(head + &document.text()))
+    }
+}
+
+fn congestion() -> String {
+    roceway_perf::kernel::Kernel::congestion_control().unwrap_or_else(|_| "unknown".into())
+}
+
+fn merge(block: &mut Block, other: Block) {
+    block.rows.extend(other.rows);
+    block.latencies.extend(other.latencies);
+    block.notes.extend(other.notes);
+}
+
+/// A line on standard error, on a terminal only.
+fn progress(plan: &Plan) -> ProgressBar {
+    let rows = compare::soft_block().len();
+    let bar = ProgressBar::new(u64::try_from(plan.repetitions * rows).unwrap_or(0));
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
