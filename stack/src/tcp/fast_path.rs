@@ -1,12 +1,23 @@
-//! Header prediction: the segment that an established connection expects next, in order, with
-//! nothing but timestamps in its options. What is not exactly that goes the full way.
+//! The fast path of both directions. In: header prediction, the segment that an established
+//! connection expects next, in order, with nothing but timestamps in its options. Out: one small
+//! write that is all there is to send. What is not exactly that goes the full way; nothing here
+//! does what the full way would not do.
 
 use super::congestion::AckSample;
 use super::connection::{Connection, Context, Readiness};
+use super::receiver::AckDue;
+use super::sender::{Fin, ProbeDue};
 use super::seq::SeqNum;
+use super::template::Fields;
 use super::timers::Timer;
+use crate::frame::TxFrame;
 use crate::memory::{Memory, Piece};
-use crate::wire::tcp::Timestamps;
+use crate::time::Duration;
+use crate::wire::tcp::{TcpFlags, Timestamps};
+
+/// An idle time that is shorter than any retransmission timeout: no restart (RFC 5681 §4.1).
+const SURELY_NOT_IDLE: Duration = Duration::from_millis(200);
+const ACK_PUSH: u8 = TcpFlags::ACK.bits() | TcpFlags::PSH.bits();
 
 /// What the fast path looks at.
 #[derive(Clone, Copy, Debug)]
@@ -112,5 +123,63 @@ impl Connection {
         }
         self.schedule_ack(ctx.now, ctx.config.delayed_ack);
         self.notify(Readiness::READABLE);
+    }
+
+    /// Sends all there is if that is one small write whose headers go in front of it, in its own
+    /// slot; otherwise does nothing and says false.
+    #[inline(always)]
+    pub(super) fn send_expected<M: Memory>(
+        &mut self,
+        ctx: &mut Context<'_, M>,
+        out: &mut TxFrame,
+    ) -> bool {
+        let snd = &mut self.snd;
+        let in_flight = snd.in_flight();
+        let len = snd.queue.len().wrapping_sub(in_flight);
+        let usable = snd.congestion.window().min(snd.wnd);
+        let plain = self.fast
+            && snd.fin == Fin::None
+            && snd.probe == ProbeDue::No
+            && (snd.nodelay || in_flight == 0)
+            && len.wrapping_sub(1) < u32::from(snd.mss)
+            && in_flight + len <= usable
+            && (in_flight > 0 || ctx.now.since(snd.last_sent) < SURELY_NOT_IDLE)
+            && ctx.offloads.tx_checksum;
+        if !plain {
+            return false;
+        }
+        let Some(payload) = snd.queue.take_with_headroom(len) else { return false };
+        let header_len = snd.template.len();
+        let start = payload.start - header_len;
+        let frame = Piece { slot: payload.slot, start, len: header_len + len };
+        let fields = Fields {
+            seq: snd.nxt,
+            ack: self.rcv.nxt,
+            flags: ACK_PUSH,
+            window: self.rcv.advertise(snd.scaling),
+            urgent: 0,
+            ts_value: snd.clock.value(ctx.now),
+            ts_echo: self.rcv.ts_recent,
+            behind: len + snd.template.option_len(),
+        };
+        snd.template.emit_expected(ctx.mem.bytes_mut(frame), &fields);
+        ctx.mem.retain(frame.slot);
+        out.set_single(frame, snd.template.checksum_place());
+        if in_flight == 0 {
+            snd.outstanding_since = ctx.now;
+        }
+        snd.nxt = snd.nxt.plus(len);
+        snd.rtt.on_sent(snd.nxt, ctx.now);
+        snd.last_sent = ctx.now;
+        snd.cwnd_limited = false;
+        self.rcv.interactive = true;
+        self.timers.disarm(Timer::DelayedAck);
+        if in_flight == 0 {
+            self.arm(Timer::Retransmit, ctx.now + self.snd.rtt.rto().duration());
+        }
+        ctx.counters.segments_sent += 1;
+        ctx.counters.bytes_sent += u64::from(len);
+        debug_assert!(self.rcv.ack == AckDue::No);
+        true
     }
 }

@@ -47,6 +47,12 @@ impl Tcp {
                 }
             }
             let Some((connection, mut ctx)) = self.at(index, now, mem) else { continue };
+            if connection.send_expected(&mut ctx, out) {
+                if connection.reschedule {
+                    self.settle(index);
+                }
+                return true;
+            }
             match connection.poll_frame(&mut ctx, out) {
                 Emitted::Frame => {
                     if connection.state == State::TimeWait {

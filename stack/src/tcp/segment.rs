@@ -115,7 +115,7 @@ impl Connection {
             }
             Some(ts) if self.rcv.is_old_timestamp(ts.value, ctx.now) => {
                 ctx.counters.paws_rejected += 1;
-                self.rcv.ack = AckDue::Now;
+                self.answer_unacceptable(segment, ctx);
                 Err(Disposition::Done)
             }
             Some(_) => Ok(()),
@@ -158,8 +158,19 @@ impl Connection {
             // RFC 9293 §3.10.7.4, eighth step: the FIN again restarts 2 MSL.
             self.arm(Timer::TimeWait, ctx.now + ctx.config.msl.saturating_mul(2));
         }
-        self.rcv.ack = AckDue::Now;
+        self.answer_unacceptable(segment, ctx);
         Err(Disposition::Done)
+    }
+
+    /// A segment that cannot be accepted is acknowledged (RFC 9293 §3.10.7.4); one that carries
+    /// nothing only so many times a second, for two ends that disagree would answer each other
+    /// for ever.
+    fn answer_unacceptable<M: Memory>(&mut self, segment: &Segment<'_>, ctx: &mut Context<'_, M>) {
+        if segment.span() > 0 {
+            self.rcv.ack = AckDue::Now;
+        } else {
+            self.challenge(ctx);
+        }
     }
 
     /// Second step: RST, with RFC 5961 §3.2: only the exact number resets.

@@ -187,6 +187,13 @@ impl HeaderTemplate {
         debug_assert!(ok, "header room is too small");
     }
 
+    /// As [`HeaderTemplate::emit`] on the fast path, which only takes IPv4 with timestamps.
+    #[inline(always)]
+    pub(super) fn emit_expected(&self, out: &mut [u8], fields: &Fields) {
+        let ok = self.emit_fixed::<66, 34>(out, fields, true);
+        debug_assert!(ok, "header room is too small");
+    }
+
     /// Writes the headers without any option and with a data offset for `option_len` bytes of
     /// options, which the caller writes behind.
     pub(super) fn emit_with_options(&self, out: &mut [u8], fields: &Fields, option_len: u32) {
@@ -206,7 +213,7 @@ impl HeaderTemplate {
     }
 
     /// `LEN` bytes of headers with TCP at `TCP`.
-    #[inline]
+    #[inline(always)]
     fn emit_fixed<const LEN: usize, const TCP: usize>(
         &self,
         out: &mut [u8],
