@@ -1,7 +1,7 @@
 //! Devices by name: `kind:name,key=value,...`, as users write them.
 //!
-//! Every mistake is answered with what would be right: the nearest key, the list, the range. Nothing
-//! is opened before the whole text was understood.
+//! Every mistake is answered with what would be right: the nearest key, the list, the range.
+//! Nothing is opened before the whole text was understood.
 
 use std::io;
 use std::net::IpAddr;

@@ -1,9 +1,9 @@
 //! The unix socket between the two sides: whole messages, descriptors, the peer's user and its
 //! death. Never blocks.
 //!
-//! It carries the greeting, wake-ups for a sleeper, and its end says that the peer is gone. Wake-ups
-//! go through it rather than through an eventfd, since the flags of an eventfd belong to both
-//! sides: a hostile peer could make it block its writer.
+//! It carries the greeting, wake-ups for a sleeper, and its end says that the peer is gone.
+//! Wake-ups go through it rather than through an eventfd, since the flags of an eventfd belong to
+//! both sides: a hostile peer could make it block its writer.
 
 use std::io;
 use std::mem::{size_of, zeroed};

@@ -76,8 +76,8 @@ impl Plan {
         match self.kind {
             SegmentationKind::Tcp4 => {
                 put(segment, 16, low_u16(ip_total));
-                // Each segment is a datagram of its own (RFC 6864 §4.1 does not need distinct
-                // identifiers for those that are not fragmented; hardware counts them all the same).
+                // Each segment is a datagram of its own. RFC 6864 §4.1 needs no distinct
+                // identifiers for those that are not fragmented; hardware counts all the same.
                 let identification = get(segment, 18).wrapping_add(low_u16(number));
                 put(segment, 18, identification);
                 put(segment, 24, 0);

@@ -1,6 +1,6 @@
-//! A hostile peer: it greets with nonsense, writes garbage into its ring and progress, rewrites what
-//! it sent, and talks rubbish on the socket. Each is refused or dropped and counted, and the NIC
-//! goes on.
+//! A hostile peer: it greets with nonsense, writes garbage into its ring and progress, rewrites
+//! what it sent, and talks rubbish on the socket. Each is refused or dropped and counted, and the
+//! NIC goes on.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64};
