@@ -33,7 +33,7 @@ pub struct TestOptions {
     #[arg(long, value_name = "SECONDS")]
     pub warmup: Option<f64>,
     /// Bytes of request and response
-    #[arg(short = 'r', long, value_name = "REQUEST[,RESPONSE]", value_delimiter = ',', num_args = 1..=2)]
+    #[arg(short = 'r', long, value_name = "BYTES[,BYTES]", value_delimiter = ',', num_args = 1..=2)]
     pub sizes: Vec<usize>,
     /// Bytes of a message of a stream [default: 65536 for TCP, 1472 for UDP]
     #[arg(short = 'm', long, value_name = "BYTES")]

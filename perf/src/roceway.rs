@@ -42,6 +42,31 @@ impl Roceway {
         &self.worker
     }
 
+    /// Turns until the link is up, so that the first frame is not lost on a cable that is not
+    /// plugged in yet.
+    ///
+    /// # Errors
+    /// `TimedOut` if nobody answers at the other end of the link within `limit_ns`.
+    pub fn wait_for_link(&mut self, limit_ns: u64) -> io::Result<()> {
+        let start = self.worker.now_ns();
+        loop {
+            let mut ups = 0;
+            self.worker.visit_counters(&mut |layer, name, value| {
+                if (layer, name) == ("link", "link_up") {
+                    ups = value;
+                }
+            });
+            if ups > 0 {
+                return Ok(());
+            }
+            if self.worker.now_ns().saturating_sub(start) > limit_ns {
+                let what = "the link does not come up: nobody at its other end";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+            }
+            let _whether_anything_moved = self.worker.turn_or_sleep()?;
+        }
+    }
+
     fn prepared(&self, stream: TcpStream) -> io::Result<Socket<TcpStream>> {
         stream.set_nodelay(true)?;
         let bytes = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);

@@ -35,6 +35,7 @@ fn run(workload: &Workload, options: &SoftOptions) -> Outcome {
         |transport, server, stop| server.serve(transport, stop),
         |server| {
             let mut transport = worker(here, CLIENT).unwrap();
+            transport.wait_for_link(5_000_000_000).unwrap();
             let outcome = client::test(&mut transport, workload, server, &mut |_| ());
             transport.worker().check_counters();
             outcome

@@ -38,8 +38,9 @@ fn place() -> Place {
     Place { stack: "link".into(), device: "soft".into(), mode: Some("copy".into()) }
 }
 
-fn text(error: impl ToString) -> String {
-    error.to_string()
+/// An error in words; by value, for `map_err`.
+fn text<E: Into<Box<dyn std::error::Error>>>(error: E) -> String {
+    error.into().to_string()
 }
 
 fn linked() -> Result<(Side, Side), String> {

@@ -66,8 +66,12 @@ impl Variant {
 /// Names of the veth pair under Roceway.
 pub(super) const PAIR: [&str; 2] = ["rclient", "rserver"];
 
-fn text(error: impl ToString) -> String {
-    error.to_string()
+/// How long the link may take to come up.
+const LINK_NS_MAX: u64 = 2_000_000_000;
+
+/// An error in words; by value, for `map_err`.
+fn text<E: Into<Box<dyn std::error::Error>>>(error: E) -> String {
+    error.into().to_string()
 }
 
 /// Roceway at both ends, each worker on its core, spinning.
@@ -99,9 +103,14 @@ impl Contender for RocewayRival {
             move || worker(there, ADDRESSES[1]),
             |transport, server, stop| server.serve(transport, stop),
             |server| {
-                let failed = |source| client::TestError::Io { what: "this end".into(), source };
+                let failed =
+                    |source: io::Error| client::TestError::Io { what: "this end".into(), source };
                 pin(plan.cores.client).map_err(failed)?;
                 let mut transport = worker(here, ADDRESSES[0]).map_err(failed)?;
+                // A veth pair is up before its NICs are opened.
+                if self.variant != Variant::Veth {
+                    transport.wait_for_link(LINK_NS_MAX).map_err(failed)?;
+                }
                 client::test(&mut transport, &workload, server, &mut |_| ())
             },
         )

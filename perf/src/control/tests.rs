@@ -148,7 +148,10 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_answered_and_never_exceeds_a_limit(bytes in any_message(), likely in any::<bool>()) {
+    fn garbage_is_answered_and_never_exceeds_a_limit(
+        bytes in any_message(),
+        likely in any::<bool>(),
+    ) {
         let mut message = Message::decode(&bytes);
         if likely {
             message.kind = kind::OMNI;

@@ -1,5 +1,6 @@
 //! One control connection of the server: request, answer, data, results, and again. A client that
-//! breaks the protocol is answered with an errno word, or loses its connection; nobody else notices.
+//! breaks the protocol is answered with an errno word, or loses its connection;
+//! nobody else notices.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,7 +14,7 @@ use crate::flow::{ConnectResponder, Flow, Peer, Pipe, Receiver, Responder, Sende
 use crate::recorder::{Counted, Recorder, Until, Window};
 use crate::transport::{Manner, Role, Token, Transport, ready};
 
-/// Beyond the length that the client asked for, so long may the end of a test take; netserver's own.
+/// How long the end of a test may take beyond the length that was asked for, as in netserver.
 const PAD: Duration = Duration::from_secs(4);
 /// How long a client may take to open its data connection.
 const OPEN_NS_MAX: u64 = 10_000_000_000;

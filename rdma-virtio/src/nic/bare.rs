@@ -28,6 +28,12 @@ const NOTHING: Completion = Completion {
     checksum: WcChecksum::Unknown,
 };
 
+/// The index that a work request carries; one that is too large names no receive.
+#[inline]
+fn index_of(wr_id: u64) -> usize {
+    usize::try_from(wr_id).unwrap_or(usize::MAX)
+}
+
 /// Why there is no bare NIC.
 #[derive(Debug, thiserror::Error)]
 pub enum BareError {
@@ -157,7 +163,7 @@ impl<N: Nic> BareNic<N> {
         if self.nic.poll_recv(&mut out) == 0 {
             return Ok(None);
         }
-        self.post(out[0].wr_id as usize)?;
+        self.post(index_of(out[0].wr_id))?;
         Ok(Some(out[0].byte_len))
     }
 
@@ -172,7 +178,7 @@ impl<N: Nic> BareNic<N> {
         if self.sent - self.completed >= LARGE_DEPTH as u64 {
             return Ok(false);
         }
-        let first = (self.sent % LARGE_DEPTH as u64) as usize * MESSAGE_CHUNKS;
+        let first = index_of(self.sent % LARGE_DEPTH as u64) * MESSAGE_CHUNKS;
         let mut sges = [Sge { addr: 0, length: CHUNK_LEN, lkey: self.transmit }; MESSAGE_CHUNKS];
         for (sge, slot) in sges.iter_mut().zip(&self.large[first..]) {
             self.arena.bytes_mut(*slot, 0, CHUNK_LEN).fill(value);
@@ -196,7 +202,7 @@ impl<N: Nic> BareNic<N> {
         let count = self.nic.poll_recv(&mut out);
         let mut bytes = 0;
         for completion in out.iter().take(count) {
-            let index = completion.wr_id as usize;
+            let index = index_of(completion.wr_id);
             let Some(posted) = self.posted.get_mut(index).and_then(Option::take) else { continue };
             let slot = self.arena.complete(posted);
             let length = completion.byte_len.min(self.arena.receive_len());

@@ -85,8 +85,8 @@ struct TestLine {
 #[derive(Args, Debug)]
 #[command(after_help = SERVER_EXAMPLES)]
 struct ServerLine {
-    /// The address to listen on [default: every address]
-    #[arg(short = 'L', long, value_name = "ADDRESS", default_value_t = Ipv4Addr::UNSPECIFIED.into())]
+    /// The address to listen on
+    #[arg(short = 'L', long, default_value_t = Ipv4Addr::UNSPECIFIED.into())]
     listen: IpAddr,
     /// The control port
     #[arg(short = 'p', long, value_name = "PORT", default_value_t = CONTROL_PORT)]
