@@ -29,6 +29,6 @@ pub use clock::Clock;
 pub use counters::Counters;
 pub use doorbell::Doorbell;
 pub use idle::{Idle, Sleeper, Spin, Wake};
-pub use turn::{Limits, Loop, Turned};
+pub use turn::{Limits, Loop, Nap, Turned};
 pub use wait::EventWait;
 pub use work::{Armed, Phase, Progress, Work};

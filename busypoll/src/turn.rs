@@ -71,6 +71,28 @@ pub enum Turned {
     Spent,
 }
 
+/// A sleep under way, between [`Loop::prepare_sleep`] and [`Loop::finish_sleep`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Nap {
+    since_ns: u64,
+    until_ns: u64,
+    for_deadline: bool,
+}
+
+impl Nap {
+    /// The longest that it may last, from its beginning.
+    #[must_use]
+    pub fn timeout_ns(&self) -> u64 {
+        self.until_ns - self.since_ns
+    }
+
+    /// When it ends at the latest.
+    #[must_use]
+    pub fn until_ns(&self) -> u64 {
+        self.until_ns
+    }
+}
+
 /// The loop of one core: its clock, limits and counters.
 pub struct Loop {
     clock: Clock,
@@ -185,25 +207,52 @@ impl Loop {
     /// If the system refuses to wait.
     #[cold]
     pub fn sleep<W: Work, S: Sleeper>(&mut self, work: &mut W, sleeper: &mut S) -> io::Result<()> {
+        let Some(nap) = self.prepare_sleep(work, sleeper) else { return Ok(()) };
+        let slept = sleeper.sleep(Some(nap.timeout_ns()));
+        self.finish_sleep(work, sleeper, nap, slept.as_ref().ok().copied());
+        slept.map(|_wake| ())
+    }
+
+    /// The first half of [`Loop::sleep`], for a thread that sleeps without holding the work: arms
+    /// and looks once more. `None` if there is something to do. Otherwise the thread sleeps for
+    /// [`Nap::timeout_ns`] at most and then calls [`Loop::finish_sleep`].
+    #[must_use]
+    #[cold]
+    pub fn prepare_sleep<W: Work, S: Sleeper>(
+        &mut self,
+        work: &mut W,
+        sleeper: &mut S,
+    ) -> Option<Nap> {
         let now = self.clock.now();
         let deadline = work.deadline();
         let cold = now + self.limits.cold_period_asleep_ns;
         let until = deadline.min(cold);
         sleeper.arm();
         let armed = work.arm();
-        let slept = if armed == Armed::Pending || work.ready() || until <= now {
+        if armed == Armed::Pending || work.ready() || until <= now {
             self.counters.sleeps_averted += 1;
-            Ok(None)
-        } else {
-            sleeper.sleep(Some(until - now)).map(Some)
-        };
+            work.disarm();
+            sleeper.disarm();
+            self.resume();
+            return None;
+        }
+        Some(Nap { since_ns: now, until_ns: until, for_deadline: deadline < cold })
+    }
+
+    /// The second half of [`Loop::sleep`]: `wake` is what ended the sleep, if it was one.
+    pub fn finish_sleep<W: Work, S: Sleeper>(
+        &mut self,
+        work: &mut W,
+        sleeper: &mut S,
+        nap: Nap,
+        wake: Option<Wake>,
+    ) {
         work.disarm();
         sleeper.disarm();
         self.resume();
-        if let Some(wake) = slept? {
-            self.woke(wake, deadline < cold, now);
+        if let Some(wake) = wake {
+            self.woke(wake, nap.for_deadline, nap.since_ns);
         }
-        Ok(())
     }
 
     /// Turns begin again after a pause in which nobody was to turn: the pause is no long turn, and

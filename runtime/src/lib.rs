@@ -4,15 +4,20 @@
 //! [`local`] is the worker on the application's own thread: poll-based, without locks.
 #![forbid(unsafe_code)]
 
+pub mod asynchronous;
+mod calls;
 pub mod config;
 mod core;
 mod counters;
 mod error;
+mod host;
 mod io_error;
 pub mod local;
 mod memory;
 mod port;
+pub mod shared;
 mod start;
+mod waits;
 
 pub use config::{OffloadWish, Prefix, WorkerConfig};
 pub use error::StartError;

@@ -31,8 +31,8 @@ use crate::start;
 /// code can run inside a turn: between two phases nobody holds the core.
 pub(crate) struct Shared {
     pub(crate) core: RefCell<Core>,
-    turning: RefCell<Loop>,
-    sleeper: RefCell<EventWait>,
+    pub(crate) turning: RefCell<Loop>,
+    pub(crate) sleeper: RefCell<EventWait>,
 }
 
 /// A worker: device, stack and loop of one thread. Clones are handles to the same one.

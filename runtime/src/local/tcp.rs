@@ -22,6 +22,11 @@ pub struct TcpListener {
 }
 
 impl TcpListener {
+    #[inline]
+    pub(crate) fn id(&self) -> Id<Listener> {
+        self.id
+    }
+
     /// Listens on an address of the worker, or on all of them if it is unspecified. Port 0 takes a
     /// free one.
     ///
@@ -84,6 +89,11 @@ pub struct TcpStream {
 }
 
 impl TcpStream {
+    #[inline]
+    pub(crate) fn id(&self) -> Id<Connection> {
+        self.id
+    }
+
     /// Starts to connect; [`TcpStream::is_connected`] says when it is done.
     ///
     /// # Errors

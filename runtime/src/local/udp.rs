@@ -15,6 +15,11 @@ pub struct UdpSocket {
 }
 
 impl UdpSocket {
+    #[inline]
+    pub(crate) fn id(&self) -> UdpId {
+        self.id
+    }
+
     /// A socket on an address of the worker, or on all of them if it is unspecified. Port 0 takes
     /// a free one.
     ///

@@ -1,0 +1,194 @@
+//! UDP sockets for any thread, with the names and semantics of `std::net`.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use roceway_stack::udp::UdpId;
+
+use super::tcp::{Patience, each};
+use super::{Worker, unexpected};
+use crate::calls::{Data, Reply, Request};
+
+struct Bound {
+    worker: Worker,
+    id: UdpId,
+    patience: Patience,
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        self.worker.cast(Request::CloseDatagram(self.id));
+    }
+}
+
+/// A UDP socket.
+pub struct UdpSocket(Arc<Bound>);
+
+impl UdpSocket {
+    /// A socket on an address of the worker, or on all of them if it is unspecified. Port 0 takes
+    /// a free one.
+    ///
+    /// # Errors
+    /// `AddrInUse`, `AddrNotAvailable`.
+    pub fn bind(worker: &Worker, address: impl ToSocketAddrs) -> io::Result<UdpSocket> {
+        each(address, |at| match worker.ask(Request::Bind(at))? {
+            Reply::Datagram(id) => {
+                let (worker, patience) = (worker.clone(), Patience::new());
+                Ok(UdpSocket(Arc::new(Bound { worker, id, patience })))
+            }
+            _ => unexpected(),
+        })
+    }
+
+    /// Sets the peer: `send` goes there and only what comes from there is received.
+    ///
+    /// # Errors
+    /// `InvalidInput`, `NetworkUnreachable`.
+    pub fn connect(&self, to: impl ToSocketAddrs) -> io::Result<()> {
+        each(to, |to| self.0.worker.ask(Request::SetPeer(self.0.id, to)).map(|_done| ()))
+    }
+
+    /// Sends a datagram to the peer.
+    ///
+    /// # Errors
+    /// `NotConnected`, `ConnectionRefused` if the peer's host said so of an earlier datagram,
+    /// `InvalidInput` if it is too long.
+    pub fn send(&self, data: &[u8]) -> io::Result<usize> {
+        self.send_datagram(data, None)
+    }
+
+    /// Sends a datagram to an address.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::send`], and `NetworkUnreachable`.
+    pub fn send_to(&self, data: &[u8], to: impl ToSocketAddrs) -> io::Result<usize> {
+        match to.to_socket_addrs()?.next() {
+            Some(to) => self.send_datagram(data, Some(to)),
+            None => Err(io::Error::new(io::ErrorKind::InvalidInput, "no addresses to send to")),
+        }
+    }
+
+    fn send_datagram(&self, data: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
+        let Bound { worker, id, patience } = &*self.0;
+        let request = Request::SendDatagram(*id, to);
+        match worker.call(request, Data::Out(data), patience.to_write())? {
+            Reply::Bytes(n) => Ok(n),
+            _ => unexpected(),
+        }
+    }
+
+    /// The next datagram and where it came from; what does not fit into `out` is cut off.
+    ///
+    /// # Errors
+    /// `WouldBlock` if it is set not to wait or the time is up; `ConnectionRefused` if the peer's
+    /// host said so of an earlier datagram.
+    pub fn recv_from(&self, out: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let Bound { worker, id, patience } = &*self.0;
+        let request = Request::ReceiveDatagram(*id);
+        match worker.call(request, Data::In(out), patience.to_read())? {
+            Reply::BytesFrom(n, source) => Ok((n, source)),
+            _ => unexpected(),
+        }
+    }
+
+    /// As [`UdpSocket::recv_from`], without the address.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::recv_from`].
+    pub fn recv(&self, out: &mut [u8]) -> io::Result<usize> {
+        Ok(self.recv_from(out)?.0)
+    }
+
+    fn address(&self, request: Request) -> io::Result<SocketAddr> {
+        match self.0.worker.ask(request)? {
+            Reply::Address(address) => Ok(address),
+            _ => unexpected(),
+        }
+    }
+
+    /// Our end.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if the worker was stopped.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.address(Request::DatagramAddr(self.0.id))
+    }
+
+    /// The peer's end, if one was set.
+    ///
+    /// # Errors
+    /// `NotConnected` if none was.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.address(Request::PeerAddr(self.0.id))
+    }
+
+    /// What the peer's host said of an earlier datagram; taken.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if the worker was stopped.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        match self.0.worker.ask(Request::TakeDatagramError(self.0.id))? {
+            Reply::Error(error) => Ok(error.map(io::Error::from)),
+            _ => unexpected(),
+        }
+    }
+
+    /// Allows or forbids broadcast (`SO_BROADCAST`).
+    ///
+    /// # Errors
+    /// `BrokenPipe` if the worker was stopped.
+    pub fn set_broadcast(&self, on: bool) -> io::Result<()> {
+        self.0.worker.ask(Request::SetBroadcast(self.0.id, on)).map(|_done| ())
+    }
+
+    /// Another handle to the same socket.
+    ///
+    /// # Errors
+    /// None; the signature is `std::net`'s.
+    pub fn try_clone(&self) -> io::Result<UdpSocket> {
+        Ok(UdpSocket(Arc::clone(&self.0)))
+    }
+
+    /// How long receiving may wait; `None` is for ever. It ends with `WouldBlock`.
+    ///
+    /// # Errors
+    /// `InvalidInput` for zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.0.patience.set_read(timeout)
+    }
+
+    /// How long sending may wait; `None` is for ever. It ends with `WouldBlock`.
+    ///
+    /// # Errors
+    /// `InvalidInput` for zero.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.0.patience.set_write(timeout)
+    }
+
+    /// How long receiving may wait.
+    ///
+    /// # Errors
+    /// None; the signature is `std::net`'s.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.0.patience.read_timeout())
+    }
+
+    /// How long sending may wait.
+    ///
+    /// # Errors
+    /// None; the signature is `std::net`'s.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.0.patience.write_timeout())
+    }
+
+    /// Whether calls return at once in any case.
+    ///
+    /// # Errors
+    /// None; the signature is `std::net`'s.
+    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        self.0.patience.set_nonblocking(on);
+        Ok(())
+    }
+}
