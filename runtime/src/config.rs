@@ -39,9 +39,8 @@ impl std::str::FromStr for Prefix {
     type Err = PrefixError;
 
     fn from_str(text: &str) -> Result<Prefix, PrefixError> {
-        let (address, length) = text
-            .split_once('/')
-            .ok_or_else(|| PrefixError::Missing(text.to_owned()))?;
+        let (address, length) =
+            text.split_once('/').ok_or_else(|| PrefixError::Missing(text.to_owned()))?;
         let address: IpAddr =
             address.parse().map_err(|_bad| PrefixError::Address(address.to_owned()))?;
         let max = if address.is_ipv4() { 32 } else { 128 };

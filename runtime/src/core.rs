@@ -66,7 +66,10 @@ impl Core {
     /// Whether any frame waits in either direction.
     #[inline]
     fn has_work(&self) -> bool {
-        self.port.interface.recv_ready() || self.stack.has_frames() || self.expect_work
+        self.port.interface.recv_ready()
+            || self.stack.has_frames()
+            || self.expect_work
+            || self.port.is_stalled()
     }
 }
 

@@ -5,15 +5,24 @@ use roceway_rdma_virtio::memory::slot::Piece as DevicePiece;
 use roceway_rdma_virtio::nic::any::AnyNic;
 use roceway_rdma_virtio::virtio::driver::{Received, TransmitError};
 use roceway_rdma_virtio::virtio::interface::NetInterface;
-use roceway_rdma_virtio::virtio::net_header::{
-    self, DATA_VALID, GSO_NONE, NEEDS_CSUM, NetHeader,
-};
+use roceway_rdma_virtio::virtio::net_header::{self, DATA_VALID, GSO_NONE, NEEDS_CSUM, NetHeader};
 use roceway_stack::frame::{RxChecksum, RxFrame, SegmentKind, TX_PIECES_MAX, TxFrame};
 use roceway_stack::memory::Piece;
 use roceway_stack::stack::Stack;
 use roceway_stack::time::Instant;
 
 use crate::memory::{StackMemory, to_device, to_stack};
+
+/// The virtio-net header of a frame of [`Stack::poll_plain_frame`].
+const PLAIN_HEADER: NetHeader = NetHeader {
+    flags: NEEDS_CSUM,
+    gso_type: GSO_NONE,
+    hdr_len: 0,
+    gso_size: 0,
+    csum_start: Stack::PLAIN_CHECKSUM.start,
+    csum_offset: Stack::PLAIN_CHECKSUM.offset,
+    num_buffers: 0,
+};
 
 /// What the port counts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,52 +76,99 @@ impl Port {
         let mut done = 0;
         while done < budget && self.interface.receive(&mut self.received) {
             done += 1;
-            let header = &self.received.header;
-            let checksum = match header.flags & (NEEDS_CSUM | DATA_VALID) {
-                0 => RxChecksum::Unknown,
-                DATA_VALID => RxChecksum::Valid,
-                _ => RxChecksum::Partial,
-            };
-            let gso_size = if header.gso_type == GSO_NONE { 0 } else { header.gso_size };
-            let mut memory = StackMemory { arena: self.interface.memory(), low: self.low };
-            if let [piece] = self.received.pieces[..] {
-                let pieces = [to_stack(piece)];
-                let frame = RxFrame { pieces: &pieces, checksum, gso_size };
-                stack.on_frame(now, &frame, &mut memory);
-            } else {
-                let pieces: ArrayVec<Piece, TX_PIECES_MAX> =
-                    self.received.pieces.iter().map(|&piece| to_stack(piece)).collect();
-                let frame = RxFrame { pieces: &pieces, checksum, gso_size };
-                stack.on_frame(now, &frame, &mut memory);
+            if !self.receive_plain(stack, now) {
+                self.receive_any(stack, now);
             }
         }
         self.counters.frames_received += u64::from(done);
         done
     }
 
+    /// Hands up a frame of one piece whose checksum the device answers for, if it is the plainest
+    /// there is.
+    #[inline(always)]
+    fn receive_plain(&mut self, stack: &mut Stack, now: Instant) -> bool {
+        let [piece] = self.received.pieces[..] else { return false };
+        if self.received.header.flags & (NEEDS_CSUM | DATA_VALID) == 0 {
+            return false;
+        }
+        let mut memory = StackMemory { arena: self.interface.memory(), low: self.low };
+        stack.on_plain_frame(now, to_stack(piece), &mut memory)
+    }
+
+    /// Hands up a frame of any kind.
+    #[inline(never)]
+    fn receive_any(&mut self, stack: &mut Stack, now: Instant) {
+        let header = &self.received.header;
+        let checksum = match header.flags & (NEEDS_CSUM | DATA_VALID) {
+            0 => RxChecksum::Unknown,
+            DATA_VALID => RxChecksum::Valid,
+            _ => RxChecksum::Partial,
+        };
+        let gso_size = if header.gso_type == GSO_NONE { 0 } else { header.gso_size };
+        let pieces: ArrayVec<Piece, TX_PIECES_MAX> =
+            self.received.pieces.iter().map(|&piece| to_stack(piece)).collect();
+        let frame = RxFrame { pieces: &pieces, checksum, gso_size };
+        let mut memory = StackMemory { arena: self.interface.memory(), low: self.low };
+        stack.on_frame(now, &frame, &mut memory);
+    }
+
     /// Takes frames from the stack to the device, at most `budget`; returns how many.
     #[inline]
     pub(crate) fn pump_transmit(&mut self, stack: &mut Stack, now: Instant, budget: u32) -> u32 {
         let mut done = 0;
-        while done < budget {
-            if !self.stalled {
-                let mut memory = StackMemory { arena: self.interface.memory(), low: self.low };
-                if !stack.poll_frame(now, &mut memory, &mut self.sending) {
-                    break;
-                }
-            }
-            if !self.transmit() {
+        while done < budget && (stack.has_frames() || self.stalled) {
+            let sent = self.transmit_plain(stack, now) || self.transmit_next(stack, now);
+            if !sent {
                 break;
             }
             done += 1;
         }
-        self.counters.frames_sent += u64::from(done);
-        self.unrung |= done > 0;
+        if done > 0 {
+            self.counters.frames_sent += u64::from(done);
+            self.unrung = true;
+        }
         done
     }
 
+    /// Passes on the plainest kind of frame without building a description of it.
+    #[inline(always)]
+    fn transmit_plain(&mut self, stack: &mut Stack, now: Instant) -> bool {
+        if self.stalled {
+            return false;
+        }
+        let mut memory = StackMemory { arena: self.interface.memory(), low: self.low };
+        let Some(piece) = stack.poll_plain_frame(now, &mut memory) else { return false };
+        match self.interface.transmit(&[to_device(piece)], &PLAIN_HEADER) {
+            Ok(()) => true,
+            Err(error) => self.transmit_plain_later(piece, error),
+        }
+    }
+
+    /// The device did not take a plain frame: it waits as any other does.
+    #[cold]
+    fn transmit_plain_later(&mut self, piece: Piece, error: TransmitError) -> bool {
+        self.sending.pieces.clear();
+        self.sending.pieces.push(piece);
+        self.sending.checksum = Some(Stack::PLAIN_CHECKSUM);
+        self.sending.segmentation = None;
+        self.after_refusal(error)
+    }
+
+    /// Takes the next frame of any kind, or the one that waits; false if there is none or the
+    /// device has no room.
+    #[inline(never)]
+    fn transmit_next(&mut self, stack: &mut Stack, now: Instant) -> bool {
+        if !self.stalled {
+            let mut memory = StackMemory { arena: self.interface.memory(), low: self.low };
+            if !stack.poll_frame(now, &mut memory, &mut self.sending) {
+                return false;
+            }
+        }
+        self.transmit()
+    }
+
     /// Gives `sending` to the device; false if it has no room now.
-    #[inline]
     fn transmit(&mut self) -> bool {
         let header = net_header_of(&self.sending);
         let result = if let [piece] = self.sending.pieces[..] {
@@ -125,13 +181,18 @@ impl Port {
         self.stalled = false;
         match result {
             Ok(()) => true,
-            Err(TransmitError::RingFull) => {
-                self.stalled = true;
-                self.counters.transmit_stalls += 1;
-                false
-            }
-            Err(_refused) => self.refuse(),
+            Err(error) => self.after_refusal(error),
         }
+    }
+
+    #[cold]
+    fn after_refusal(&mut self, error: TransmitError) -> bool {
+        if error == TransmitError::RingFull {
+            self.stalled = true;
+            self.counters.transmit_stalls += 1;
+            return false;
+        }
+        self.refuse()
     }
 
     /// The device will never take this frame: it is dropped, and TCP or the application sends

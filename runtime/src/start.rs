@@ -78,7 +78,8 @@ fn ip_config(capabilities: &Capabilities, config: &WorkerConfig) -> Result<IpCon
         .collect();
     let mut ip = IpConfig::new(mac, &addresses);
     ip.mtu = config.mtu.unwrap_or(capabilities.mtu).min(capabilities.mtu);
-    ip.routes = config.gateways.iter().map(|&gateway| StaticRoute::default_through(gateway)).collect();
+    ip.routes =
+        config.gateways.iter().map(|&gateway| StaticRoute::default_through(gateway)).collect();
     Ok(ip)
 }
 

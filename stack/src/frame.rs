@@ -79,15 +79,6 @@ pub struct TxFrame {
 }
 
 impl TxFrame {
-    /// Makes it a frame of one piece that leaves only its checksum to the device.
-    #[inline]
-    pub fn set_single(&mut self, piece: Piece, checksum: TxChecksum) {
-        self.pieces.clear();
-        self.pieces.push(piece);
-        self.checksum = Some(checksum);
-        self.segmentation = None;
-    }
-
     /// Bytes of the frame from the Ethernet header on.
     #[must_use]
     pub fn frame_len(&self) -> u32 {

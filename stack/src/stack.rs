@@ -1,8 +1,8 @@
 //! The stack: what joins IP, UDP and TCP of one interface of one worker.
 
-use crate::frame::{Offloads, RxFrame, TxFrame};
+use crate::frame::{Offloads, RxChecksum, RxFrame, TxChecksum, TxFrame};
 use crate::ip::{Incoming, Ip, IpConfig, IpConfigError, Transport};
-use crate::memory::Memory;
+use crate::memory::{Memory, Piece};
 use crate::tcp::{Tcp, TcpConfig};
 use crate::time::Instant;
 use crate::udp::{Udp, UdpConfig, UdpContext};
@@ -64,8 +64,19 @@ impl Stack {
         })
     }
 
+    /// Takes a frame of one piece whose checksum the device answers for, if it is the plainest
+    /// there is; false: nothing was done, and the frame is for [`Stack::on_frame`].
+    #[inline(always)]
+    pub fn on_plain_frame<M: Memory>(&mut self, now: Instant, piece: Piece, mem: &mut M) -> bool {
+        let pieces = [piece];
+        let frame = RxFrame { pieces: &pieces, checksum: RxChecksum::Partial, gso_size: 0 };
+        let taken = self.tcp.on_expected_frame(now, &frame, mem);
+        self.frames_predicted += u64::from(taken);
+        taken
+    }
+
     /// Takes a received frame; its pieces pass into the stack's ownership.
-    #[inline]
+    #[inline(never)]
     pub fn on_frame<M: Memory>(&mut self, now: Instant, frame: &RxFrame<'_>, mem: &mut M) {
         if self.tcp.on_expected_frame(now, frame, mem) {
             self.frames_predicted += 1;
@@ -98,8 +109,19 @@ impl Stack {
         }
     }
 
+    /// The next frame to send, if it is the plainest there is: one piece, which carries one
+    /// reference, with [`Stack::PLAIN_CHECKSUM`] left to the device. `None` says nothing about
+    /// other frames: ask [`Stack::poll_frame`] then.
+    #[inline(always)]
+    pub fn poll_plain_frame<M: Memory>(&mut self, now: Instant, mem: &mut M) -> Option<Piece> {
+        self.tcp.poll_expected(now, &self.ip, mem)
+    }
+
+    /// The checksum that a frame of [`Stack::poll_plain_frame`] leaves to the device.
+    pub const PLAIN_CHECKSUM: TxChecksum = crate::tcp::EXPECTED_CHECKSUM;
+
     /// The next frame to send; false if there is none now.
-    #[inline]
+    #[inline(never)]
     pub fn poll_frame<M: Memory>(&mut self, now: Instant, mem: &mut M, out: &mut TxFrame) -> bool {
         if self.tcp.has_frames() && self.tcp.poll_frame(now, &mut self.ip, mem, out) {
             return true;
@@ -115,7 +137,9 @@ impl Stack {
     #[inline]
     #[must_use]
     pub fn has_frames(&self) -> bool {
-        self.tcp.has_frames() || self.ip.has_frames() || self.udp.has_frames()
+        self.tcp.has_frames()
+            || self.ip.has_frames()
+            || self.udp.wants_poll(self.ip.neighbor_generation())
     }
 
     /// Handles timers that have expired, at most about `budget`; returns how many.

@@ -10,13 +10,16 @@ use super::sender::{Fin, ProbeDue};
 use super::seq::SeqNum;
 use super::template::Fields;
 use super::timers::Timer;
-use crate::frame::TxFrame;
 use crate::memory::{Memory, Piece};
 use crate::time::Duration;
 use crate::wire::tcp::{TcpFlags, Timestamps};
 
 /// An idle time that is shorter than any retransmission timeout: no restart (RFC 5681 §4.1).
 const SURELY_NOT_IDLE: Duration = Duration::from_millis(200);
+/// Bytes of all headers on the fast path: Ethernet, IPv4, TCP with timestamps.
+pub(super) const EXPECTED_HEADERS_LEN: u32 = 14 + 20 + 32;
+/// Bytes of options of a segment on the fast path: timestamps.
+const EXPECTED_OPTIONS_LEN: u32 = 12;
 const ACK_PUSH: u8 = TcpFlags::ACK.bits() | TcpFlags::PSH.bits();
 
 /// What the fast path looks at.
@@ -126,13 +129,9 @@ impl Connection {
     }
 
     /// Sends all there is if that is one small write whose headers go in front of it, in its own
-    /// slot; otherwise does nothing and says false.
+    /// slot: the whole frame, with one reference. Otherwise does nothing.
     #[inline(always)]
-    pub(super) fn send_expected<M: Memory>(
-        &mut self,
-        ctx: &mut Context<'_, M>,
-        out: &mut TxFrame,
-    ) -> bool {
+    pub(super) fn send_expected<M: Memory>(&mut self, ctx: &mut Context<'_, M>) -> Option<Piece> {
         let snd = &mut self.snd;
         let in_flight = snd.in_flight();
         let len = snd.queue.len().wrapping_sub(in_flight);
@@ -146,11 +145,11 @@ impl Connection {
             && (in_flight > 0 || ctx.now.since(snd.last_sent) < SURELY_NOT_IDLE)
             && ctx.offloads.tx_checksum;
         if !plain {
-            return false;
+            return None;
         }
-        let Some(payload) = snd.queue.take_with_headroom(len) else { return false };
-        let header_len = snd.template.len();
-        let start = payload.start - header_len;
+        let payload = snd.queue.take_with_headroom(len)?;
+        let header_len = EXPECTED_HEADERS_LEN;
+        let start = payload.start.wrapping_sub(header_len);
         let frame = Piece { slot: payload.slot, start, len: header_len + len };
         let fields = Fields {
             seq: snd.nxt,
@@ -160,11 +159,10 @@ impl Connection {
             urgent: 0,
             ts_value: snd.clock.value(ctx.now),
             ts_echo: self.rcv.ts_recent,
-            behind: len + snd.template.option_len(),
+            behind: len + EXPECTED_OPTIONS_LEN,
         };
         snd.template.emit_expected(ctx.mem.bytes_mut(frame), &fields);
         ctx.mem.retain(frame.slot);
-        out.set_single(frame, snd.template.checksum_place());
         if in_flight == 0 {
             snd.outstanding_since = ctx.now;
         }
@@ -180,6 +178,6 @@ impl Connection {
         ctx.counters.segments_sent += 1;
         ctx.counters.bytes_sent += u64::from(len);
         debug_assert!(self.rcv.ack == AckDue::No);
-        true
+        Some(frame)
     }
 }

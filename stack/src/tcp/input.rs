@@ -37,7 +37,7 @@ pub(crate) enum SegmentBytes<'a> {
 impl Tcp {
     /// Takes a frame whose headers are exactly those that the connection of the last segment
     /// expects (header prediction): no parsing, no hashing. False: nothing was done.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn on_expected_frame<M: Memory>(
         &mut self,
         now: Instant,

@@ -55,6 +55,7 @@ pub use error::{ConnectError, ConnectionError, ListenError, ReceiveError, SendEr
 pub use info::TcpInfo;
 pub(crate) use input::SegmentBytes;
 pub use listener::Listener;
+pub(crate) use output::EXPECTED_CHECKSUM;
 pub use state::TcpState;
 pub use tuple::FourTuple;
 

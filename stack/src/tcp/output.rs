@@ -1,13 +1,17 @@
 //! What goes down: frames of connections that have something to send, and time.
 
+use super::connection::Context;
 use super::emit::Emitted;
 use super::error::ConnectionError;
 use super::state::State;
 use super::{Disposition, Tcp};
-use crate::frame::TxFrame;
+use crate::frame::{TxChecksum, TxFrame};
 use crate::ip::{Ip, Resolution};
-use crate::memory::Memory;
+use crate::memory::{Memory, Piece};
 use crate::time::Instant;
+
+/// Where the checksum of a frame of [`Tcp::poll_expected`] lies.
+pub(crate) const EXPECTED_CHECKSUM: TxChecksum = TxChecksum { start: 34, offset: 16 };
 
 /// Whether a connection's link header is filled in.
 enum Link {
@@ -47,12 +51,6 @@ impl Tcp {
                 }
             }
             let Some((connection, mut ctx)) = self.at(index, now, mem) else { continue };
-            if connection.send_expected(&mut ctx, out) {
-                if connection.reschedule {
-                    self.settle(index);
-                }
-                return true;
-            }
             match connection.poll_frame(&mut ctx, out) {
                 Emitted::Frame => {
                     if connection.state == State::TimeWait {
@@ -71,6 +69,39 @@ impl Tcp {
             }
         }
         false
+    }
+
+    /// The next frame if it is one small segment of a connection in its plainest state: the whole
+    /// frame in one piece, with a partial checksum at [`EXPECTED_CHECKSUM`].
+    #[inline(always)]
+    pub(crate) fn poll_expected<M: Memory>(
+        &mut self,
+        now: Instant,
+        ip: &Ip,
+        mem: &mut M,
+    ) -> Option<Piece> {
+        let &index = self.ready.get(0)?;
+        let connection = self.connections.at_mut(index)?;
+        if !connection.fast
+            || connection.snd.template.neighbor_generation != Some(ip.neighbor_generation())
+        {
+            return None;
+        }
+        let mut ctx = Context {
+            now,
+            mem,
+            config: &self.config,
+            counters: &mut self.counters,
+            offloads: &self.offloads,
+        };
+        let frame = connection.send_expected(&mut ctx)?;
+        connection.queued = false;
+        let reschedule = connection.reschedule;
+        let _sent = self.ready.pop_front();
+        if reschedule {
+            self.settle(index);
+        }
+        Some(frame)
     }
 
     /// As `settle`, but a connection that just had nothing to send is not asked again.

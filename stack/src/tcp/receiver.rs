@@ -139,7 +139,7 @@ impl Receiver {
 
     /// The window field of a segment that goes out now; never takes back what was promised
     /// (RFC 9293 §3.8.6, SHLD-14), and moves the edge only by worthwhile steps (§3.8.6.2.2).
-    #[inline]
+    #[inline(always)]
     pub(super) fn advertise(&mut self, scaled: bool) -> u16 {
         let known = self.window();
         let room = self.room();

@@ -222,6 +222,16 @@ impl Udp {
         !self.outgoing.is_empty()
     }
 
+    /// Whether [`Udp::poll_frame`] has anything to do: frames to hand out, or somebody to wake
+    /// because room or a neighbour has come.
+    #[must_use]
+    #[inline]
+    pub fn wants_poll(&self, neighbor_generation: u32) -> bool {
+        !self.outgoing.is_empty()
+            || !self.blocked.is_empty()
+            || self.seen_generation != neighbor_generation
+    }
+
     /// Puts the next frame into `out`; `false` if there is none. To be called each turn until
     /// there is none: it is also what wakes those who wait for room or for a neighbour.
     #[inline]
