@@ -128,6 +128,12 @@ impl WorkerConfig {
         self
     }
 
+    /// Free small slots below which they are kept for headers: a quarter.
+    #[must_use]
+    pub fn small_low(&self) -> u32 {
+        self.memory.small / 4
+    }
+
     /// Free receive slots below which the stack copies data out of them: an eighth.
     #[must_use]
     pub fn receive_low(&self) -> u32 {

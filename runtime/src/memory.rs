@@ -10,6 +10,8 @@ pub(crate) struct StackMemory<'a> {
     pub(crate) arena: &'a mut Arena,
     /// Free receive slots below which the stack copies data out of them.
     pub(crate) low: u32,
+    /// Free small slots below which they are kept for headers.
+    pub(crate) small_low: u32,
 }
 
 /// A slot of the stack as the device names it.
@@ -26,7 +28,7 @@ pub(crate) fn to_stack(piece: device::Piece) -> Piece {
 }
 
 impl Memory for StackMemory<'_> {
-    #[inline]
+    #[inline(always)]
     fn allocate(&mut self, class: SlotClass) -> Option<Slot> {
         let class = match class {
             SlotClass::Small => DeviceClass::Small,
@@ -35,32 +37,37 @@ impl Memory for StackMemory<'_> {
         self.arena.allocate(class).map(|slot| Slot::from_raw(slot.raw()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn retain(&mut self, slot: Slot) {
         self.arena.retain(device::Slot::from_raw(slot.raw()));
     }
 
-    #[inline]
+    #[inline(always)]
     fn release(&mut self, slot: Slot) {
         self.arena.release(device::Slot::from_raw(slot.raw()));
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_shared(&self, slot: Slot) -> bool {
         self.arena.is_shared(device::Slot::from_raw(slot.raw()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn bytes(&self, piece: Piece) -> &[u8] {
         self.arena.bytes(device::Slot::from_raw(piece.slot.raw()), piece.start, piece.len)
     }
 
-    #[inline]
+    #[inline(always)]
     fn bytes_mut(&mut self, piece: Piece) -> &mut [u8] {
         self.arena.bytes_mut(device::Slot::from_raw(piece.slot.raw()), piece.start, piece.len)
     }
 
-    #[inline]
+    #[inline(always)]
+    fn small_is_low(&self) -> bool {
+        self.arena.free(DeviceClass::Small) < self.small_low
+    }
+
+    #[inline(always)]
     fn receive_is_low(&self) -> bool {
         self.arena.free_receive() < self.low
     }

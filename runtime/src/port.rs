@@ -48,11 +48,13 @@ pub(crate) struct Port {
     /// Frames were handed to the device since the last doorbell.
     unrung: bool,
     low: u32,
+    small_low: u32,
 }
 
 impl Port {
-    /// A port over an interface. `low`: free receive slots below which the stack gives some back.
-    pub(crate) fn new(interface: NetInterface<AnyNic>, low: u32) -> Port {
+    /// A port over an interface. `low`: free receive slots below which the stack gives some back;
+    /// `small_low`: free small slots below which they are kept for headers.
+    pub(crate) fn new(interface: NetInterface<AnyNic>, low: u32, small_low: u32) -> Port {
         Port {
             interface,
             counters: PortCounters::default(),
@@ -61,13 +63,14 @@ impl Port {
             stalled: false,
             unrung: false,
             low,
+            small_low,
         }
     }
 
     /// The arena for the stack.
     #[inline]
     pub(crate) fn memory(&mut self) -> StackMemory<'_> {
-        StackMemory { arena: self.interface.memory(), low: self.low }
+        StackMemory { arena: self.interface.memory(), low: self.low, small_low: self.small_low }
     }
 
     /// Hands received frames to the stack, at most `budget`; returns how many.
@@ -92,7 +95,11 @@ impl Port {
         if self.received.header.flags & (NEEDS_CSUM | DATA_VALID) == 0 {
             return false;
         }
-        let mut memory = StackMemory { arena: self.interface.memory(), low: self.low };
+        let mut memory = StackMemory {
+            arena: self.interface.memory(),
+            low: self.low,
+            small_low: self.small_low,
+        };
         stack.on_plain_frame(now, to_stack(piece), &mut memory)
     }
 
@@ -109,7 +116,11 @@ impl Port {
         let pieces: ArrayVec<Piece, TX_PIECES_MAX> =
             self.received.pieces.iter().map(|&piece| to_stack(piece)).collect();
         let frame = RxFrame { pieces: &pieces, checksum, gso_size };
-        let mut memory = StackMemory { arena: self.interface.memory(), low: self.low };
+        let mut memory = StackMemory {
+            arena: self.interface.memory(),
+            low: self.low,
+            small_low: self.small_low,
+        };
         stack.on_frame(now, &frame, &mut memory);
     }
 
@@ -137,7 +148,11 @@ impl Port {
         if self.stalled {
             return false;
         }
-        let mut memory = StackMemory { arena: self.interface.memory(), low: self.low };
+        let mut memory = StackMemory {
+            arena: self.interface.memory(),
+            low: self.low,
+            small_low: self.small_low,
+        };
         let Some(piece) = stack.poll_plain_frame(now, &mut memory) else { return false };
         match self.interface.transmit(&[to_device(piece)], &PLAIN_HEADER) {
             Ok(()) => true,
@@ -160,7 +175,11 @@ impl Port {
     #[inline(never)]
     fn transmit_next(&mut self, stack: &mut Stack, now: Instant) -> bool {
         if !self.stalled {
-            let mut memory = StackMemory { arena: self.interface.memory(), low: self.low };
+            let mut memory = StackMemory {
+                arena: self.interface.memory(),
+                low: self.low,
+                small_low: self.small_low,
+            };
             if !stack.poll_frame(now, &mut memory, &mut self.sending) {
                 return false;
             }
@@ -206,16 +225,16 @@ impl Port {
         true
     }
 
-    /// Whether a frame waits for room on the device.
+    /// Whether a frame waits for room on the device, or on the NIC.
     #[inline]
     pub(crate) fn is_stalled(&self) -> bool {
-        self.stalled
+        self.stalled || self.interface.has_backlog()
     }
 
     /// Rings the doorbell if there is anything to ring it for.
     #[inline]
     pub(crate) fn doorbell(&mut self) {
-        if self.unrung || self.stalled {
+        if self.unrung || self.is_stalled() {
             self.unrung = false;
             self.interface.doorbell();
         }

@@ -50,7 +50,7 @@ pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core
     };
     let keys = StackKeys { ip: random()?, udp: random()?, tcp: random()? };
     let stack = Stack::new(stack_config, &keys, now)?;
-    let port = Port::new(interface, config.receive_low());
+    let port = Port::new(interface, config.receive_low(), config.small_low());
     Ok(Core::new(stack, port, now))
 }
 

@@ -68,6 +68,7 @@ pub struct HeapMemory {
     pools: [Pool; 3],
     live: u32,
     receive_low: u32,
+    small_low: u32,
 }
 
 impl Default for HeapMemory {
@@ -91,7 +92,13 @@ impl HeapMemory {
             ],
             live: 0,
             receive_low: limits.receive_low,
+            small_low: (limits.small / 4).max(1),
         }
+    }
+
+    /// Slots of a pool that are free.
+    fn free(&self, pool: usize) -> u64 {
+        u64::from(self.pools[pool].unmade) + self.pools[pool].free.len() as u64
     }
 
     /// A receive slot that holds `bytes`, or `None` when none is left or it is too short.
@@ -203,9 +210,11 @@ impl Memory for HeapMemory {
     }
 
     fn receive_is_low(&self) -> bool {
-        let pool = &self.pools[RECEIVE];
-        let free = u64::from(pool.unmade) + pool.free.len() as u64;
-        free <= u64::from(self.receive_low)
+        self.free(RECEIVE) <= u64::from(self.receive_low)
+    }
+
+    fn small_is_low(&self) -> bool {
+        self.free(SMALL) <= u64::from(self.small_low)
     }
 }
 

@@ -89,4 +89,11 @@ pub trait Memory {
 
     /// Whether few receive slots are left: queued data is then copied out of them.
     fn receive_is_low(&self) -> bool;
+
+    /// Whether few [`SlotClass::Small`] slots are left: payload then goes into chunks, for a slot
+    /// with payload is held until the peer acknowledges it, and without slots for headers no
+    /// retransmission could make it do so.
+    fn small_is_low(&self) -> bool {
+        false
+    }
 }

@@ -184,6 +184,7 @@ impl Stack {
 
     /// The link came up.
     pub fn on_link_up(&mut self, now: Instant) {
+        self.ip.on_link_up(now);
         self.tcp.on_link_up(now);
     }
 

@@ -200,6 +200,13 @@ impl<N: Nic> NetInterface<N> {
         self.driver.transmit(&mut self.arena, pieces, header).map(|_| ())
     }
 
+    /// Whether frames wait because the NIC was full: reap, and ring the doorbell again.
+    #[must_use]
+    #[inline]
+    pub fn has_backlog(&self) -> bool {
+        self.device.has_backlog()
+    }
+
     /// Posts what waits and makes it visible to the wire. The last of it is signalled.
     #[inline]
     pub fn doorbell(&mut self) {

@@ -264,6 +264,16 @@ impl Ip {
         }
     }
 
+    /// The link came up: whoever is there learns of us, and what was asked before is asked again.
+    pub fn on_link_up(&mut self, now: Instant) {
+        self.announce();
+        let mut questions = alloc::vec::Vec::new();
+        self.neighbors.on_link_up(now, |question| questions.push(question));
+        for question in questions {
+            self.solicit(question);
+        }
+    }
+
     /// When [`Ip::on_timers`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Instant {

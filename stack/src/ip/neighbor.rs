@@ -269,6 +269,18 @@ impl NeighborCache {
         }
     }
 
+    /// The link came up: what was asked before was lost, and is asked again at once.
+    pub(super) fn on_link_up(&mut self, now: Instant, mut solicit: impl FnMut(Solicit)) {
+        for (address, entry) in &mut self.entries {
+            if let State::Incomplete { .. } | State::Failed { .. } = entry.state {
+                entry.state = State::Incomplete { asked: 1, retry_at: now + RETRY };
+                solicit(Solicit { target: *address, to: None });
+            }
+        }
+        self.wake_at(now + RETRY);
+        self.change();
+    }
+
     /// Starts to ask for an address.
     fn begin(&mut self, now: Instant, address: IpAddr) -> (Resolution, Option<Solicit>) {
         if !self.entries.contains_key(&address) && !self.make_room(EvictFor::Ourselves) {

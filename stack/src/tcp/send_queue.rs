@@ -59,6 +59,7 @@ impl SendQueue {
         let data = &data[..data.len().min(room)];
         if layout.all_sent
             && data.len() <= layout.small_max()
+            && !mem.small_is_low()
             && let Some(slot) = mem.allocate(SlotClass::Small)
         {
             let start = TX_HEADROOM + layout.header_len;
@@ -115,7 +116,7 @@ impl SendQueue {
 
     /// If the next unsent `len` bytes are exactly one whole chunk with untouched headroom, takes
     /// it: the headers then go in front, in the same slot.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_with_headroom(&mut self, len: u32) -> Option<Piece> {
         let mut chunk = self.chunks.get_mut(self.unsent.chunk)?;
         if self.unsent.within == chunk.len {

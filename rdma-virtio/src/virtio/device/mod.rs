@@ -174,6 +174,14 @@ impl<P: Policy> NetDevice<P> {
         self.tx.outstanding() != 0
     }
 
+    /// Whether chains wait on the transmit queue because the NIC was full: call
+    /// [`NetDevice::transmit`] again.
+    #[must_use]
+    #[inline]
+    pub fn has_backlog(&self) -> bool {
+        self.tx.has_backlog()
+    }
+
     /// Posts the receive buffers that wait on the receive queue.
     #[inline]
     pub fn post_receives<N: Nic>(&mut self, nic: &mut N) -> Notify {

@@ -98,6 +98,8 @@ pub(super) struct TransmitSide<P: Policy> {
     resume_at: u32,
     chain: Box<Chain>,
     completions: Box<[Completion; BATCH]>,
+    /// The NIC was full when the queue was last looked at.
+    backlog: bool,
     broken: bool,
 }
 
@@ -119,8 +121,15 @@ impl<P: Policy> TransmitSide<P> {
             resume_at: 0,
             chain: Box::new(Chain::new()),
             completions: Box::new([NO_COMPLETION; BATCH]),
+            backlog: false,
             broken: false,
         }
+    }
+
+    /// Whether chains wait on the queue because the NIC was full; completions do not post them.
+    #[inline]
+    pub(super) fn has_backlog(&self) -> bool {
+        self.backlog
     }
 
     #[inline]
@@ -146,12 +155,14 @@ impl<P: Policy> TransmitSide<P> {
             }
         };
         let mut context = Context { nic, setup, regions, counters };
+        self.backlog = false;
         for done in 1..=waiting {
             let head = self.ring.peek(0);
             match self.send(&mut context, head, done == waiting) {
                 Step::Taken => self.ring.consume(1),
                 Step::Later => {
                     context.counters.tx_nic_full += 1;
+                    self.backlog = true;
                     break;
                 }
             }
