@@ -128,10 +128,12 @@ impl Driven {
         let mut data = data;
         let mut held = self.shared.hold()?;
         match held.run(request, data.reborrow()) {
-            Err(error) if error.is_would_block() && wait != Wait::Never => {}
-            outcome => return Ok(outcome?),
+            Err(error) if error.is_would_block() => match wait {
+                Wait::Never => Ok(held.run_after_turn(request, data)?),
+                wait => Ok(held.wait(request, data, wait)?),
+            },
+            outcome => Ok(outcome?),
         }
-        Ok(held.wait(request, data, wait)?)
     }
 
     pub(super) fn cast(&self, request: Request) {
@@ -298,7 +300,8 @@ impl Held<'_> {
         self.seat()
     }
 
-    /// Runs a call, and what it gave to send.
+    /// Runs a call, and what it gave to send. No turn follows a call that would block: what the
+    /// turn brought would come before the caller waits for it.
     #[inline]
     fn run(&mut self, request: Request, data: Data<'_>) -> Result<Reply, CallError> {
         let shared = self.shared;
@@ -308,14 +311,18 @@ impl Held<'_> {
         if let Some(socket) = request.disturbs() {
             seat.disturb(socket);
         }
-        if seat.core.ready() {
-            if !seat.lead.has_leader() {
-                // Nobody was to turn since the last call: that was no long turn.
-                seat.turning.resume();
-            }
-            let _nobody_sleeps_on_it = seat.turn(shared);
+        if seat.core.ready() && !outcome.is_err_and(CallError::is_would_block) {
+            let _nobody_sleeps_on_it = seat.turn_alone(shared);
         }
         outcome
+    }
+
+    /// Runs a call that would block once more after a turn: a thread that never waits turns by
+    /// asking.
+    fn run_after_turn(&mut self, request: Request, data: Data<'_>) -> Result<Reply, CallError> {
+        let shared = self.shared;
+        let _the_next_call_turns = self.seat()?.turn_alone(shared);
+        self.run(request, data)
     }
 
     /// Waits for the socket and tries again, until there is an outcome or the time is up.
@@ -421,6 +428,15 @@ impl Held<'_> {
 }
 
 impl Seat {
+    /// A turn of a thread that does not lead.
+    fn turn_alone(&mut self, shared: &Shared) -> Turned {
+        if !self.lead.has_leader() {
+            // Nobody was to turn since the last call: that was no long turn.
+            self.turning.resume();
+        }
+        self.turn(shared)
+    }
+
     /// One turn, and the events that it made. Whoever they concern is woken on release.
     fn turn(&mut self, shared: &Shared) -> Turned {
         let turned = self.turning.turn(&mut self.core);
