@@ -1,23 +1,27 @@
 //! Two stacks, a wire between them and a virtual clock: a world in which a day takes seconds and
-//! every run has a seed. Faults are verdicts on single frames; nothing here knows TCP.
+//! every run has a seed. Faults are verdicts on single frames; nothing here knows connections.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of the world")]
+
+pub mod script;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use roceway_stack::checksum::Sum;
 use roceway_stack::frame::{Offloads, RxChecksum, RxFrame, TxFrame};
 use roceway_stack::heap_memory::{HeapLimits, HeapMemory};
 use roceway_stack::ip::{InterfaceAddress, IpConfig};
 use roceway_stack::memory::{Memory, Piece};
 use roceway_stack::slab::Id;
 use roceway_stack::stack::{Stack, StackConfig, StackKeys};
-use roceway_stack::tcp::{Connection, Listener, TcpConfig};
+use roceway_stack::tcp::{Connection, Listener, TcpConfig, TcpCounters};
 use roceway_stack::time::{Duration, Instant};
 use roceway_stack::udp::UdpConfig;
 
+pub use wire::Wire;
+
 /// A small generator of pseudo-random numbers (SplitMix64): the same run for the same seed.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
@@ -37,8 +41,18 @@ impl Random {
         self.next() % n.max(1)
     }
 
+    /// As `below`, for indices and lengths.
+    pub fn index(&mut self, n: usize) -> usize {
+        usize::try_from(self.below(n as u64)).unwrap()
+    }
+
     pub fn chance(&mut self, per_mille: u64) -> bool {
         self.below(1000) < per_mille
+    }
+
+    /// One of `choices`.
+    pub fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.index(choices.len())]
     }
 }
 
@@ -57,13 +71,19 @@ pub struct Setup {
     pub seed: u64,
     pub v6: bool,
     pub offloads: Offloads,
+    /// Large frames are cut into segments on the way; else they pass whole.
+    pub cut: bool,
+    /// The wire completes checksums, so that the receiver must compute them.
+    pub finish: bool,
     pub tcp: TcpConfig,
     pub mtu: u16,
     pub delay: Duration,
     pub faults: Faults,
     pub memory: HeapLimits,
-    /// Device completions that lag behind: frames held by the device at a time.
-    pub device_depth: usize,
+    /// The longest time until the device completes a frame; it completes them in any order.
+    pub device_lag: Duration,
+    /// How far each host's clock is ahead of the world's.
+    pub skew: [Duration; 2],
 }
 
 impl Default for Setup {
@@ -72,12 +92,15 @@ impl Default for Setup {
             seed: 1,
             v6: false,
             offloads: Offloads { tx_checksum: true, tso4: false, tso6: false },
+            cut: false,
+            finish: false,
             tcp: TcpConfig::default(),
             mtu: 1500,
             delay: Duration::from_micros(10),
             faults: Faults::default(),
             memory: HeapLimits::default(),
-            device_depth: 0,
+            device_lag: Duration::ZERO,
+            skew: [Duration::ZERO; 2],
         }
     }
 }
@@ -87,15 +110,11 @@ pub struct Host {
     pub stack: Stack,
     pub mem: HeapMemory,
     pub address: IpAddr,
-    in_device: Vec<Vec<Piece>>,
-}
-
-/// A frame on the wire.
-#[derive(Clone)]
-pub struct Wire {
-    pub bytes: Vec<u8>,
-    pub partial: bool,
-    pub gso_size: u16,
+    /// Frames that the device has not completed, and when it will.
+    in_device: Vec<(Instant, Vec<Piece>)>,
+    /// Until then the host does not turn.
+    pub stalled_until: Instant,
+    skew: Duration,
 }
 
 /// What becomes of a frame; returned by a filter.
@@ -103,6 +122,10 @@ pub struct Wire {
 pub enum Verdict {
     Pass,
     Drop,
+    Damage,
+    Duplicate,
+    /// Arrives this much later.
+    Delay(Duration),
 }
 
 /// Decides about a frame (sender, frame).
@@ -114,22 +137,31 @@ pub struct World {
     pub hosts: [Host; 2],
     pub random: Random,
     pub setup: Setup,
+    pub link_up: bool,
     /// Frames under way by arrival time and order.
     flight: BTreeMap<(u64, u64), (usize, Wire)>,
     order: u64,
+    /// Steps since the clock last moved.
+    idle_steps: u32,
     pub sent: u64,
     pub lost: u64,
     pub corrupted: u64,
+    /// Frames that found no receive slot.
+    pub overrun: u64,
     /// Looks at every frame (sender, frame) before the faults.
     pub filter: Option<Filter>,
 }
 
-fn host(setup: &Setup, n: u8) -> Host {
-    let address = if setup.v6 {
+pub fn host_address(v6: bool, n: u8) -> IpAddr {
+    if v6 {
         IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n)))
     } else {
         IpAddr::V4(Ipv4Addr::new(10, 0, 0, n))
-    };
+    }
+}
+
+fn host(setup: &Setup, n: u8) -> Host {
+    let address = host_address(setup.v6, n);
     let prefix_len = if setup.v6 { 64 } else { 24 };
     let mac = [2, 0, 0, 0, 0, n];
     let mut ip = IpConfig::new(mac, &[InterfaceAddress { address, prefix_len }]);
@@ -143,8 +175,10 @@ fn host(setup: &Setup, n: u8) -> Host {
         offloads: setup.offloads,
         worker: n,
     };
-    let stack = Stack::new(config, &keys, Instant::ZERO).unwrap();
-    Host { stack, mem: HeapMemory::new(setup.memory), address, in_device: Vec::new() }
+    let skew = setup.skew[usize::from(n) - 1];
+    let stack = Stack::new(config, &keys, Instant::ZERO + skew).unwrap();
+    let mem = HeapMemory::new(setup.memory);
+    Host { stack, mem, address, in_device: Vec::new(), stalled_until: Instant::ZERO, skew }
 }
 
 impl World {
@@ -153,75 +187,98 @@ impl World {
             now: Instant::from_nanos(1_000_000_000),
             hosts: [host(&setup, 1), host(&setup, 2)],
             random: Random::new(setup.seed),
+            link_up: true,
             flight: BTreeMap::new(),
             order: 0,
+            idle_steps: 0,
             sent: 0,
             lost: 0,
             corrupted: 0,
+            overrun: 0,
             filter: None,
             setup,
         }
     }
 
+    /// What a host's clock shows.
+    pub fn now_at(&self, host: usize) -> Instant {
+        self.now + self.hosts[host].skew
+    }
+
     /// Sends what both hosts have; frames arrive after the delay.
     pub fn transmit(&mut self) {
         for from in 0..2 {
+            if self.hosts[from].stalled_until > self.now {
+                continue;
+            }
+            let now = self.now_at(from);
             let mut frame = TxFrame::default();
             loop {
                 let host = &mut self.hosts[from];
-                if !host.stack.poll_frame(self.now, &mut host.mem, &mut frame) {
+                if !host.stack.poll_frame(now, &mut host.mem, &mut frame) {
                     break;
                 }
-                let wire = host.take(&frame, self.setup.device_depth);
-                self.send(from, wire);
+                let lag = self.random.below(self.setup.device_lag.as_nanos() + 1);
+                let wire = self.hosts[from].take(&frame, self.now + Duration::from_nanos(lag));
+                if self.setup.cut {
+                    wire.cut().into_iter().for_each(|wire| self.send(from, wire));
+                } else {
+                    self.send(from, wire);
+                }
             }
         }
     }
 
     fn send(&mut self, from: usize, mut wire: Wire) {
         self.sent += 1;
-        if let Some(filter) = &mut self.filter
-            && filter(from, &wire) == Verdict::Drop
-        {
-            self.lost += 1;
-            return;
-        }
         let faults = self.setup.faults;
-        if self.random.chance(faults.loss) {
+        let verdict = self.filter.as_mut().map_or(Verdict::Pass, |filter| filter(from, &wire));
+        if verdict == Verdict::Drop || !self.link_up || self.random.chance(faults.loss) {
             self.lost += 1;
             return;
         }
-        if self.random.chance(faults.corruption) {
-            finish_checksum(&mut wire);
-            let at = usize::try_from(self.random.below(wire.bytes.len() as u64)).unwrap();
-            wire.bytes[at] ^= 1 << self.random.below(8);
+        if self.setup.finish && wire.gso_size == 0 {
+            wire.finish_checksum();
+        }
+        if verdict == Verdict::Damage || self.random.chance(faults.corruption) {
+            wire.damage(&mut self.random);
             self.corrupted += 1;
         }
-        let copies = if self.random.chance(faults.duplication) { 2 } else { 1 };
-        for _ in 0..copies {
-            let mut delay = self.setup.delay.as_nanos();
-            if self.random.chance(faults.reordering) {
-                delay += self.random.below(20 * delay.max(1000));
+        let twice = verdict == Verdict::Duplicate || self.random.chance(faults.duplication);
+        for _ in 0..if twice { 2 } else { 1 } {
+            let mut delay = self.setup.delay;
+            if let Verdict::Delay(more) = verdict {
+                delay = delay + more;
             }
-            self.order += 1;
-            let at = (self.now.as_nanos() + delay, self.order);
-            self.flight.insert(at, (1 - from, wire.clone()));
+            if self.random.chance(faults.reordering) {
+                let longest = 20 * self.setup.delay.as_nanos().max(1000);
+                delay = delay + Duration::from_nanos(self.random.below(longest));
+            }
+            self.arrive(1 - from, delay, wire.clone());
         }
+    }
+
+    fn arrive(&mut self, to: usize, delay: Duration, wire: Wire) {
+        self.order += 1;
+        self.flight.insert(((self.now + delay).as_nanos(), self.order), (to, wire));
     }
 
     /// Puts a frame on the wire as if host `from` had sent it.
     pub fn inject(&mut self, from: usize, bytes: Vec<u8>) {
-        self.order += 1;
-        let at = (self.now.as_nanos() + self.setup.delay.as_nanos(), self.order);
-        self.flight.insert(at, (1 - from, Wire { bytes, partial: false, gso_size: 0 }));
+        self.arrive(1 - from, self.setup.delay, Wire::whole(bytes));
     }
 
     /// The next thing that happens, or `NEVER`.
     pub fn next(&self) -> Instant {
-        let wire = self.flight.keys().next().map_or(Instant::NEVER, |k| Instant::from_nanos(k.0));
-        let a = self.hosts[0].stack.next_deadline();
-        let b = self.hosts[1].stack.next_deadline();
-        wire.min(a).min(b)
+        let first = self.flight.keys().next();
+        let mut next = first.map_or(Instant::NEVER, |key| Instant::from_nanos(key.0));
+        for host in &self.hosts {
+            let done = host.in_device.iter().map(|it| it.0).min().unwrap_or(Instant::NEVER);
+            let timer = host.stack.next_deadline();
+            let timer = if timer == Instant::NEVER { timer } else { timer - host.skew };
+            next = next.min(done.min(timer).max(host.stalled_until));
+        }
+        next
     }
 
     /// Jumps to the next thing that happens and lets it; false if nothing will, or it lies
@@ -232,19 +289,34 @@ impl World {
         if next == Instant::NEVER || next > until {
             return false;
         }
+        self.idle_steps = if next > self.now { 0 } else { self.idle_steps + 1 };
+        assert!(self.idle_steps < 100_000, "time stands still, seed {}", self.setup.seed);
         self.now = self.now.max(next);
+        self.arrivals();
+        for host in &mut self.hosts {
+            host.complete(self.now);
+            if host.stalled_until <= self.now {
+                host.stack.on_timers(self.now + host.skew, 1000, &mut host.mem);
+            }
+        }
+        self.transmit();
+        true
+    }
+
+    /// Delivers what has arrived; a host that does not turn finds it when it does.
+    fn arrivals(&mut self) {
         while let Some(entry) = self.flight.first_entry() {
             if entry.key().0 > self.now.as_nanos() {
                 break;
             }
-            let (to, wire) = entry.remove();
-            self.hosts[to].deliver(self.now, &wire);
+            let ((_, order), (to, wire)) = entry.remove_entry();
+            let until = self.hosts[to].stalled_until;
+            if until > self.now {
+                self.flight.insert((until.as_nanos(), order), (to, wire));
+            } else if !self.hosts[to].deliver(self.now, &wire) {
+                self.overrun += 1;
+            }
         }
-        for host in &mut self.hosts {
-            host.stack.on_timers(self.now, 1000, &mut host.mem);
-        }
-        self.transmit();
-        true
     }
 
     /// Runs for a while, or until nothing happens any more.
@@ -254,6 +326,22 @@ impl World {
         self.now = until;
     }
 
+    /// The host does not turn for a while.
+    pub fn stall(&mut self, host: usize, time: Duration) {
+        self.hosts[host].stalled_until = self.now + time;
+    }
+
+    /// The link goes up or down.
+    pub fn set_link(&mut self, up: bool) {
+        if up && !self.link_up {
+            for host in 0..2 {
+                let now = self.now_at(host);
+                self.hosts[host].stack.on_link_up(now);
+            }
+        }
+        self.link_up = up;
+    }
+
     pub fn listen(&mut self, at: usize, port: u16) -> Id<Listener> {
         let address = self.hosts[at].address;
         let (tcp, ip) = self.hosts[at].stack.tcp();
@@ -261,11 +349,21 @@ impl World {
     }
 
     pub fn connect(&mut self, from: usize, port: u16) -> Id<Connection> {
+        self.connect_from(from, None, port)
+    }
+
+    /// With a local port.
+    pub fn connect_from(&mut self, from: usize, local: Option<u16>, port: u16) -> Id<Connection> {
         let remote = SocketAddr::new(self.hosts[1 - from].address, port);
-        let now = self.now;
+        let local = local.map(|port| SocketAddr::new(self.hosts[from].address, port));
+        let now = self.now_at(from);
         let host = &mut self.hosts[from];
         let (tcp, ip) = host.stack.tcp();
-        tcp.connect(remote, None, (now, ip), &mut host.mem).unwrap()
+        tcp.connect(remote, local, (now, ip), &mut host.mem).unwrap()
+    }
+
+    pub fn accept(&mut self, at: usize, listener: Id<Listener>) -> Option<Id<Connection>> {
+        self.hosts[at].stack.tcp().0.accept(listener)
     }
 
     /// A connection from host 0 to host 1, both ends.
@@ -275,7 +373,7 @@ impl World {
         for _ in 0..10_000 {
             let now = self.now;
             self.step(now + Duration::from_secs(10));
-            if let Some(server) = self.hosts[1].stack.tcp().0.accept(listener) {
+            if let Some(server) = self.accept(1, listener) {
                 return (client, server);
             }
         }
@@ -283,77 +381,77 @@ impl World {
     }
 
     pub fn write(&mut self, at: usize, id: Id<Connection>, data: &[u8]) -> usize {
-        let now = self.now;
+        let now = self.now_at(at);
         let host = &mut self.hosts[at];
         host.stack.tcp().0.send(id, data, now, &mut host.mem).unwrap_or(0)
     }
 
     pub fn read(&mut self, at: usize, id: Id<Connection>, out: &mut [u8]) -> Option<usize> {
-        let now = self.now;
+        let now = self.now_at(at);
         let host = &mut self.hosts[at];
         host.stack.tcp().0.receive(id, out, now, &mut host.mem).ok()
     }
 
     pub fn close(&mut self, at: usize, id: Id<Connection>) {
-        let now = self.now;
+        let now = self.now_at(at);
         let host = &mut self.hosts[at];
         host.stack.tcp().0.close(id, now, &mut host.mem);
     }
 
-    /// Counters conserve and nothing leaks once all is over.
+    pub fn counters(&mut self, at: usize) -> TcpCounters {
+        self.hosts[at].stack.tcp().0.counters()
+    }
+
+    /// Counters conserve.
     pub fn check(&self) {
         for host in &self.hosts {
             host.stack.check();
         }
     }
+
+    /// Counters conserve, and nothing is left once all is over: no connection, slot or timer.
+    pub fn check_over(&mut self) {
+        self.run_for(Duration::from_secs(24 * 3600));
+        self.check();
+        let seed = self.setup.seed;
+        for host in &mut self.hosts {
+            let tcp = host.stack.tcp().0;
+            assert_eq!(tcp.connections(), 0, "connections stay, seed {seed}");
+            assert_eq!(tcp.time_waits(), 0, "TIME-WAITs stay, seed {seed}");
+            assert_eq!(host.mem.live_slots(), 0, "slots leaked, seed {seed}");
+        }
+        assert_eq!(self.next(), Instant::NEVER, "a timer is left, seed {seed}");
+    }
 }
 
 impl Host {
-    /// Copies a frame out as the device does, and completes it now or later.
-    fn take(&mut self, frame: &TxFrame, depth: usize) -> Wire {
+    /// Copies a frame out as the device does; completed at `done`.
+    pub fn take(&mut self, frame: &TxFrame, done: Instant) -> Wire {
         let mut bytes = Vec::new();
         for piece in &frame.pieces {
             bytes.extend_from_slice(self.mem.bytes(*piece));
         }
-        self.in_device.push(frame.pieces.iter().copied().collect());
-        while self.in_device.len() > depth {
-            for piece in self.in_device.remove(0) {
-                self.mem.release(piece.slot);
-            }
-        }
-        Wire {
-            bytes,
-            partial: frame.checksum.is_some(),
-            gso_size: frame.segmentation.map_or(0, |s| s.size),
-        }
+        self.in_device.push((done, frame.pieces.iter().copied().collect()));
+        Wire::of(frame, bytes)
     }
 
-    /// Completes everything that the device holds.
-    pub fn complete_all(&mut self) {
-        for pieces in self.in_device.drain(..) {
-            for piece in pieces {
-                self.mem.release(piece.slot);
+    /// Completes what the device has finished.
+    fn complete(&mut self, now: Instant) {
+        let mem = &mut self.mem;
+        self.in_device.retain(|(done, pieces)| {
+            if *done <= now {
+                pieces.iter().for_each(|piece| mem.release(piece.slot));
             }
-        }
+            *done > now
+        });
     }
 
-    pub fn deliver(&mut self, now: Instant, wire: &Wire) {
-        let Some(pieces) = self.mem.receive_chain(&wire.bytes) else { return };
+    /// Takes a frame in; false if there is no receive slot for it.
+    pub fn deliver(&mut self, now: Instant, wire: &Wire) -> bool {
+        let Some(pieces) = self.mem.receive_chain(&wire.bytes) else { return false };
         let checksum = if wire.partial { RxChecksum::Partial } else { RxChecksum::Unknown };
         let frame = RxFrame { pieces: &pieces, checksum, gso_size: wire.gso_size };
-        self.stack.on_frame(now, &frame, &mut self.mem);
+        self.stack.on_frame(now + self.skew, &frame, &mut self.mem);
+        true
     }
-}
-
-/// Completes a partial transport checksum, as a NIC would, so that damage can be seen.
-pub fn finish_checksum(wire: &mut Wire) {
-    if !std::mem::take(&mut wire.partial) {
-        return;
-    }
-    let v6 = wire.bytes[12..14] == [0x86, 0xdd];
-    let start = if v6 { 54 } else { 34 };
-    let protocol = if v6 { wire.bytes[20] } else { wire.bytes[23] };
-    let place = start + if protocol == 6 { 16 } else { 6 };
-    let sum = Sum::of(&wire.bytes[start..]).checksum();
-    wire.bytes[place..place + 2].copy_from_slice(&sum.to_be_bytes());
 }

@@ -1,0 +1,421 @@
+//! The simulated world as the judge: every seed is a world of its own, in which connections move
+//! bytes both ways under faults, pauses and shortages. Every byte is looked at; at the end counters
+//! conserve and no connection, slot or timer is left.
+//!
+//! `ROCEWAY_SIM_SEEDS=n` runs n seeds of each kind, `ROCEWAY_SIM_FIRST=s` begins at seed s. A
+//! failure names its seed and how to run it again.
+
+mod support;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use roceway_stack::frame::Offloads;
+use roceway_stack::heap_memory::HeapLimits;
+use roceway_stack::slab::Id;
+use roceway_stack::tcp::congestion::Algorithm;
+use roceway_stack::tcp::{Connection, Listener, TcpConfig, TcpOption};
+use roceway_stack::time::{Duration, Instant};
+use support::{Faults, Random, Setup, World};
+
+/// Seeds of each kind of world unless told otherwise.
+const SEEDS: u64 = 150;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Runs a kind of world for many seeds; a failure says how to see it again.
+fn for_seeds(kind: &str, share: u64, run: impl Fn(u64)) {
+    let first = number("ROCEWAY_SIM_FIRST", 0);
+    let count = (number("ROCEWAY_SIM_SEEDS", SEEDS) / share).max(1);
+    for seed in first..first + count {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
+            let commit = option_env!("ROCEWAY_COMMIT").unwrap_or("the working tree");
+            eprintln!(
+                "{kind} fails at seed {seed} of {commit}; again: ROCEWAY_SIM_SEEDS=1 \
+                 ROCEWAY_SIM_FIRST={seed} cargo test -p roceway-stack --test simulation {kind}"
+            );
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// Bytes without a short period, at every offset of a stream.
+struct Pattern(Vec<u8>);
+
+/// A prime, so that no segment or slot size divides it.
+const PERIOD: u64 = 65_521;
+/// The longest piece of a stream that is written or read at once.
+const PIECE: usize = 100_000;
+
+impl Pattern {
+    fn new() -> Pattern {
+        let mut random = Random::new(99);
+        let period: Vec<u8> = (0..PERIOD).map(|_| random.next().to_le_bytes()[3]).collect();
+        Pattern([&period[..], &period[..], &period[..]].concat())
+    }
+
+    fn at(&self, salt: u64, offset: u64, len: usize) -> &[u8] {
+        let start = usize::try_from((offset + salt * 7919) % PERIOD).unwrap();
+        &self.0[start..start + len]
+    }
+}
+
+/// One direction of a connection.
+#[derive(Debug)]
+struct Stream {
+    salt: u64,
+    total: u64,
+    written: u64,
+    read: u64,
+    /// The writer has shut down; the reader saw the end.
+    shut: bool,
+    ended: bool,
+}
+
+impl Stream {
+    fn new(salt: u64, total: u64) -> Stream {
+        Stream { salt, total, written: 0, read: 0, shut: false, ended: false }
+    }
+}
+
+/// A connection, and how its ends behave.
+struct Flow {
+    /// The ends at host 0 and host 1; the passive one is known once it is accepted.
+    ends: [Option<Id<Connection>>; 2],
+    /// `streams[n]` is written by host n.
+    streams: [Stream; 2],
+    /// Longest writes and reads.
+    write_max: usize,
+    read_max: usize,
+    /// Of a thousand turns, in how many the readers sleep.
+    lazy: u64,
+    closed: [bool; 2],
+}
+
+/// A world with its flows.
+struct Trial {
+    world: World,
+    flows: Vec<Flow>,
+    listener: Id<Listener>,
+    pattern: Pattern,
+    buffer: Vec<u8>,
+    started: Instant,
+}
+
+impl Trial {
+    fn new(setup: Setup) -> Trial {
+        let mut world = World::new(setup);
+        let listener = world.listen(1, 7);
+        let started = world.now;
+        let buffer = vec![0; PIECE];
+        Trial { world, flows: Vec::new(), listener, pattern: Pattern::new(), buffer, started }
+    }
+
+    fn open(&mut self, totals: [u64; 2]) {
+        // The port names the flow, as the listener may take them in another order.
+        let n = self.flows.len();
+        let port = 10_000 + u16::try_from(n).unwrap();
+        let client = self.world.connect_from(0, Some(port), 7);
+        let random = &mut self.world.random;
+        let salt = n as u64 * 2;
+        self.flows.push(Flow {
+            ends: [Some(client), None],
+            streams: [Stream::new(salt, totals[0]), Stream::new(salt + 1, totals[1])],
+            write_max: random.of(&[1, 100, 1448, 5000, PIECE]),
+            read_max: random.of(&[100, 1448, PIECE]),
+            lazy: random.of(&[0, 0, 500, 950]),
+            closed: [false; 2],
+        });
+        if self.world.random.chance(500) {
+            let now = self.world.now;
+            self.world.hosts[0].stack.tcp().0.set_option(client, TcpOption::NoDelay(true), now);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.flows.iter().all(|flow| flow.closed == [true; 2])
+    }
+
+    fn accept(&mut self) {
+        while let Some(id) = self.world.accept(1, self.listener) {
+            let info = self.world.hosts[1].stack.tcp().0.info(id).unwrap();
+            let n = usize::from(info.ends.remote_port - 10_000);
+            self.flows[n].ends[1] = Some(id);
+        }
+    }
+
+    /// Applications do something at both ends of every flow.
+    fn applications(&mut self) {
+        self.accept();
+        for n in 0..self.flows.len() {
+            for end in 0..2 {
+                let stalled = self.world.hosts[end].stalled_until > self.world.now;
+                if self.flows[n].ends[end].is_some() && !self.flows[n].closed[end] && !stalled {
+                    self.write(n, end);
+                    self.read(n, end);
+                    self.close_if_done(n, end);
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, n: usize, end: usize) {
+        let flow = &mut self.flows[n];
+        let id = flow.ends[end].unwrap();
+        let stream = &mut flow.streams[end];
+        let left = usize::try_from(stream.total - stream.written).unwrap_or(PIECE);
+        let len = left.min(1 + self.world.random.index(flow.write_max)).min(PIECE);
+        if len > 0 {
+            let data = self.pattern.at(stream.salt, stream.written, len);
+            stream.written += self.world.write(end, id, data) as u64;
+        }
+        let tcp = self.world.hosts[end].stack.tcp().0;
+        if stream.written == stream.total && !stream.shut && tcp.shutdown(id, false, true).is_ok() {
+            stream.shut = true;
+        }
+    }
+
+    fn read(&mut self, n: usize, end: usize) {
+        let flow = &mut self.flows[n];
+        let id = flow.ends[end].unwrap();
+        let stream = &mut flow.streams[1 - end];
+        if self.world.random.chance(flow.lazy) {
+            return;
+        }
+        let most = 1 + self.world.random.index(flow.read_max);
+        while let Some(len) = self.world.read(end, id, &mut self.buffer[..most]) {
+            if len == 0 {
+                assert_eq!(stream.read, stream.total, "the end of the stream comes early");
+                stream.ended = true;
+                return;
+            }
+            let right = self.pattern.at(stream.salt, stream.read, len) == &self.buffer[..len];
+            assert!(right, "wrong bytes at {} of flow {n}", stream.read);
+            stream.read += len as u64;
+            if flow.lazy > 0 {
+                return;
+            }
+        }
+    }
+
+    fn close_if_done(&mut self, n: usize, end: usize) {
+        let flow = &mut self.flows[n];
+        let id = flow.ends[end].unwrap();
+        if flow.streams[end].shut && flow.streams[1 - end].ended {
+            self.world.close(end, id);
+            flow.closed[end] = true;
+        }
+        let error = self.world.hosts[end].stack.tcp().0.take_error(id);
+        assert_eq!(error, None, "connection {n} ends at host {end}");
+    }
+
+    fn turn(&mut self) {
+        self.applications();
+        let soon = self.world.now + self.world.setup.delay + Duration::from_micros(50);
+        if !self.world.step(soon) {
+            // Nobody moves on the wire, but applications may.
+            self.world.now = soon;
+            let next = self.world.next();
+            if next > soon && next != Instant::NEVER && self.world.random.chance(900) {
+                self.world.now = next;
+            }
+        }
+        let waited = self.world.now.since(self.started);
+        assert!(waited < Duration::from_secs(48 * 3600), "stuck: {}", self.report());
+    }
+
+    fn report(&mut self) -> String {
+        let mut out = String::new();
+        for flow in &self.flows {
+            for end in 0..2 {
+                let tcp = self.world.hosts[end].stack.tcp().0;
+                let info = flow.ends[end].and_then(|id| tcp.info(id));
+                out += &format!("\n{:?}\n  {info:?}", flow.streams[end]);
+            }
+        }
+        for (n, host) in self.world.hosts.iter().enumerate() {
+            host.stack.visit_counters(&mut |layer, name, value| {
+                if value > 0 {
+                    out += &format!("\nhost {n} {layer} {name} {value}");
+                }
+            });
+        }
+        out += &format!("\n{:?}", self.world.setup);
+        out
+    }
+
+    fn finish(mut self) -> World {
+        let now = self.world.now;
+        let host = &mut self.world.hosts[1];
+        host.stack.tcp().0.close_listener(self.listener, &mut host.mem);
+        let _later = now;
+        self.world.set_link(true);
+        self.world.check_over();
+        self.world
+    }
+}
+
+fn patient() -> TcpConfig {
+    // Faults may be as bad as a day without a link; what is tested is that bytes survive it.
+    let long = Duration::from_secs(7 * 24 * 3600);
+    TcpConfig { give_up: long, syn_give_up: long, fin_wait_2: long, ..TcpConfig::default() }
+}
+
+/// Everything that a seed can choose.
+fn setup_of(seed: u64) -> Setup {
+    let mut random = Random::new(seed ^ 0x5eed);
+    let tso = random.chance(500);
+    let tx_checksum = tso || random.chance(500);
+    let tcp = TcpConfig {
+        receive_buffer: random.of(&[4096, 20_000, 65_535, 300_000, 1 << 20]),
+        send_buffer: random.of(&[4096, 20_000, 65_535, 300_000, 1 << 20]),
+        congestion: random.of(&[Algorithm::Cubic, Algorithm::NewReno]),
+        timestamps: random.chance(750),
+        sack: random.chance(750),
+        ..patient()
+    };
+    Setup {
+        seed,
+        v6: random.chance(500),
+        offloads: Offloads { tx_checksum, tso4: tso, tso6: tso },
+        cut: random.chance(700),
+        finish: random.chance(500),
+        tcp,
+        mtu: random.of(&[1280, 1500, 4096, 9000]),
+        delay: Duration::from_micros(random.of(&[1, 10, 200, 20_000])),
+        faults: Faults {
+            loss: random.of(&[0, 0, 1, 10, 50, 150]),
+            duplication: random.of(&[0, 0, 10, 100]),
+            reordering: random.of(&[0, 0, 10, 100, 500]),
+            corruption: random.of(&[0, 0, 10, 50]),
+        },
+        device_lag: Duration::from_micros(random.of(&[0, 0, 20, 2000, 300_000])),
+        ..Setup::default()
+    }
+}
+
+fn run(mut trial: Trial) -> World {
+    while !trial.is_over() {
+        trial.turn();
+    }
+    trial.finish()
+}
+
+#[test]
+fn both_directions_under_every_fault() {
+    for_seeds("both_directions_under_every_fault", 1, |seed| {
+        let mut trial = Trial::new(setup_of(seed));
+        let mut random = Random::new(seed);
+        for _ in 0..random.of(&[1, 1, 2, 5]) {
+            let totals = [random.of(&[0, 1, 3000, 60_000]), random.of(&[0, 1, 3000, 60_000])];
+            trial.open(totals);
+        }
+        run(trial);
+    });
+}
+
+#[test]
+fn hosts_stall_and_links_fail() {
+    for_seeds("hosts_stall_and_links_fail", 1, |seed| {
+        let mut trial = Trial::new(setup_of(seed));
+        let mut random = Random::new(seed);
+        trial.open([random.of(&[0, 3000, 100_000]), random.of(&[0, 3000, 100_000])]);
+        while !trial.is_over() {
+            trial.turn();
+            if random.chance(20) {
+                let long = Duration::from_micros(random.of(&[10, 1000, 500_000, 90_000_000]));
+                trial.world.stall(random.index(2), long);
+            }
+            if random.chance(if trial.world.link_up { 5 } else { 200 }) {
+                let up = trial.world.link_up;
+                trial.world.set_link(!up);
+            }
+        }
+        run(trial);
+    });
+}
+
+#[test]
+fn memory_is_scarce() {
+    for_seeds("memory_is_scarce", 1, |seed| {
+        let mut random = Random::new(seed);
+        let mut setup = setup_of(seed);
+        let receive = random.of(&[8, 20, 64]);
+        let receive_len = random.of(&[2048, 16_384, 70_000]);
+        setup.memory = HeapLimits {
+            small: random.of(&[3, 10, 64]),
+            chunks: random.of(&[2, 10, 64]),
+            // A frame of 64 KiB must fit between the slots.
+            receive: receive + 70_000 / receive_len,
+            receive_len,
+            receive_low: receive / 2,
+        };
+        let mut trial = Trial::new(setup);
+        for _ in 0..random.of(&[1, 2, 6]) {
+            trial.open([random.of(&[0, 3000, 40_000]), random.of(&[0, 3000, 40_000])]);
+        }
+        run(trial);
+    });
+}
+
+/// A setup in which both ISNs lie a little below the wrap: the clocks of the hosts are moved until
+/// they do, for ISNs follow the clock (RFC 6528).
+fn near_the_wrap(mut setup: Setup, before: u32) -> Setup {
+    use std::{cell::RefCell, rc::Rc};
+    let seen: Rc<RefCell<[Option<u32>; 2]>> = Rc::default();
+    let note = Rc::clone(&seen);
+    let mut world =
+        World::new(Setup { faults: Faults::default(), finish: true, cut: true, ..setup.clone() });
+    world.filter = Some(Box::new(move |from, wire| {
+        let v6 = wire.bytes[12] == 0x86;
+        let (tcp, protocol) = if v6 { (54, wire.bytes[20]) } else { (34, wire.bytes[23]) };
+        if wire.bytes[12..14] != [8, 6] && protocol == 6 && wire.bytes[tcp + 13] & 2 != 0 {
+            let seq: [u8; 4] = wire.bytes[tcp + 4..tcp + 8].try_into().unwrap();
+            note.borrow_mut()[from] = Some(u32::from_be_bytes(seq));
+        }
+        support::Verdict::Pass
+    }));
+    let _listener = world.listen(1, 7);
+    let _client = world.connect_from(0, Some(10_000), 7);
+    world.run_for(Duration::from_secs(30));
+    for (host, iss) in seen.borrow().iter().enumerate() {
+        let ticks = 0_u32.wrapping_sub(before).wrapping_sub(iss.expect("no SYN"));
+        setup.skew[host] = Duration::from_nanos(u64::from(ticks) << 12);
+    }
+    setup
+}
+
+#[test]
+fn sequence_numbers_wrap() {
+    for_seeds("sequence_numbers_wrap", 2, |seed| {
+        let mut random = Random::new(seed);
+        let mut setup = setup_of(seed);
+        setup.delay = Duration::from_micros(10);
+        let setup = near_the_wrap(setup, random.of(&[1, 2, 1000, 20_000]));
+        let mut trial = Trial::new(setup);
+        trial.open([60_000, 60_000]);
+        run(trial);
+    });
+}
+
+#[test]
+fn timestamps_wrap() {
+    // TSvals begin at an offset that only the stack knows: in steps of 2^27 ticks, one of the
+    // hosts' clocks passes the wrap, and the sign of the difference, during some run.
+    let step = Duration::from_nanos(1 << 47);
+    for_seeds("timestamps_wrap", 10, |seed| {
+        for n in 0..32 {
+            let mut setup = setup_of(seed);
+            setup.tcp.timestamps = true;
+            setup.delay = Duration::from_millis(20);
+            setup.skew = [step.saturating_mul(n), step.saturating_mul(31 - n)];
+            let mut trial = Trial::new(setup);
+            trial.open([3000, 3000]);
+            // 39 hours of silence are 2^27 ticks.
+            trial.world.run_for(step);
+            trial.started = trial.world.now;
+            run(trial);
+        }
+    });
+}
