@@ -3,10 +3,13 @@
 use roceway_busypoll::{Armed, Progress, Work};
 use roceway_rdma_virtio::nic::{self, Nic, NicEvent};
 use roceway_stack::stack::Stack;
-use roceway_stack::time::Instant;
+use roceway_stack::time::{Duration, Instant};
 
 use crate::memory::StackMemory;
 use crate::port::Port;
+
+/// Timers have a resolution of a millisecond: looking at them more often than this buys nothing.
+const TIMERS_PERIOD: Duration = Duration::from_micros(50);
 
 /// What happened to the device while the worker ran.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +30,8 @@ pub(crate) struct Core {
     pub(crate) link: LinkCounters,
     /// A call outside a turn made work that the queues do not show, such as a nearer deadline.
     pub(crate) expect_work: bool,
+    /// Not before this time are timers looked at again.
+    timers_looked_at: Instant,
     /// The device is broken for good, and why.
     pub(crate) broken: Option<String>,
 }
@@ -34,7 +39,15 @@ pub(crate) struct Core {
 impl Core {
     /// A core that has not turned yet.
     pub(crate) fn new(stack: Stack, port: Port, now: Instant) -> Core {
-        Core { stack, port, now, link: LinkCounters::default(), expect_work: false, broken: None }
+        Core {
+            stack,
+            port,
+            now,
+            link: LinkCounters::default(),
+            expect_work: false,
+            timers_looked_at: now,
+            broken: None,
+        }
     }
 
     /// Stack and memory, for a call.
@@ -93,6 +106,10 @@ impl Work for Core {
 
     #[inline]
     fn timers(&mut self, _now: u64, budget: u32) -> Progress {
+        if self.now < self.timers_looked_at {
+            return Progress::NONE;
+        }
+        self.timers_looked_at = self.now + TIMERS_PERIOD;
         if self.now < self.stack.next_deadline() {
             return Progress::NONE;
         }

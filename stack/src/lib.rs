@@ -18,6 +18,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod checksum;
+mod copy;
 mod counted;
 pub mod frame;
 pub mod heap_memory;

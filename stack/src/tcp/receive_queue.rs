@@ -4,6 +4,7 @@
 
 use alloc::collections::VecDeque;
 
+use crate::copy::copy;
 use crate::memory::{Memory, Piece};
 use crate::ring::Ring;
 
@@ -81,7 +82,7 @@ impl ReceiveQueue {
             let room = u32::try_from(out.len() - done).unwrap_or(u32::MAX);
             let n = front.len.min(room);
             let source = Piece { slot: front.slot, start: front.start, len: n };
-            out[done..done + n as usize].copy_from_slice(mem.bytes(source));
+            copy(&mut out[done..done + n as usize], mem.bytes(source));
             done += n as usize;
             self.bytes -= n;
             if n == front.len {

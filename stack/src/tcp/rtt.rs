@@ -40,6 +40,8 @@ impl Rto {
 
 /// The granularity of timers, G of RFC 6298: a tick of the timer wheel.
 const GRANULARITY_NS: u64 = 1 << 20;
+/// A round trip that took longer counts as this long: an hour is beyond every timeout.
+const RTT_MAX_NS: u64 = 3_600_000_000_000;
 /// Doublings after which [`Rto::MAX`] is reached from any timeout.
 const BACKOFF_MAX: u8 = 12;
 
@@ -166,7 +168,7 @@ impl Rtt {
     /// Takes in one round trip (RFC 6298 §2.2, §2.3) and ends the backoff (§5.7 of it, Karn).
     #[inline]
     pub fn on_sample(&mut self, rtt: Duration) {
-        let rtt_ns = rtt.as_nanos();
+        let rtt_ns = rtt.as_nanos().min(RTT_MAX_NS);
         if self.is_measured() {
             let deviation = self.srtt_ns.abs_diff(rtt_ns);
             self.rttvar_ns = self.rttvar_ns - self.rttvar_ns / 4 + deviation / 4;
@@ -175,11 +177,10 @@ impl Rtt {
             self.srtt_ns = rtt_ns;
             self.rttvar_ns = rtt_ns / 2;
         }
-        self.min_ns = self.min_ns.min(rtt_ns).min(u64::MAX - 1);
+        self.min_ns = self.min_ns.min(rtt_ns);
         self.backoff = 0;
-        let margin = self.rttvar_ns.saturating_mul(4).max(GRANULARITY_NS);
-        self.rto =
-            Rto::clamped(Duration::from_nanos(self.srtt_ns.saturating_add(margin)), self.least);
+        let margin = (self.rttvar_ns * 4).max(GRANULARITY_NS);
+        self.rto = Rto::clamped(Duration::from_nanos(self.srtt_ns + margin), self.least);
     }
 
     /// The retransmission timer expired: the next timeout is twice as long (RFC 6298 §5.5).

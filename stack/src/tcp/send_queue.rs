@@ -4,6 +4,7 @@
 //! A small write that finds everything sent gets a small slot with room for its headers in front,
 //! so that header and payload leave as one piece; all else is appended to 4 KiB chunks.
 
+use crate::copy::copy;
 use crate::frame::{TX_HEADROOM, TX_PIECES_MAX};
 use crate::memory::{CHUNK_SLOT_LEN, Memory, Piece, SMALL_SLOT_LEN, Slot, SlotClass};
 use crate::ring::Ring;
@@ -98,7 +99,7 @@ impl SendQueue {
     fn push<M: Memory>(&mut self, chunk: Chunk, data: &[u8], mem: &mut M) -> usize {
         let len = clamp_len(data.len(), chunk.end - chunk.start);
         let piece = Piece { slot: chunk.slot, start: chunk.start, len };
-        mem.bytes_mut(piece).copy_from_slice(&data[..len as usize]);
+        copy(mem.bytes_mut(piece), &data[..len as usize]);
         self.chunks.push_back(Chunk { len, ..chunk });
         self.bytes += len;
         len as usize
@@ -177,6 +178,20 @@ impl SendQueue {
     #[inline]
     pub(super) fn acknowledge<M: Memory>(&mut self, n: u32, mem: &mut M) {
         debug_assert!(n <= self.bytes);
+        if let Some(&Chunk { slot, len, .. }) = self.chunks.get(0)
+            && len == n
+            && self.chunks.len() == 1
+        {
+            let _all = self.chunks.pop_front();
+            self.bytes -= n;
+            self.unsent = Cursor::default();
+            mem.release(slot);
+            return;
+        }
+        self.acknowledge_some(n, mem);
+    }
+
+    fn acknowledge_some<M: Memory>(&mut self, n: u32, mem: &mut M) {
         let mut left = n.min(self.bytes);
         self.bytes -= left;
         while let Some(chunk) = self.chunks.front_mut() {
