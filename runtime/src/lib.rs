@@ -15,6 +15,7 @@ mod io_error;
 pub mod local;
 mod memory;
 mod port;
+pub mod settings;
 pub mod shared;
 mod start;
 mod waits;
