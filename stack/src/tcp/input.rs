@@ -175,7 +175,8 @@ impl Tcp {
             return;
         };
         let tuple = entry.tuple;
-        match entry.on_segment(&segment.header, &segment.options, now, lasts) {
+        let payload_len = segment.payload.len();
+        match entry.on_segment(&segment.header, &segment.options, payload_len, (now, lasts)) {
             TimeWaitVerdict::Ignore => {}
             TimeWaitVerdict::Answer(reply) => self.reply(reply),
             TimeWaitVerdict::Reopen => {

@@ -56,13 +56,13 @@ impl TimeWait {
         self.ts_recent.is_some() && ticks > 0
     }
 
-    /// A segment came.
+    /// A segment with this much payload came.
     pub(super) fn on_segment(
         &mut self,
         header: &TcpHeader,
         options: &Options,
-        now: Instant,
-        lasts: Duration,
+        payload_len: u32,
+        (now, lasts): (Instant, Duration),
     ) -> TimeWaitVerdict {
         if header.flags.intersects(TcpFlags::RST) {
             // RFC 1337: a reset must not end TIME-WAIT.
@@ -72,8 +72,14 @@ impl TimeWait {
         if syn && !header.flags.intersects(TcpFlags::ACK) && self.is_new(header, options) {
             return TimeWaitVerdict::Reopen;
         }
-        if header.flags.intersects(TcpFlags::FIN) {
+        let fin = header.flags.intersects(TcpFlags::FIN);
+        if fin {
             self.expires = now + lasts;
+        }
+        if !fin && !syn && payload_len == 0 {
+            // A peer that misses our acknowledgement repeats its FIN. Two ends in TIME-WAIT would
+            // answer each other's bare acknowledgements for ever.
+            return TimeWaitVerdict::Ignore;
         }
         TimeWaitVerdict::Answer(Reply {
             tuple: self.tuple,
