@@ -13,7 +13,7 @@ use roceway_stack::frame::Offloads;
 use roceway_stack::heap_memory::HeapLimits;
 use roceway_stack::slab::Id;
 use roceway_stack::tcp::congestion::Algorithm;
-use roceway_stack::tcp::{Connection, Listener, TcpConfig, TcpOption};
+use roceway_stack::tcp::{Connection, ConnectionError, Listener, TcpConfig, TcpOption};
 use roceway_stack::time::{Duration, Instant};
 use support::{Faults, Random, Setup, World};
 
@@ -91,7 +91,13 @@ struct Flow {
     /// Of a thousand turns, in how many the readers sleep.
     lazy: u64,
     closed: [bool; 2],
+    /// How often it had to be opened again, for want of an answer from the neighbour.
+    attempts: u16,
 }
+
+/// Most flows of a world; the client's port names flow and attempt.
+const FLOWS_MAX: u16 = 64;
+const FIRST_PORT: u16 = 10_000;
 
 /// A world with its flows.
 struct Trial {
@@ -120,7 +126,7 @@ impl Trial {
     fn open(&mut self, totals: [u64; 2]) {
         // The port names the flow, as the listener may take them in another order.
         let n = self.flows.len();
-        let port = 10_000 + u16::try_from(n).unwrap();
+        let port = FIRST_PORT + u16::try_from(n).unwrap();
         let client = self.world.connect_from(0, Some(port), 7);
         let random = &mut self.world.random;
         let salt = n as u64 * 2;
@@ -131,6 +137,7 @@ impl Trial {
             read_max: random.of(&[100, 1448, PIECE]),
             lazy: random.of(&[0, 0, 500, 950]),
             closed: [false; 2],
+            attempts: 0,
         });
         if self.world.random.chance(500) {
             let now = self.world.now;
@@ -145,8 +152,14 @@ impl Trial {
     fn accept(&mut self) {
         while let Some(id) = self.world.accept(1, self.listener) {
             let info = self.world.hosts[1].stack.tcp().0.info(id).unwrap();
-            let n = usize::from(info.ends.remote_port - 10_000);
-            self.flows[n].ends[1] = Some(id);
+            let name = info.ends.remote_port - FIRST_PORT;
+            let flow = &mut self.flows[usize::from(name % FLOWS_MAX)];
+            if flow.attempts == name / FLOWS_MAX {
+                flow.ends[1] = Some(id);
+            } else {
+                let host = &mut self.world.hosts[1];
+                host.stack.tcp().0.abort(id, &mut host.mem);
+            }
         }
     }
 
@@ -212,6 +225,13 @@ impl Trial {
             flow.closed[end] = true;
         }
         let error = self.world.hosts[end].stack.tcp().0.take_error(id);
+        if error == Some(ConnectionError::HostUnreachable) && flow.ends[1].is_none() {
+            self.world.close(end, id);
+            flow.attempts += 1;
+            let port = FIRST_PORT + u16::try_from(n).unwrap() + FLOWS_MAX * flow.attempts;
+            flow.ends[0] = Some(self.world.connect_from(0, Some(port), 7));
+            return;
+        }
         assert_eq!(error, None, "connection {n} ends at host {end}");
     }
 
