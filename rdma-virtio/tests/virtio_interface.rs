@@ -415,7 +415,7 @@ fn what_the_nic_cannot_do_is_done_in_software() {
             if i < 14 {
                 assert_eq!(
                     u32::from_be_bytes(frame[38..42].try_into().unwrap()),
-                    9 + 1448 * i as u32
+                    9 + 1448 * u32::try_from(i).unwrap()
                 );
                 payload.extend_from_slice(&frame[54..]);
             } else {

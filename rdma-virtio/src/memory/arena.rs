@@ -38,31 +38,40 @@ pub struct ArenaCounters {
     pub misuse: u64,
 }
 
-/// A state word: references, or a free slot's link to the next, or no slot at all.
+/// A state word: whether the slot is free, its class, and the references to it, or a free one's
+/// link to the next. No slot at all is a free one of a class without length.
 const FREE: u32 = 1 << 31;
-const END_OF_LIST: u32 = FREE | (FREE - 2);
+const CLASS_SHIFT: u32 = 29;
+const CLASS: u32 = 3 << CLASS_SHIFT;
+const REST: u32 = !(FREE | CLASS);
+const END_OF_LIST: u32 = REST;
 const NOT_A_SLOT: u32 = u32::MAX;
+const _: () = assert!(ARENA_LEN_MAX / (GRANULE_LEN as u64) < END_OF_LIST as u64);
 
-const SMALL: usize = 0;
-const CHUNK: usize = 1;
-const RECEIVE: usize = 2;
+const SMALL: u32 = 0;
+const CHUNK: u32 = 1;
+const RECEIVE: u32 = 2;
 
-/// One class: where its slots lie, in granules, and which are free.
+/// One class: the length of its slots, and which are free.
 #[derive(Clone, Copy, Debug)]
 struct Class {
-    first: u32,
-    end: u32,
-    stride: u32,
     len: u32,
     head: u32,
     free: u32,
+    total: u32,
+}
+
+/// Which class a state word belongs to.
+#[inline]
+fn class_of(state: u32) -> usize {
+    ((state & CLASS) >> CLASS_SHIFT) as usize
 }
 
 /// The worker's memory.
 #[derive(Debug)]
 pub struct Arena {
     mapping: Mapping,
-    classes: [Class; 3],
+    classes: [Class; 4],
     state: Box<[u32]>,
     scratch: (u64, u32),
     private: (u64, u32),
@@ -94,20 +103,16 @@ impl Arena {
 
         let granules = granule(mapping.len() as u64);
         let mut arena = Arena {
-            classes: [
-                class(0, config.small, SMALL_LEN),
-                class(granule(chunk_first), config.chunks, CHUNK_LEN),
-                class(granule(receive_first), config.receive, config.receive_len),
-            ],
+            classes: [Class { len: 0, head: END_OF_LIST, free: 0, total: 0 }; 4],
             state: vec![NOT_A_SLOT; granules as usize].into_boxed_slice(),
             scratch: (base + scratch_first, extra.scratch_len),
             private: (base + receive_first + receive_bytes, extra.private_len),
             mapping,
             counters: ArenaCounters::default(),
         };
-        for kind in [SMALL, CHUNK, RECEIVE] {
-            arena.fill_class(kind);
-        }
+        arena.fill_class(SMALL, 0, (config.small, SMALL_LEN));
+        arena.fill_class(CHUNK, chunk_first, (config.chunks, CHUNK_LEN));
+        arena.fill_class(RECEIVE, receive_first, (config.receive, config.receive_len));
         Ok(arena)
     }
 
@@ -117,19 +122,15 @@ impl Arena {
         limits::length_of(config, extra)
     }
 
-    fn fill_class(&mut self, kind: usize) {
-        let Class { first, end, stride, .. } = self.classes[kind];
+    /// Makes `count` slots of `len` bytes each, from the byte at `offset` on, all free.
+    fn fill_class(&mut self, kind: u32, offset: u64, (count, len): (u32, u32)) {
         let mut next = END_OF_LIST;
-        let mut free = 0;
-        let mut at = end;
-        while at > first {
-            at -= stride;
-            self.state[at as usize] = next;
-            next = FREE | at;
-            free += 1;
+        for number in (0..count).rev() {
+            let at = granule(offset) + number * (len / GRANULE_LEN);
+            self.state[at as usize] = FREE | kind << CLASS_SHIFT | next;
+            next = at;
         }
-        self.classes[kind].head = next;
-        self.classes[kind].free = free;
+        self.classes[kind as usize] = Class { len, head: next, free: count, total: count };
     }
 
     /// A free transmit slot with one reference, the one freed last first: its bytes are the most
@@ -184,16 +185,14 @@ impl Arena {
     }
 
     #[inline]
-    fn pop(&mut self, kind: usize) -> Option<u32> {
-        let head = self.classes[kind].head;
-        if head == END_OF_LIST {
-            return None;
-        }
-        let granule = head & !FREE;
+    fn pop(&mut self, kind: u32) -> Option<u32> {
+        let class = &mut self.classes[kind as usize];
+        let granule = class.head;
+        // The end of the list is the number of no granule.
         let state = self.state.get_mut(granule as usize)?;
-        self.classes[kind].head = *state;
-        self.classes[kind].free -= 1;
-        *state = 1;
+        class.head = *state & REST;
+        class.free -= 1;
+        *state = kind << CLASS_SHIFT | 1;
         Some(granule)
     }
 
@@ -201,7 +200,8 @@ impl Arena {
     #[inline]
     pub fn retain(&mut self, slot: Slot) {
         match self.state.get_mut(slot.0 as usize) {
-            Some(state) if *state != 0 && *state < FREE - 1 => *state += 1,
+            // A free slot's word without its class is above any number of references.
+            Some(state) if *state & !CLASS < REST => *state += 1,
             _ => self.misused(slot),
         }
     }
@@ -210,31 +210,14 @@ impl Arena {
     #[inline]
     pub fn release(&mut self, slot: Slot) {
         match self.state.get_mut(slot.0 as usize) {
-            Some(state) if *state == 1 => self.push(slot.0),
-            Some(state) if *state != 0 && *state < FREE => *state -= 1,
+            Some(state) if *state & !CLASS == 1 => {
+                let class = &mut self.classes[class_of(*state)];
+                *state = FREE | (*state & CLASS) | class.head;
+                class.head = slot.0;
+                class.free += 1;
+            }
+            Some(state) if *state < FREE => *state -= 1,
             _ => self.misused(slot),
-        }
-    }
-
-    #[inline]
-    fn push(&mut self, granule: u32) {
-        let kind = self.kind_of(granule);
-        let class = &mut self.classes[kind];
-        if let Some(state) = self.state.get_mut(granule as usize) {
-            *state = class.head;
-            class.head = FREE | granule;
-            class.free += 1;
-        }
-    }
-
-    #[inline]
-    fn kind_of(&self, granule: u32) -> usize {
-        if granule < self.classes[CHUNK].first {
-            SMALL
-        } else if granule < self.classes[CHUNK].end {
-            CHUNK
-        } else {
-            RECEIVE
         }
     }
 
@@ -248,16 +231,16 @@ impl Arena {
     #[must_use]
     #[inline]
     pub fn is_shared(&self, slot: Slot) -> bool {
-        self.state.get(slot.0 as usize).is_some_and(|&state| state > 1 && state < FREE)
+        let held = self.state.get(slot.0 as usize).map_or(0, |&state| state & !CLASS);
+        (2..FREE).contains(&held)
     }
 
     /// Offset of a piece in the mapping, if it lies in one slot that has a reference.
     #[inline]
     fn locate(&self, slot: Slot, start: u32, len: u32) -> Option<usize> {
         let state = *self.state.get(slot.0 as usize)?;
-        let slot_len = self.classes[self.kind_of(slot.0)].len;
-        let fits = start <= slot_len && len <= slot_len - start;
-        if state == 0 || state >= FREE || !fits {
+        let end = u64::from(start) + u64::from(len);
+        if state >= FREE || end > u64::from(self.classes[class_of(state)].len) {
             return None;
         }
         Some(slot.0 as usize * GRANULE_LEN as usize + start as usize)
@@ -281,9 +264,12 @@ impl Arena {
         len: u32,
         header: [u8; 12],
     ) -> Option<u64> {
-        let offset = self.locate(slot, start.checked_sub(12)?, len.checked_add(12)?)?;
+        if start < 12 {
+            return None;
+        }
+        let offset = self.locate(slot, start, len)? - 12;
         // SAFETY: `locate` checked that the offset lies in the mapping, which is ours and writable.
-        let first = unsafe { self.mapping.as_mut_ptr().add(offset) };
+        let first = unsafe { self.mapping.as_ptr().add(offset).cast_mut() };
         // SAFETY: 12 bytes of a held slot; see `bytes_mut`.
         unsafe { first.cast::<[u8; 12]>().write_unaligned(header) };
         Some(self.mapping.addr() + offset as u64)
@@ -327,7 +313,7 @@ impl Arena {
     pub fn bytes_mut(&mut self, slot: Slot, start: u32, len: u32) -> &mut [u8] {
         let offset = self.locate(slot, start, len).expect("the range lies in a held slot");
         // SAFETY: `locate` checked that the offset lies in the mapping, which is ours and writable.
-        let first = unsafe { self.mapping.as_mut_ptr().add(offset) };
+        let first = unsafe { self.mapping.as_ptr().add(offset).cast_mut() };
         // SAFETY: as in `bytes`; `&mut self` makes this the only Rust reference. A NIC or peer
         // that still reads the bytes sees old or new ones, which the holder answers for.
         unsafe { std::slice::from_raw_parts_mut(first, len as usize) }
@@ -347,36 +333,35 @@ impl Arena {
     #[must_use]
     #[inline]
     pub fn slot_len(&self, slot: Slot) -> u32 {
-        self.classes[self.kind_of(slot.0)].len
+        self.state.get(slot.0 as usize).map_or(0, |&state| self.classes[class_of(state)].len)
     }
 
     /// Free receive slots.
     #[must_use]
     #[inline]
     pub fn free_receive(&self) -> u32 {
-        self.classes[RECEIVE].free
+        self.classes[RECEIVE as usize].free
     }
 
     /// Free transmit slots of a class.
     #[must_use]
     pub fn free(&self, class: SlotClass) -> u32 {
         match class {
-            SlotClass::Small => self.classes[SMALL].free,
-            SlotClass::Chunk => self.classes[CHUNK].free,
+            SlotClass::Small => self.classes[SMALL as usize].free,
+            SlotClass::Chunk => self.classes[CHUNK as usize].free,
         }
     }
 
     /// Receive slots in all.
     #[must_use]
     pub fn total_receive(&self) -> u32 {
-        let class = &self.classes[RECEIVE];
-        (class.end - class.first) / class.stride
+        self.classes[RECEIVE as usize].total
     }
 
     /// Bytes in a receive slot.
     #[must_use]
     pub fn receive_len(&self) -> u32 {
-        self.classes[RECEIVE].len
+        self.classes[RECEIVE as usize].len
     }
 
     /// The transmit memory, for registration.
@@ -424,11 +409,6 @@ impl Arena {
     pub fn counters(&self) -> ArenaCounters {
         self.counters
     }
-}
-
-fn class(first: u32, count: u32, len: u32) -> Class {
-    let stride = len / GRANULE_LEN;
-    Class { first, end: first + count * stride, stride, len, head: END_OF_LIST, free: 0 }
 }
 
 /// `offset` in granules; arenas are short enough that it fits.

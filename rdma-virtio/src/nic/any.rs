@@ -10,8 +10,8 @@ use super::packet::PacketNic;
 use super::soft::SoftNic;
 use super::tap::TapNic;
 use super::{
-    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PostError, RecvWr,
-    RegionView, SendWr,
+    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne, PostError,
+    RecvWr, RegionView, SendWr, Sge,
 };
 
 /// Any of the NICs.
@@ -44,6 +44,14 @@ macro_rules! each {
     };
 }
 
+impl AnyNic {
+    /// A receive by a backend that is not inlined.
+    #[inline(never)]
+    fn post_recv_by_list(&mut self, wr_id: u64, sge: Sge) -> Result<(), PostError> {
+        each!(self, nic => nic.post_recv_one(wr_id, sge))
+    }
+}
+
 impl Nic for AnyNic {
     #[inline]
     fn capabilities(&self) -> &Capabilities {
@@ -60,6 +68,14 @@ impl Nic for AnyNic {
         each!(self, nic => nic.post_recv(wrs))
     }
 
+    #[inline(always)]
+    fn post_recv_one(&mut self, wr_id: u64, sge: Sge) -> Result<(), PostError> {
+        match self {
+            AnyNic::Soft(nic) => nic.post_recv_one(wr_id, sge),
+            other => other.post_recv_by_list(wr_id, sge),
+        }
+    }
+
     #[inline]
     fn post_send(&mut self, wr: &SendWr<'_>) -> Result<(), PostError> {
         each!(self, nic => nic.post_send(wr))
@@ -73,6 +89,22 @@ impl Nic for AnyNic {
     #[inline]
     fn recv_ready(&self) -> bool {
         each!(self, nic => nic.recv_ready())
+    }
+
+    #[inline(always)]
+    fn post_send_short(&mut self, sge: Sge) -> bool {
+        match self {
+            AnyNic::Soft(nic) => nic.post_send_short(sge),
+            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Faulty(_) => false,
+        }
+    }
+
+    #[inline(always)]
+    fn poll_recv_one(&mut self) -> PolledOne {
+        match self {
+            AnyNic::Soft(nic) => nic.poll_recv_one(),
+            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Faulty(_) => PolledOne::Unknown,
+        }
     }
 
     #[inline]

@@ -149,6 +149,22 @@ pub struct Completion {
     pub checksum: WcChecksum,
 }
 
+/// What [`Nic::poll_recv_one`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PolledOne {
+    /// A whole message in one receive, without errors and without checksum knowledge.
+    Taken {
+        /// Of the work request.
+        wr_id: u64,
+        /// Bytes received.
+        byte_len: u32,
+    },
+    /// There is no completion.
+    Nothing,
+    /// Only [`Nic::poll_recv`] knows.
+    Unknown,
+}
+
 /// What a message consists of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wire {
@@ -305,11 +321,27 @@ pub trait Nic {
     /// The error of the first request that was not taken, if none was taken.
     fn post_recv(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError>;
 
+    /// Posts one receive of one element: [`Nic::post_recv`] without the lists.
+    ///
+    /// # Errors
+    /// See [`PostError`]; nothing was posted then.
+    #[inline]
+    fn post_recv_one(&mut self, wr_id: u64, sge: Sge) -> Result<(), PostError> {
+        self.post_recv(&[RecvWr { wr_id, sges: &[sge] }]).map(|_one| ())
+    }
+
     /// Posts one send.
     ///
     /// # Errors
     /// See [`PostError`]; nothing was posted then.
     fn post_send(&mut self, wr: &SendWr<'_>) -> Result<(), PostError>;
+
+    /// Posts an inline send of one element without offloads, if this NIC has a short way for it.
+    /// False says only that nothing was posted: [`Nic::post_send`] is to be called then.
+    #[inline]
+    fn post_send_short(&mut self, _sge: Sge) -> bool {
+        false
+    }
 
     /// Makes all posted work visible to the wire.
     fn doorbell(&mut self);
@@ -319,6 +351,12 @@ pub trait Nic {
 
     /// Takes receive completions, oldest first; returns their number.
     fn poll_recv(&mut self, out: &mut [Completion]) -> usize;
+
+    /// Takes the oldest receive completion, if this NIC has a short way to it.
+    #[inline]
+    fn poll_recv_one(&mut self) -> PolledOne {
+        PolledOne::Unknown
+    }
 
     /// Takes send completions, oldest first; returns their number.
     fn poll_send(&mut self, out: &mut [Completion]) -> usize;

@@ -10,7 +10,7 @@
 
 use std::ptr::NonNull;
 
-use super::device::{DeviceQueues, NetDevice, SCRATCH_COUNT, SCRATCH_LEN, Staged};
+use super::device::{DeviceQueues, NetDevice, ReceivedOne, SCRATCH_COUNT, SCRATCH_LEN};
 use super::driver::{
     IndirectTables, NetDriver, PIECES_MAX, ReceiveLayout, Received, TABLE_LEN, TransmitError,
 };
@@ -155,12 +155,12 @@ impl<N: Nic> NetInterface<N> {
     ///
     /// # Errors
     /// See [`TransmitError`]; nothing is taken then.
-    #[inline]
+    #[inline(always)]
     pub fn transmit(&mut self, pieces: &[Piece], header: &NetHeader) -> Result<(), TransmitError> {
         if let [piece] = *pieces
             && piece.len <= self.inline_frame_max
             && let Some(descriptor) = self.driver.describe(&mut self.arena, piece, header)
-            && self.device.transmit_directly(&mut self.nic, descriptor)
+            && self.device.transmit_directly(&mut self.nic, descriptor, *header)
         {
             self.driver.sent_directly(&mut self.arena, piece);
             return Ok(());
@@ -241,8 +241,20 @@ impl<N: Nic> NetInterface<N> {
 
     /// The next received frame, of which the caller owns one reference of each piece. On `false`
     /// nothing more is there now and `frame` is meaningless.
-    #[inline]
+    #[inline(always)]
     pub fn receive(&mut self, frame: &mut Received) -> bool {
+        if self.driver.has_received() {
+            return self.receive_queued(frame);
+        }
+        match self.device.receive_one(&mut self.nic, &mut frame.header) {
+            ReceivedOne::Frame(used) => self.driver.received_one(&mut self.arena, frame, used),
+            ReceivedOne::Nothing => false,
+            ReceivedOne::Unknown => self.receive_batch(frame),
+        }
+    }
+
+    #[inline(never)]
+    fn receive_batch(&mut self, frame: &mut Received) -> bool {
         if self.driver.has_received() {
             return self.receive_queued(frame);
         }
@@ -251,7 +263,7 @@ impl<N: Nic> NetInterface<N> {
         }
         match self.device.receive_directly(&mut self.nic) {
             Some(used) => self.driver.received_directly(&mut self.arena, frame, used),
-            None => self.receive_queued(frame),
+            None => self.driver.receive(&mut self.arena, frame),
         }
     }
 
@@ -270,20 +282,12 @@ impl<N: Nic> NetInterface<N> {
 
     #[inline(never)]
     fn refill_now(&mut self) {
-        while self.layout.slots == 1
-            && !self.nic_lacks_receives
-            && self.driver.wants_refill(&self.arena)
-        {
-            let mut staged = Staged::default();
-            let device = &mut self.device;
-            self.driver.refill_directly(&mut self.arena, |head, place| {
-                device.stage(&mut staged, head, place)
-            });
-            let posted = self.device.post_staged(&mut self.nic, &staged);
-            if posted < staged.heads.len() || staged.heads.is_empty() {
-                self.driver.queue(&self.arena, &staged.heads[posted..]);
-                self.nic_lacks_receives = true;
-            }
+        if self.layout.slots == 1 && !self.nic_lacks_receives {
+            let (device, nic) = (&mut self.device, &mut self.nic);
+            let all = self
+                .driver
+                .refill_directly(&mut self.arena, |head, place| device.post_one(nic, head, place));
+            self.nic_lacks_receives = !all;
         }
         if self.nic_lacks_receives || self.layout.slots != 1 {
             self.refill_queued();

@@ -80,7 +80,7 @@ impl NetHeader {
     /// Whether the header fits a packet of `frame_len` bytes: the checksum lies inside, and what
     /// is segmented has a known type, a size, and a checksum that is partial or was checked.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn check(&self, frame_len: u32) -> bool {
         let checksum_end = u32::from(self.csum_start) + u32::from(self.csum_offset) + 2;
         if self.flags & NEEDS_CSUM != 0 && checksum_end > frame_len {
@@ -89,6 +89,7 @@ impl NetHeader {
         self.gso_type == GSO_NONE || self.check_gso()
     }
 
+    #[inline(never)]
     fn check_gso(&self) -> bool {
         match self.gso_type & !GSO_ECN {
             GSO_NONE => self.gso_type == GSO_NONE,

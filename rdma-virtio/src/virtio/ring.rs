@@ -112,7 +112,7 @@ impl<P: Policy> DriverRing<P> {
             available: 0,
             published: 0,
             last_used: 0,
-            next: (1..=size).map(|i| i & (size - 1)).collect(),
+            next: (1..=size).collect(),
             free_head: 0,
             free: size,
             memory,
@@ -137,10 +137,8 @@ impl<P: Policy> DriverRing<P> {
     /// Takes a descriptor from the free list, the one freed last first.
     #[inline]
     pub fn take_descriptor(&mut self) -> Option<u16> {
-        if self.free == 0 {
-            return None;
-        }
         let id = self.free_head;
+        // The list ends with a number beyond the table.
         self.free_head = *self.next.get(usize::from(id))?;
         self.free -= 1;
         Some(id)

@@ -3,8 +3,8 @@
 use crate::world::{NO_COMPLETION, RECV_LEN, Side, conserved, linked_pair, pattern};
 use roceway_rdma_virtio::nic::soft::{SoftNic, SoftOptions};
 use roceway_rdma_virtio::nic::{
-    ChecksumRequest, Nic, Offload, PostError, Receive, SegmentationKind, SegmentationRequest,
-    SendWr, WcStatus, Wire,
+    ChecksumRequest, Nic, Offload, PolledOne, PostError, Receive, SegmentationKind,
+    SegmentationRequest, SendWr, WcStatus, Wire,
 };
 
 #[test]
@@ -35,6 +35,57 @@ fn inline_sends_are_reusable_at_once_and_make_no_completion() {
         assert_eq!(right.receive(), Some(bytes), "{round}");
         assert!(left.completions().is_empty());
     }
+    conserved(&[&left, &right]);
+}
+
+#[test]
+fn the_short_ways_take_what_is_short_and_refuse_what_is_wrong() {
+    let (mut left, mut right) = linked_pair(&SoftOptions::default(), 4);
+    assert_eq!(right.nic.poll_recv_one(), PolledOne::Nothing);
+    for length in [1, 63, 64, 65, 79, 111, 112] {
+        let bytes = pattern(u64::from(length), usize::try_from(length).unwrap());
+        left.write_tx(100, &bytes);
+        assert!(left.nic.post_send_short(left.tx_sge(100, length)), "{length}");
+        left.write_tx(100, &[0xff; 112]);
+        let PolledOne::Taken { wr_id, byte_len } = right.nic.poll_recv_one() else {
+            panic!("{length}");
+        };
+        assert_eq!(byte_len, length);
+        assert!(right.received(wr_id, byte_len) == bytes, "{length}");
+        right.post_receive(wr_id);
+        assert_eq!(right.nic.poll_recv_one(), PolledOne::Nothing);
+    }
+    let sent = left.nic.counters().sent;
+    let mut bad_key = left.tx_sge(0, 64);
+    bad_key.lkey.0 ^= 1 << 9;
+    let mut beyond = left.tx_sge(0, 64);
+    beyond.addr += 1 << 20;
+    for wrong in [left.tx_sge(0, 113), left.tx_sge(0, 0), bad_key, beyond] {
+        assert!(!left.nic.post_send_short(wrong), "{wrong:?}");
+    }
+    assert_eq!(left.nic.counters().sent, sent);
+    assert_eq!(left.nic.post_recv_one(9, left.tx_sge(0, 64)), Err(PostError::BadLkey));
+    assert_eq!(left.nic.post_recv_one(9, bad_key), Err(PostError::BadLkey));
+    assert_eq!(left.nic.post_recv_one(9, beyond), Err(PostError::OutOfBounds));
+    // A message that is not short is left to the long way.
+    left.send_bytes(0, &pattern(5, 113), 1).unwrap();
+    assert_eq!(right.nic.poll_recv_one(), PolledOne::Unknown);
+    assert_eq!(right.receive(), Some(pattern(5, 113)));
+    conserved(&[&left, &right]);
+}
+
+#[test]
+fn a_message_without_a_receive_waits_on_the_short_way_too() {
+    let (mut left, mut right) = linked_pair(&SoftOptions::default(), 1);
+    for round in 0..2_u64 {
+        left.write_tx(0, &pattern(round, 79));
+        assert!(left.nic.post_send_short(left.tx_sge(0, 79)));
+    }
+    assert_eq!(right.nic.poll_recv_one(), PolledOne::Taken { wr_id: 0, byte_len: 79 });
+    assert_eq!(right.nic.poll_recv_one(), PolledOne::Unknown);
+    right.post_receive(0);
+    assert_eq!(right.nic.poll_recv_one(), PolledOne::Taken { wr_id: 0, byte_len: 79 });
+    assert!(right.received(0, 79) == pattern(1, 79));
     conserved(&[&left, &right]);
 }
 

@@ -129,12 +129,7 @@ impl<N: Nic> Side<N> {
         while self.nic.poll_recv(&mut out) == 1 {
             let [completion] = out;
             assert_eq!(completion.status, WcStatus::Success);
-            let length = usize::try_from(completion.byte_len).unwrap();
-            let start = usize::try_from(completion.wr_id * u64::from(RECV_LEN)).unwrap();
-            let mut bytes = vec![0_u8; length];
-            let from = self.rx.as_ptr().wrapping_add(start);
-            // SAFETY: a completed receive within the mapping belongs to the test.
-            unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), length) };
+            let bytes = self.received(completion.wr_id, completion.byte_len);
             self.partial.extend_from_slice(&bytes);
             self.post_receive(completion.wr_id);
             if !completion.more {
@@ -142,6 +137,18 @@ impl<N: Nic> Side<N> {
             }
         }
         None
+    }
+
+    /// The bytes of a receive that has completed.
+    pub(crate) fn received(&self, wr_id: u64, byte_len: u32) -> Vec<u8> {
+        let length = usize::try_from(byte_len).unwrap();
+        let start = usize::try_from(wr_id * u64::from(RECV_LEN)).unwrap();
+        assert!(start + length <= self.rx.len());
+        let mut bytes = vec![0_u8; length];
+        let from = self.rx.as_ptr().wrapping_add(start);
+        // SAFETY: a completed receive within the mapping belongs to the test.
+        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), length) };
+        bytes
     }
 
     /// Takes all send completions that are there.

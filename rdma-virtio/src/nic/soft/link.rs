@@ -387,7 +387,7 @@ impl SoftNic {
             sends_flushed,
             sends_retry_exceeded,
             ..
-        } = self.counters;
+        } = self.counters();
         let drops = drop_malformed + drop_revoked + drop_torn + drop_too_long;
         if taken != received + drops {
             return Err(format!("taken {taken} != received {received} + drops {drops}"));

@@ -51,8 +51,8 @@ pub use counters::SoftCounters;
 pub use options::{MESSAGE_MAX, MTU_MIN, SoftOptions, TIMEOUT_NS_MAX, TIMEOUT_NS_MIN};
 
 use crate::nic::{
-    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PostError, RecvWr,
-    RegionView, SendWr, Wire,
+    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne, PostError,
+    RecvWr, RegionView, SendWr, Sge, Wire,
 };
 use bounce::Bounce;
 use channel::Channel;
@@ -135,7 +135,7 @@ impl SoftNic {
     /// What was counted so far.
     #[must_use]
     pub fn counters(&self) -> SoftCounters {
-        self.counters
+        self.receiver.count_short(self.counters)
     }
 
     /// Work requests whose completion was not polled.
@@ -148,6 +148,19 @@ impl SoftNic {
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.sender.is_up()
+    }
+
+    /// What the short way refused: for the right error, or the long way.
+    #[cold]
+    fn post_recv_again(&mut self, wr_id: u64, sge: Sge) -> Result<(), PostError> {
+        self.receiver.posted_mut().post(&self.regions, &RecvWr { wr_id, sges: &[sge] })
+    }
+
+    #[inline(never)]
+    fn show_progress(&mut self) {
+        if self.receiver.publish() {
+            self.sleep.on_progress(&mut self.counters, &self.link);
+        }
     }
 
     fn error(&self, call: &'static str, source: std::io::Error, remedy: &str) -> DeviceError {
@@ -213,12 +226,25 @@ impl Nic for SoftNic {
         Ok(wrs.len())
     }
 
+    #[inline(always)]
+    fn post_recv_one(&mut self, wr_id: u64, sge: Sge) -> Result<(), PostError> {
+        if self.receiver.posted_mut().post_short(&self.regions, wr_id, sge) {
+            return Ok(());
+        }
+        self.post_recv_again(wr_id, sge)
+    }
+
     #[inline]
     fn post_send(&mut self, wr: &SendWr<'_>) -> Result<(), PostError> {
         if self.frames {
             return self.post_frame(wr);
         }
         self.sender.post(&self.regions, wr, &mut self.counters)
+    }
+
+    #[inline(always)]
+    fn post_send_short(&mut self, sge: Sge) -> bool {
+        !self.frames && self.sender.post_short(&self.regions, &sge, &mut self.counters)
     }
 
     #[inline]
@@ -238,6 +264,15 @@ impl Nic for SoftNic {
             self.sleep.on_progress(&mut self.counters, &self.link);
         }
         count
+    }
+
+    #[inline(always)]
+    fn poll_recv_one(&mut self) -> PolledOne {
+        let taken = self.receiver.poll_one(&mut self.counters);
+        if matches!(taken, PolledOne::Taken { .. }) && self.receiver.owes_progress() {
+            self.show_progress();
+        }
+        taken
     }
 
     #[inline]
@@ -279,7 +314,7 @@ impl Nic for SoftNic {
     }
 
     fn visit_counters(&self, visit: &mut dyn FnMut(&'static str, u64)) {
-        self.counters.visit(visit);
+        self.counters().visit(visit);
     }
 }
 

@@ -5,7 +5,8 @@
 
 use super::options::RECV_ELEMENTS_MAX;
 use super::regions::Regions;
-use crate::nic::{PostError, RecvWr};
+use super::shared::copy_short;
+use crate::nic::{PostError, RecvWr, Sge};
 
 /// A place for received bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,23 +66,29 @@ impl Posted {
     /// Posts one receive.
     #[inline]
     pub(super) fn post(&mut self, regions: &Regions, wr: &RecvWr<'_>) -> Result<(), PostError> {
-        // Nearly all receives have one element.
-        if let [sge] = wr.sges
-            && self.len() < self.capacity()
-            && let Ok(found) = regions.resolve(sge)
-            && found.writable
+        if let [sge] = *wr.sges
+            && self.post_short(regions, wr.wr_id, sge)
         {
-            let index = self.index(self.next);
-            self.receives[index] = Receive {
-                wr_id: wr.wr_id,
-                total: sge.length,
-                places: 1,
-                first: Place { addr: sge.addr, length: sge.length },
-            };
-            self.next += 1;
             return Ok(());
         }
         self.post_general(regions, wr)
+    }
+
+    /// Posts a receive of one element, as nearly all are. On false nothing was posted.
+    #[inline(always)]
+    pub(super) fn post_short(&mut self, regions: &Regions, wr_id: u64, sge: Sge) -> bool {
+        let index = self.index(self.next);
+        if self.len() < self.capacity()
+            && let Ok(found) = regions.resolve(&sge)
+            && found.writable
+            && let Some(receive) = self.receives.get_mut(index)
+        {
+            let first = Place { addr: sge.addr, length: sge.length };
+            *receive = Receive { wr_id, total: sge.length, places: 1, first };
+            self.next += 1;
+            return true;
+        }
+        false
     }
 
     #[inline(never)]
@@ -116,14 +123,14 @@ impl Posted {
 
     /// Copies a message into the oldest receive if that has one place with room for it, and takes
     /// the receive out: its `wr_id`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_short(&mut self, source: Source) -> Option<u64> {
-        let receive = &self.receives[self.index(self.first)];
+        let receive = self.receives.get(self.index(self.first))?;
         if self.first == self.next || receive.first.length < source.length {
             return None;
         }
         let wr_id = receive.wr_id;
-        copy_short(source, receive.first.addr);
+        copy_message(source, receive.first.addr);
         self.first += 1;
         Some(wr_id)
     }
@@ -228,19 +235,10 @@ fn copy(source: Source, to: u64, count: u32) {
     unsafe { std::ptr::copy_nonoverlapping(source.from, to, count) }
 }
 
-/// Copies a message of at most 112 bytes: in whole vectors, whose last one overlaps, rather than
-/// by a call. Most are between 64 and 112 bytes long.
-#[inline]
-fn copy_short(source: Source, to: u64) {
-    let behind = |bytes: u32| Source {
-        from: source.from.wrapping_add(usize::try_from(bytes).unwrap_or(0)),
-        length: source.length - bytes,
-    };
-    if (64..=112).contains(&source.length) {
-        let last = source.length - 48;
-        copy(source, to, 64);
-        copy(behind(last), to + u64::from(last), 48);
-    } else {
-        copy(source, to, source.length);
-    }
+/// Copies a message of at most 112 bytes, all of the source, to a checked place.
+#[inline(always)]
+fn copy_message(source: Source, to: u64) {
+    let to = std::ptr::with_exposed_provenance_mut::<u8>(usize::try_from(to).unwrap_or(0));
+    // SAFETY: as in `copy`.
+    unsafe { copy_short(source.from, to, source.length) };
 }

@@ -19,7 +19,7 @@ use super::layout::{
 };
 use super::posted::{Posted, Source};
 use super::shared::{Ring, SharedMemory, SharedWord, Slot};
-use crate::nic::{Completion, Receive, WcChecksum, WcStatus};
+use crate::nic::{Completion, PolledOne, Receive, WcChecksum, WcStatus};
 
 /// Messages dropped in one poll at most; what is left waits for the next one.
 const DROPS_PER_POLL_MAX: usize = 64;
@@ -75,6 +75,8 @@ pub(super) struct Receiver {
     /// From which head on progress is shown at the end of a poll: a quarter of the ring behind
     /// what was shown, or at once if a sender waits for its completion.
     publish_at: u64,
+    /// Messages that went the short way.
+    short: u64,
 }
 
 impl Receiver {
@@ -93,6 +95,7 @@ impl Receiver {
             has_pending: false,
             shown: ArrayVec::new(),
             publish_at: u64::MAX,
+            short: 0,
         }
     }
 
@@ -140,39 +143,57 @@ impl Receiver {
         counters: &mut SoftCounters,
     ) -> (usize, bool) {
         let mut count = 0;
-        // The case that latency is made of, first and alone: short messages, a receive for each.
-        let most = if self.has_pending { 0 } else { out.len() };
-        while count < most {
-            let slot = self.ring.slot(self.head);
-            if slot.sequence().load(Ordering::Acquire) != sequence_of(self.head) {
-                break;
-            }
-            let word = slot.description().load(Ordering::Relaxed);
-            let plain = word & !AWAITED;
-            let Ok(length) = u32::try_from(plain) else { break };
-            if plain.wrapping_sub(1) >= INLINE_MAX_U64 {
-                break;
-            }
-            let source = Source { from: slot.message().cast_const(), length };
-            let Some(wr_id) = self.posted.take_short(source) else { break };
-            out[count] = completion(wr_id, length, false);
+        while let Some(place) = out.get_mut(count)
+            && let PolledOne::Taken { wr_id, byte_len } = self.poll_one(counters)
+        {
+            *place = completion(wr_id, byte_len, false);
             count += 1;
-            self.head += 1;
-            if plain != word {
-                self.publish_at = 0;
-            }
-            counters.taken += 1;
-            counters.received += 1;
-            counters.received_bytes += plain;
-            counters.receives_used += 1;
         }
         if count < out.len() && self.ready() {
             count = self.poll_general(out, count, counters);
         }
-        if self.head >= self.publish_at {
-            return (count, self.publish());
+        (count, self.owes_progress() && self.publish())
+    }
+
+    /// The case that latency is made of, alone: a short message, and a receive with room for it.
+    /// Whoever calls it shows progress when some is owed.
+    #[inline(always)]
+    pub(super) fn poll_one(&mut self, counters: &mut SoftCounters) -> PolledOne {
+        let slot = self.ring.slot(self.head);
+        let sequence = slot.sequence().load(Ordering::Acquire);
+        if sequence != sequence_of(self.head) || self.has_pending {
+            let nothing = !is_expected(sequence, sequence_of(self.head)) && !self.has_pending;
+            return if nothing { PolledOne::Nothing } else { PolledOne::Unknown };
         }
-        (count, false)
+        let word = slot.description().load(Ordering::Relaxed);
+        let plain = word & !AWAITED;
+        if plain.wrapping_sub(1) >= INLINE_MAX_U64 {
+            return PolledOne::Unknown;
+        }
+        let byte_len = u32::try_from(plain).unwrap_or(0);
+        let source = Source { from: slot.message().cast_const(), length: byte_len };
+        let Some(wr_id) = self.posted.take_short(source) else { return PolledOne::Unknown };
+        self.head += 1;
+        if plain != word {
+            self.publish_at = 0;
+        }
+        self.short += 1;
+        counters.received_bytes += plain;
+        PolledOne::Taken { wr_id, byte_len }
+    }
+
+    /// The counters with the messages that went the short way, of which each is one receive.
+    pub(super) fn count_short(&self, mut counters: SoftCounters) -> SoftCounters {
+        counters.taken += self.short;
+        counters.received += self.short;
+        counters.receives_used += self.short;
+        counters
+    }
+
+    /// Whether the peer is to be shown how far we have come.
+    #[inline]
+    pub(super) fn owes_progress(&self) -> bool {
+        self.head >= self.publish_at
     }
 
     #[inline(never)]

@@ -4,8 +4,6 @@
 //! An lkey is the number of its entry and a key that differs for each registration, so that an
 //! lkey of another NIC or of garbage names nothing.
 
-use arrayvec::ArrayVec;
-
 use super::layout::EXPORTS_MAX;
 use crate::nic::{Lkey, PostError, RegionView, Sge};
 
@@ -13,21 +11,23 @@ use crate::nic::{Lkey, PostError, RegionView, Sge};
 pub(super) const REGIONS_MAX: usize = 32;
 
 /// A registered region.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Region {
-    lkey: Lkey,
+#[derive(Clone, Copy, Debug, Default)]
+struct Region {
+    lkey: u32,
     start: u64,
     length: u64,
     /// Whether receives may land here.
-    pub(super) writable: bool,
+    writable: bool,
     /// Under which number the peer sees it.
-    pub(super) export: Option<u8>,
+    export: Option<u8>,
 }
 
 /// The regions of one NIC.
 #[derive(Debug, Default)]
 pub(super) struct Regions {
-    table: ArrayVec<Region, REGIONS_MAX>,
+    /// Those behind the first `count` have no bytes.
+    table: [Region; REGIONS_MAX],
+    count: u8,
     exports: u8,
 }
 
@@ -54,31 +54,33 @@ impl Regions {
         view.addr.checked_add(view.length)?;
         let fits = !shown
             || (usize::from(self.exports) < EXPORTS_MAX && u32::try_from(view.length).is_ok());
-        if self.table.is_full() || !fits {
+        let place = self.table.get_mut(usize::from(self.count))?;
+        if !fits {
             return None;
         }
-        let index = u32::try_from(self.table.len()).ok()?;
-        let lkey = Lkey(key << 8 | index);
+        let lkey = Lkey(key << 8 | u32::from(self.count));
         let export = shown.then_some(self.exports);
         self.exports += u8::from(shown);
         let (start, length) = (view.addr, view.length);
-        self.table.push(Region { lkey, start, length, writable: view.writable, export });
+        *place = Region { lkey: lkey.0, start, length, writable: view.writable, export };
+        self.count += 1;
         Some(lkey)
     }
 
     /// Looks an element up.
-    #[inline]
+    #[inline(always)]
     pub(super) fn resolve(&self, sge: &Sge) -> Result<Resolved, PostError> {
-        let index = usize::from(sge.lkey.0.to_le_bytes()[0]);
-        let region = match self.table.get(index) {
-            Some(region) if region.lkey == sge.lkey => region,
-            _ => return Err(PostError::BadLkey),
-        };
-        // An address below the region wraps to a large offset: one comparison catches both ends.
+        // The whole lkey is compared, so that an index beyond the table meets another's lkey.
+        let region = &self.table[usize::from(sge.lkey.0.to_le_bytes()[0]) % REGIONS_MAX];
+        // An address below the region wraps to a large offset, and no bytes to many: one
+        // comparison catches both ends.
         let offset = sge.addr.wrapping_sub(region.start);
-        let length = u64::from(sge.length);
-        if length == 0 || offset >= region.length || length > region.length - offset {
-            return Err(PostError::OutOfBounds);
+        let behind_first = u64::from(sge.length).wrapping_sub(1);
+        if region.lkey != sge.lkey.0
+            || offset >= region.length
+            || behind_first >= region.length - offset
+        {
+            return Err(self.refuse(sge));
         }
         Ok(Resolved {
             addr: sge.addr,
@@ -87,6 +89,16 @@ impl Regions {
             writable: region.writable,
             export: region.export,
         })
+    }
+}
+
+impl Regions {
+    /// Why an element is none.
+    #[cold]
+    fn refuse(&self, sge: &Sge) -> PostError {
+        let known = &self.table[..usize::from(self.count)];
+        let is_one = known.iter().any(|region| region.lkey == sge.lkey.0);
+        if is_one { PostError::OutOfBounds } else { PostError::BadLkey }
     }
 }
 

@@ -16,8 +16,8 @@ use super::layout::{
     slots_for,
 };
 use super::regions::{Regions, Resolved};
-use super::shared::{Ring, SharedWord};
-use crate::nic::{Completion, PostError, SendWr, WcChecksum, WcStatus};
+use super::shared::{Ring, SharedWord, copy_short};
+use crate::nic::{Completion, PostError, SendWr, Sge, WcChecksum, WcStatus};
 
 /// A work request that was posted and whose completion was not polled.
 #[derive(Clone, Copy, Debug)]
@@ -123,24 +123,39 @@ impl Sender {
         wr: &SendWr<'_>,
         counters: &mut SoftCounters,
     ) -> Result<(), PostError> {
-        // The case that latency is made of, first and alone: one short element, inline, and room.
         if let [sge] = wr.sges
             && wr.inline
-            && sge.length <= self.short_max
-            && self.tail - self.consumed_seen < self.ring.len()
-            && let Ok(piece) = regions.resolve(sge)
+            && self.post_short(regions, sge, counters)
         {
-            let slot = self.ring.slot(self.tail);
-            copy_in(&piece, slot.message());
-            slot.description().store(u64::from(sge.length), Ordering::Relaxed);
-            slot.sequence().store(sequence_of(self.tail), Ordering::Release);
-            self.tail += 1;
-            self.starved = false;
-            counters.sent += 1;
-            counters.sent_bytes += u64::from(sge.length);
             return Ok(());
         }
         self.post_general(regions, wr, counters)
+    }
+
+    /// The case that latency is made of, alone: one short element, inline, and room. On false
+    /// nothing was posted.
+    #[inline(always)]
+    pub(super) fn post_short(
+        &mut self,
+        regions: &Regions,
+        sge: &Sge,
+        counters: &mut SoftCounters,
+    ) -> bool {
+        if sge.length > self.short_max || self.tail - self.consumed_seen >= self.ring.len() {
+            return false;
+        }
+        let Ok(piece) = regions.resolve(sge) else { return false };
+        let slot = self.ring.slot(self.tail);
+        let from = source_of(&piece);
+        // SAFETY: as in `copy_in`; `short_max` is at most INLINE_MAX.
+        unsafe { copy_short(from, slot.message(), sge.length) };
+        slot.description().store(u64::from(sge.length), Ordering::Relaxed);
+        slot.sequence().store(sequence_of(self.tail), Ordering::Release);
+        self.tail += 1;
+        self.starved = false;
+        counters.sent += 1;
+        counters.sent_bytes += u64::from(sge.length);
+        true
     }
 
     #[inline(never)]
@@ -369,11 +384,16 @@ impl Sender {
     }
 }
 
+/// First byte of a piece.
+#[inline]
+fn source_of(piece: &Resolved) -> *const u8 {
+    std::ptr::with_exposed_provenance(usize::try_from(piece.addr).unwrap_or(0))
+}
+
 /// Copies a piece into a free slot of our own ring, in which it has room.
 #[inline]
 fn copy_in(piece: &Resolved, to: *mut u8) {
-    let addr = usize::try_from(piece.addr).unwrap_or(0);
-    let from = std::ptr::with_exposed_provenance::<u8>(addr);
+    let from = source_of(piece);
     let count = usize::try_from(piece.length).unwrap_or(0);
     // SAFETY: `from` lies in a region that `register`'s caller keeps mapped, in bounds as `resolve`
     // checked; `to` in our own ring, where the caller of this function has at most INLINE_MAX

@@ -9,11 +9,11 @@ mod receive;
 mod transmit;
 
 use self::receive::ReceiveSide;
-pub(super) use self::receive::Staged;
+pub(super) use self::receive::ReceivedOne;
 use self::transmit::TransmitSide;
 use super::features::Features;
 use super::layout::{Descriptor, QueueMemory};
-use super::net_header::NET_HEADER_LEN;
+use super::net_header::{NET_HEADER_LEN, NetHeader};
 use super::ring::{DeviceRing, Notify, Policy, UsedElement};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{RegionTable, Segment};
@@ -46,20 +46,11 @@ pub(super) struct Setup {
     pub(super) features: Features,
     /// Of these, what the NIC does itself.
     pub(super) native: Features,
+    /// Bytes in front of a frame that do not go to the NIC.
+    pub(super) in_front: u32,
     pub(super) max_inline: u32,
     pub(super) max_send_sge: usize,
     pub(super) max_recv_sge: usize,
-}
-
-impl Setup {
-    /// Bytes in front of a frame that do not go to the NIC.
-    #[inline]
-    pub(super) fn in_front(&self) -> u32 {
-        match self.wire {
-            Wire::Frames => NET_HEADER_LEN,
-            Wire::VirtioNet => 0,
-        }
-    }
 }
 
 /// The queues of a device, as its half sees them.
@@ -100,6 +91,10 @@ impl<P: Policy> NetDevice<P> {
             mergeable: features.has(Features::MRG_RXBUF),
             features,
             native: Features::native(nic).and(features),
+            in_front: match nic.wire {
+                Wire::Frames => NET_HEADER_LEN,
+                Wire::VirtioNet => 0,
+            },
             max_inline: nic.max_inline,
             max_send_sge: usize::from(nic.max_send_sge),
             max_recv_sge: usize::from(nic.max_recv_sge),
@@ -130,15 +125,16 @@ impl<P: Policy> NetDevice<P> {
         self.tx.drain(nic, &self.setup, &self.regions, &mut self.counters)
     }
 
-    /// The short form for one thread: takes a descriptor by value. True if it is done with.
-    #[inline]
+    /// The short form for one thread: takes a descriptor, and the header that lies in front, by
+    /// value. True if it is done with.
+    #[inline(always)]
     pub(super) fn transmit_directly<N: Nic>(
         &mut self,
         nic: &mut N,
         descriptor: Descriptor,
+        header: NetHeader,
     ) -> bool {
-        let setup = (&self.setup, &self.regions);
-        self.tx.send_directly(nic, setup, descriptor, &mut self.counters)
+        self.tx.send_directly(nic, (&self.setup, &self.regions), descriptor, header)
     }
 
     /// The short form for one thread: a single whole message is handed over by value, everything
@@ -148,17 +144,22 @@ impl<P: Policy> NetDevice<P> {
         self.rx.poll_directly(nic, &self.setup, &mut self.counters)
     }
 
-    /// The short form of posting for one thread: adds the single buffer of a head to a batch.
-    /// False if it must come through the queue.
-    #[inline]
-    pub(super) fn stage(&mut self, staged: &mut Staged, head: u16, place: (u64, u32)) -> bool {
-        self.rx.stage(&self.setup, &self.regions, staged, (head, place))
+    /// As [`NetDevice::receive_directly`] for a NIC that has a short way to one message, whose
+    /// header is handed over by value, too.
+    #[inline(always)]
+    pub(super) fn receive_one<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        header: &mut NetHeader,
+    ) -> ReceivedOne {
+        self.rx.poll_one(nic, &self.setup, &mut self.counters, header)
     }
 
-    /// Posts a batch; returns how many the NIC took.
-    #[inline]
-    pub(super) fn post_staged<N: Nic>(&mut self, nic: &mut N, staged: &Staged) -> usize {
-        self.rx.post_staged(nic, staged)
+    /// The short form of posting for one thread: the single buffer of a head by value. False if it
+    /// must come through the queue.
+    #[inline(always)]
+    pub(super) fn post_one<N: Nic>(&mut self, nic: &mut N, head: u16, place: (u64, u32)) -> bool {
+        self.rx.post_one(nic, (&self.setup, &self.regions), head, place)
     }
 
     /// Takes send completions and returns their chains.
@@ -197,7 +198,7 @@ impl<P: Policy> NetDevice<P> {
     /// The counters.
     #[must_use]
     pub fn counters(&self) -> DeviceCounters {
-        self.counters
+        self.rx.count_direct(self.tx.count_direct(self.counters))
     }
 
     /// Work requests that the NIC has not completed: sends, receives.

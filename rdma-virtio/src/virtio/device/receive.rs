@@ -4,8 +4,11 @@
 //! chain returns to the driver exactly once; the buffers of one message return together, with
 //! their number in the first one's header.
 
+mod direct;
+
 use arrayvec::ArrayVec;
 
+pub(in crate::virtio) use self::direct::ReceivedOne;
 use super::{FRAME_LEN_MIN, NO_COMPLETION, Setup};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{RegionTable, Segment};
@@ -17,7 +20,7 @@ use crate::virtio::layout::DESC_WRITE;
 use crate::virtio::net_header::{
     DATA_VALID, GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, NET_HEADER_LEN, NetHeader,
 };
-use crate::virtio::ring::{DeviceRing, Notify, Policy, UsedElement};
+use crate::virtio::ring::{DeviceRing, Notify, Policy};
 
 /// Most buffers that one message spans: 64 KiB in buffers of 4 KiB, and one.
 pub(super) const SPAN_MAX: usize = 18;
@@ -44,8 +47,8 @@ struct Room {
 
 /// Single buffers about to be posted.
 #[derive(Debug, Default)]
-pub(in crate::virtio) struct Staged {
-    pub(in crate::virtio) heads: ArrayVec<u16, BATCH>,
+struct Staged {
+    heads: ArrayVec<u16, BATCH>,
     sges: ArrayVec<Sge, BATCH>,
 }
 
@@ -71,6 +74,10 @@ pub(super) struct ReceiveSide<P: Policy> {
     parts: ArrayVec<Part, SPAN_MAX>,
     /// Whether the message under way lost a part and only its end is waited for.
     skipping: bool,
+    /// Whether there are parts, or skipping.
+    midway: bool,
+    /// Messages that were handed over by value.
+    direct: u64,
     completions: Box<[Completion; BATCH]>,
     broken: bool,
 }
@@ -88,6 +95,8 @@ impl<P: Policy> ReceiveSide<P> {
             region: 0,
             parts: ArrayVec::new(),
             skipping: false,
+            midway: false,
+            direct: 0,
             completions: Box::new([NO_COMPLETION; BATCH]),
             broken: false,
         }
@@ -154,7 +163,7 @@ impl<P: Policy> ReceiveSide<P> {
     /// Adds a single buffer to a batch, under a head that becomes its own at once, so that the
     /// same head further on is seen to be in use. False if it does not fit.
     #[inline]
-    pub(super) fn stage(
+    fn stage(
         &mut self,
         setup: &Setup,
         regions: &RegionTable,
@@ -171,13 +180,13 @@ impl<P: Policy> ReceiveSide<P> {
             _ => return false,
         }
         staged.heads.push(head);
-        staged.sges.push(segment.skip(setup.in_front()).sge());
+        staged.sges.push(segment.skip(setup.in_front).sge());
         true
     }
 
     /// Posts a batch; returns how many the NIC took. The others are as if never staged.
     #[inline]
-    pub(super) fn post_staged<N: Nic>(&mut self, nic: &mut N, staged: &Staged) -> usize {
+    fn post_staged<N: Nic>(&mut self, nic: &mut N, staged: &Staged) -> usize {
         let mut wrs: ArrayVec<RecvWr<'_>, BATCH> = ArrayVec::new();
         for (&head, sge) in staged.heads.iter().zip(&staged.sges) {
             wrs.push(RecvWr { wr_id: u64::from(head), sges: std::slice::from_ref(sge) });
@@ -217,7 +226,7 @@ impl<P: Policy> ReceiveSide<P> {
             return 1;
         }
         let sges: ArrayVec<Sge, CHAIN_MAX> =
-            checksum::from_offset(&chain, setup.in_front()).map(Segment::sge).collect();
+            checksum::from_offset(&chain, setup.in_front).map(Segment::sge).collect();
         match nic.post_recv(&[RecvWr { wr_id: u64::from(head), sges: &sges }]) {
             Ok(1..) => {}
             _ => return 0,
@@ -256,37 +265,8 @@ impl<P: Policy> ReceiveSide<P> {
         self.ring.publish()
     }
 
-    /// As [`ReceiveSide::poll`], but a single whole message is handed over by value.
-    #[inline]
-    pub(super) fn poll_directly<N: Nic>(
-        &mut self,
-        nic: &mut N,
-        setup: &Setup,
-        counters: &mut DeviceCounters,
-    ) -> Option<UsedElement> {
-        let n = nic.poll_recv(&mut self.completions[..]).min(BATCH);
-        let mut done = 0;
-        if n == 1 {
-            if let Some((head, len)) = self.take_whole(setup, counters, self.completions[0]) {
-                return Some(UsedElement { id: u32::from(head), len });
-            }
-        } else {
-            while done < n
-                && let Some((head, len)) = self.take_whole(setup, counters, self.completions[done])
-            {
-                self.ring.push_used(head, len);
-                done += 1;
-            }
-        }
-        for i in done..n {
-            self.collect(setup, counters, self.completions[i]);
-        }
-        let _: Notify = self.ring.publish();
-        None
-    }
-
     /// The short way: a whole message in one buffer. Gives the head and the bytes in it.
-    #[inline]
+    #[inline(always)]
     fn take_whole(
         &mut self,
         setup: &Setup,
@@ -299,15 +279,14 @@ impl<P: Policy> ReceiveSide<P> {
         let whole = room.kind == Kind::One
             && completion.status == WcStatus::Success
             && !completion.more
-            && self.parts.is_empty()
-            && !self.skipping;
+            && !self.midway;
         if !whole {
             return None;
         }
         room.kind = Kind::None;
         self.outstanding -= 1;
         counters.rx_messages += 1;
-        let length = completion.byte_len.saturating_add(setup.in_front());
+        let length = completion.byte_len.saturating_add(setup.in_front);
         let length = if length <= first.length() { length } else { 0 };
         let segments = [first.take(length)];
         let passed = deliver(setup, counters, &segments, (length, 1), completion.checksum);
@@ -333,6 +312,16 @@ impl<P: Policy> ReceiveSide<P> {
     /// One completion of any kind.
     #[inline(never)]
     fn collect(&mut self, setup: &Setup, counters: &mut DeviceCounters, completion: Completion) {
+        self.collect_part(setup, counters, completion);
+        self.midway = self.skipping || !self.parts.is_empty();
+    }
+
+    fn collect_part(
+        &mut self,
+        setup: &Setup,
+        counters: &mut DeviceCounters,
+        completion: Completion,
+    ) {
         let head = u16::try_from(completion.wr_id).unwrap_or(u16::MAX);
         let room_len: u32 = self.buffers(head).iter().map(|s| s.length()).sum();
         if room_len == 0 {
@@ -351,7 +340,7 @@ impl<P: Policy> ReceiveSide<P> {
             self.ring.push_used(head, 0);
             return;
         }
-        let in_front = if self.parts.is_empty() { setup.in_front() } else { 0 };
+        let in_front = if self.parts.is_empty() { setup.in_front } else { 0 };
         let length = completion.byte_len.saturating_add(in_front);
         let fits = length <= room_len && (setup.mergeable && setup.spanning || !completion.more);
         let part = Part { head, length };
@@ -434,10 +423,7 @@ fn deliver(
                 return false;
             };
             let mut header = NetHeader::decode(&bytes);
-            // Most often a checksum that the driver takes as it is, or nothing.
-            let simple = header.gso_type == GSO_NONE
-                && setup.features.has(Features::GUEST_CSUM)
-                && header.check(total - NET_HEADER_LEN);
+            let simple = is_simple(setup, &header, total);
             if !simple && !check_received(setup, counters, segments, &mut header, total) {
                 counters.rx_drop_header += 1;
                 return false;
@@ -448,6 +434,15 @@ fn deliver(
     }
     counters.rx_passed += 1;
     true
+}
+
+/// Whether a message of `total` bytes may go to the driver as it is: most often it has a checksum
+/// that the driver takes as it stands, or asks for nothing.
+#[inline(always)]
+fn is_simple(setup: &Setup, header: &NetHeader, total: u32) -> bool {
+    header.gso_type == GSO_NONE
+        && setup.features.has(Features::GUEST_CSUM)
+        && header.check(total - NET_HEADER_LEN)
 }
 
 /// A header that says something: whether it makes sense and the driver may see it. A partial

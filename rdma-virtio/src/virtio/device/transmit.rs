@@ -4,6 +4,8 @@
 //! complete; a work request posted without a signal is always followed by one with; a chain for
 //! which the NIC has no room stays on the queue.
 
+mod direct;
+
 use arrayvec::ArrayVec;
 
 use super::offload::{
@@ -18,7 +20,6 @@ use crate::nic::{
 use crate::virtio::chain::{self, CHAIN_MAX, Chain, Direction};
 use crate::virtio::checksum;
 use crate::virtio::features::Features;
-use crate::virtio::layout::Descriptor;
 use crate::virtio::net_header::{GSO_NONE, NEEDS_CSUM, NET_HEADER_LEN, NetHeader};
 use crate::virtio::ring::{DeviceRing, Notify, Policy};
 use crate::virtio::segmentation::{HEADERS_MAX, Plan, SegmentChecksum, cut};
@@ -100,6 +101,10 @@ pub(super) struct TransmitSide<P: Policy> {
     completions: Box<[Completion; BATCH]>,
     /// The NIC was full when the queue was last looked at.
     backlog: bool,
+    /// Where in the region table the last direct descriptor was found.
+    region: usize,
+    /// Chains that were handed over by value.
+    direct: u64,
     broken: bool,
 }
 
@@ -122,6 +127,8 @@ impl<P: Policy> TransmitSide<P> {
             chain: Box::new(Chain::new()),
             completions: Box::new([NO_COMPLETION; BATCH]),
             backlog: false,
+            region: 0,
+            direct: 0,
             broken: false,
         }
     }
@@ -170,42 +177,6 @@ impl<P: Policy> TransmitSide<P> {
         self.ring.publish()
     }
 
-    /// A plain descriptor handed over by value, while nothing else is on the queue. True if the
-    /// device is done with it; false if it must come through the queue, untouched.
-    #[inline]
-    pub(super) fn send_directly<N: Nic>(
-        &mut self,
-        nic: &mut N,
-        (setup, regions): (&Setup, &RegionTable),
-        descriptor: Descriptor,
-        counters: &mut DeviceCounters,
-    ) -> bool {
-        let Some(segment) = regions.find(descriptor.addr, descriptor.len) else { return false };
-        let Some(bytes) = segment.read::<12>() else { return false };
-        let header = NetHeader::decode(&bytes);
-        let frame_len = descriptor.len - NET_HEADER_LEN;
-        let Some(offload) = native_checksum(setup, &header, frame_len) else { return false };
-        let segment = segment.skip(setup.in_front());
-        let inline = segment.length() <= setup.max_inline && frame_len >= FRAME_LEN_MIN;
-        if !inline || self.unsignalled != 0 {
-            return false;
-        }
-        let sges = [segment.sge()];
-        let wr_id = u64::from(self.next);
-        let wr = SendWr { wr_id, sges: &sges, signalled: false, inline: true, offload };
-        match nic.post_send(&wr) {
-            Ok(()) => {
-                counters.tx_chains += 1;
-                counters.tx_posted += 1;
-                counters.tx_inline += 1;
-                counters.tx_completed += 1;
-                true
-            }
-            // Whatever else it is, the queue's way handles and counts it.
-            Err(_) => false,
-        }
-    }
-
     /// One chain: the short way for one plain descriptor, the long way for everything else.
     #[inline]
     fn send<N: Nic>(&mut self, context: &mut Context<'_, N>, head: u16, last: bool) -> Step {
@@ -219,7 +190,7 @@ impl<P: Policy> TransmitSide<P> {
             let header = NetHeader::decode(&bytes);
             let frame_len = descriptor.len - NET_HEADER_LEN;
             if let Some(offload) = native_checksum(context.setup, &header, frame_len) {
-                let segment = segment.skip(context.setup.in_front());
+                let segment = segment.skip(context.setup.in_front);
                 let request = Request {
                     sges: &[segment.sge()],
                     length: segment.length(),
@@ -317,9 +288,9 @@ impl<P: Policy> TransmitSide<P> {
             }
         }
         let sges: ArrayVec<Sge, CHAIN_MAX> =
-            checksum::from_offset(chain, setup.in_front()).map(Segment::sge).collect();
+            checksum::from_offset(chain, setup.in_front).map(Segment::sge).collect();
         let record = Record { head, scratch: NONE };
-        let length = total - setup.in_front();
+        let length = total - setup.in_front;
         let request = Request { sges: &sges, length, offload, record, last };
         let posted = self.post(context, &request);
         self.step(context, head, posted)
@@ -444,11 +415,11 @@ impl<P: Policy> TransmitSide<P> {
         room.write(&net_header.encode());
         room.skip(NET_HEADER_LEN).write(&headers);
 
-        let front = NET_HEADER_LEN - setup.in_front();
+        let front = NET_HEADER_LEN - setup.in_front;
         let head_len = front + u32::from(plan.header_len());
         let range = plan.payload(number);
         let mut sges: ArrayVec<Sge, CHAIN_MAX> = ArrayVec::new();
-        sges.push(room.skip(setup.in_front()).take(head_len).sge());
+        sges.push(room.skip(setup.in_front).take(head_len).sge());
         sges.extend(cut(frame, range).take(CHAIN_MAX - 1).map(Segment::sge));
         let checksum =
             (native && setup.wire == Wire::Frames).then_some(ChecksumRequest { start, offset: 16 });

@@ -22,9 +22,6 @@ use crate::memory::slot::Piece;
 /// Most pieces of one frame, sent or received.
 pub const PIECES_MAX: usize = 18;
 
-/// Receives that are posted at a time.
-const REFILL_BATCH: u16 = 16;
-
 /// Why a frame was not taken. Nothing was taken then: the references stay the caller's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TransmitError {
@@ -71,6 +68,8 @@ pub struct NetDriver<P: Policy> {
     tx: TransmitQueue<P>,
     rx: ReceiveQueue<P>,
     counters: DriverCounters,
+    /// Frames sent without the queue.
+    direct: u64,
 }
 
 impl<P: Policy> NetDriver<P> {
@@ -87,6 +86,7 @@ impl<P: Policy> NetDriver<P> {
             tx: TransmitQueue::new(DriverRing::new(transmit, event_index), tables),
             rx: ReceiveQueue::new(DriverRing::new(receive, event_index), layout),
             counters: DriverCounters::default(),
+            direct: 0,
         }
     }
 
@@ -106,7 +106,7 @@ impl<P: Policy> NetDriver<P> {
 
     /// The short form for one thread: if nothing is on the queue, the descriptor of a frame of one
     /// piece, for the device to take at once. [`NetDriver::sent_directly`] follows if it did.
-    #[inline]
+    #[inline(always)]
     pub(super) fn describe(
         &self,
         arena: &mut Arena,
@@ -117,11 +117,10 @@ impl<P: Policy> NetDriver<P> {
     }
 
     /// The device took the descriptor and is done with it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn sent_directly(&mut self, arena: &mut Arena, piece: Piece) {
-        self.counters.tx_frames += 1;
+        self.direct += 1;
         self.counters.tx_bytes += u64::from(piece.len);
-        self.counters.tx_completed += 1;
         arena.release(piece.slot);
     }
 
@@ -136,29 +135,27 @@ impl<P: Policy> NetDriver<P> {
         self.rx.take(arena, frame, used, &mut self.counters)
     }
 
-    /// The short form of posting receives for one thread: up to a batch of chains of one slot, each
-    /// a head and the place of its slot by value. One that `stage` refuses goes on the queue.
-    #[inline]
+    /// As [`NetDriver::received_directly`], with a frame in one buffer whose header is in `frame`.
+    #[inline(always)]
+    pub(super) fn received_one(
+        &mut self,
+        arena: &mut Arena,
+        frame: &mut Received,
+        used: UsedElement,
+    ) -> bool {
+        self.rx.take_one(arena, frame, used, &mut self.counters)
+    }
+
+    /// The short form of posting receives for one thread: each chain, of one slot, is a head and
+    /// the place of its slot by value. One that `post` refuses goes on the queue, and this ends:
+    /// then it returns false.
+    #[inline(always)]
     pub(super) fn refill_directly(
         &mut self,
         arena: &mut Arena,
-        mut stage: impl FnMut(u16, (u64, u32)) -> bool,
-    ) {
-        let length = arena.receive_len();
-        for _ in 0..self.rx.wanted_directly().min(REFILL_BATCH) {
-            let Some((head, addr)) = self.rx.describe(arena) else { return };
-            self.counters.rx_posted += 1;
-            if !stage(head, (addr, length)) {
-                self.rx.queue(arena, &[head]);
-                return;
-            }
-        }
-    }
-
-    /// Puts staged chains that the NIC did not take on the queue.
-    #[cold]
-    pub(super) fn queue(&mut self, arena: &Arena, heads: &[u16]) {
-        self.rx.queue(arena, heads);
+        post: impl FnMut(u16, (u64, u32)) -> bool,
+    ) -> bool {
+        self.rx.refill_directly(arena, post, &mut self.counters)
     }
 
     /// Whether [`NetDriver::refill`] would post something.
@@ -196,7 +193,10 @@ impl<P: Policy> NetDriver<P> {
     /// The counters.
     #[must_use]
     pub fn counters(&self) -> DriverCounters {
-        self.counters
+        let mut counters = self.rx.count_direct(self.counters);
+        counters.tx_frames += self.direct;
+        counters.tx_completed += self.direct;
+        counters
     }
 
     /// Frames on the transmit queue, and chains on the receive queue.

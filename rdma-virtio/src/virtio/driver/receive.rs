@@ -41,6 +41,8 @@ pub(super) struct ReceiveQueue<P: Policy> {
     /// By descriptor id.
     records: Box<[Record]>,
     posted: u16,
+    /// Frames that were handed over by value.
+    direct: u64,
     broken: bool,
 }
 
@@ -52,6 +54,7 @@ impl<P: Policy> ReceiveQueue<P> {
             layout,
             records: (0..size).map(|_| Record::default()).collect(),
             posted: 0,
+            direct: 0,
             broken: false,
         }
     }
@@ -108,6 +111,57 @@ impl<P: Policy> ReceiveQueue<P> {
             }
             Taken::Dropped => false,
         }
+    }
+
+    /// As [`ReceiveQueue::take`], for a chain of one slot that is a frame, with its header in `frame`.
+    #[inline(always)]
+    pub(super) fn take_one(
+        &mut self,
+        arena: &mut Arena,
+        frame: &mut Received,
+        UsedElement { id, len }: UsedElement,
+        counters: &mut DriverCounters,
+    ) -> bool {
+        let (Some(record), Ok(head)) = (self.records.get_mut(id as usize), u16::try_from(id))
+        else {
+            counters.bad_used_id += 1;
+            return false;
+        };
+        // Chains of several slots never go this way; one would not be found out here.
+        let posted = if self.layout.slots == 1 { record.slot.take() } else { None };
+        let Some(posted) = posted else {
+            counters.bad_used_id += 1;
+            return false;
+        };
+        record.is_head = false;
+        self.posted -= 1;
+        self.ring.give_descriptor(head);
+        let slot = arena.complete(posted);
+        frame.pieces.clear();
+        if len < NET_HEADER_LEN + FRAME_LEN_MIN || len > arena.receive_len() {
+            counters.rx_returned += 1;
+            count_length(len, counters);
+            arena.release(slot);
+            return false;
+        }
+        let len = len - NET_HEADER_LEN;
+        frame.pieces.push(Piece { slot, start: NET_HEADER_LEN, len });
+        if frame.header.num_buffers != 1 || !frame.header.check(len) {
+            counters.rx_returned += 1;
+            counters.rx_drop_header += 1;
+            drop_pieces(arena, frame);
+            return false;
+        }
+        self.direct += 1;
+        counters.rx_bytes += u64::from(len);
+        true
+    }
+
+    /// The counters with the frames that were handed over by value.
+    pub(super) fn count_direct(&self, mut counters: DriverCounters) -> DriverCounters {
+        counters.rx_returned += self.direct;
+        counters.rx_frames += self.direct;
+        counters
     }
 
     /// The next returned element.
@@ -291,15 +345,30 @@ impl<P: Policy> ReceiveQueue<P> {
         self.post(arena, wanted, counters)
     }
 
-    /// How many chains are wanted, if they may be handed over by value: chains of one slot.
-    #[inline]
-    pub(super) fn wanted_directly(&self) -> u16 {
-        if self.layout.slots == 1 { self.layout.posted_max.saturating_sub(self.posted) } else { 0 }
+    /// Posts chains of one slot through `post`, as many as are wanted; see
+    /// [`super::NetDriver::refill_directly`].
+    #[inline(always)]
+    pub(super) fn refill_directly(
+        &mut self,
+        arena: &mut Arena,
+        mut post: impl FnMut(u16, (u64, u32)) -> bool,
+        counters: &mut DriverCounters,
+    ) -> bool {
+        let length = arena.receive_len();
+        for _ in self.posted..self.layout.posted_max {
+            let Some((head, addr)) = self.describe(arena) else { return true };
+            counters.rx_posted += 1;
+            if !post(head, (addr, length)) {
+                self.queue(arena, &[head]);
+                return false;
+            }
+        }
+        true
     }
 
-    /// The short form of posting: a head and the address of its slot, by value.
-    #[inline]
-    pub(super) fn describe(&mut self, arena: &mut Arena) -> Option<(u16, u64)> {
+    /// A head and the address of its slot, by value.
+    #[inline(always)]
+    fn describe(&mut self, arena: &mut Arena) -> Option<(u16, u64)> {
         let head = self.ring.take_descriptor()?;
         let Some(posted) = arena.allocate_receive() else {
             self.ring.give_descriptor(head);
@@ -315,7 +384,7 @@ impl<P: Policy> ReceiveQueue<P> {
 
     /// Puts what the device did not take on the queue.
     #[cold]
-    pub(super) fn queue(&mut self, arena: &Arena, heads: &[u16]) {
+    fn queue(&mut self, arena: &Arena, heads: &[u16]) {
         let len = arena.receive_len();
         for &head in heads {
             let record = self.records.get(usize::from(head));

@@ -130,7 +130,7 @@ impl<P: Policy> TransmitQueue<P> {
 
     /// The short form of [`TransmitQueue::transmit`] for an idle queue: the descriptor is made, and
     /// handed over by value instead of through the ring.
-    #[inline]
+    #[inline(always)]
     pub(super) fn describe(
         &self,
         arena: &mut Arena,

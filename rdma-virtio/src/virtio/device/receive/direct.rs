@@ -1,0 +1,171 @@
+//! The short way of one message in one buffer, both halves being in one thread: what would go
+//! through the rings goes by value.
+//!
+//! The checks are those of the long way. Whatever is not the usual case is left to it, or handed to
+//! it, before anything was changed.
+
+use super::{BATCH, Kind, ReceiveSide, Room, check_received, is_simple};
+use crate::counters::DeviceCounters;
+use crate::memory::region::{RegionTable, Segment};
+use crate::nic::{Completion, Nic, PolledOne, Wire};
+use crate::virtio::device::{FRAME_LEN_MIN, NO_COMPLETION, Setup};
+use crate::virtio::net_header::{NET_HEADER_LEN, NetHeader};
+use crate::virtio::ring::{Notify, Policy, UsedElement};
+
+/// What a short look at the NIC brought.
+#[derive(Debug)]
+pub(in crate::virtio) enum ReceivedOne {
+    /// A message, in one buffer; the header that would lie in the buffer was put out.
+    Frame(UsedElement),
+    /// Nothing is there.
+    Nothing,
+    /// Only [`ReceiveSide::poll_directly`], or the queue, knows.
+    Unknown,
+}
+
+impl<P: Policy> ReceiveSide<P> {
+    /// Posts the single buffer of a head; false if the NIC does not take it, or it must come
+    /// through the queue to be refused.
+    #[inline(always)]
+    pub(in crate::virtio::device) fn post_one<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        (setup, regions): (&Setup, &RegionTable),
+        head: u16,
+        (addr, length): (u64, u32),
+    ) -> bool {
+        let Some(first) = regions.find_near(&mut self.region, addr, length) else { return false };
+        let sge = first.skip(setup.in_front).sge();
+        match self.rooms.get_mut(usize::from(head)) {
+            Some(room)
+                if room.kind == Kind::None && nic.post_recv_one(u64::from(head), sge).is_ok() =>
+            {
+                *room = Room { kind: Kind::One, first };
+                self.outstanding += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// As [`ReceiveSide::poll`], but a single whole message is handed over by value.
+    #[inline]
+    pub(in crate::virtio::device) fn poll_directly<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        setup: &Setup,
+        counters: &mut DeviceCounters,
+    ) -> Option<UsedElement> {
+        let n = nic.poll_recv(&mut self.completions[..]).min(BATCH);
+        let mut done = 0;
+        if n == 1 {
+            if let Some((head, len)) = self.take_whole(setup, counters, self.completions[0]) {
+                return Some(UsedElement { id: u32::from(head), len });
+            }
+        } else {
+            while done < n
+                && let Some((head, len)) = self.take_whole(setup, counters, self.completions[done])
+            {
+                self.ring.push_used(head, len);
+                done += 1;
+            }
+        }
+        for i in done..n {
+            self.collect(setup, counters, self.completions[i]);
+        }
+        let _: Notify = self.ring.publish();
+        None
+    }
+
+    /// As [`ReceiveSide::poll_directly`], if the NIC has a short way.
+    #[inline(always)]
+    pub(in crate::virtio::device) fn poll_one<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        setup: &Setup,
+        counters: &mut DeviceCounters,
+        header: &mut NetHeader,
+    ) -> ReceivedOne {
+        let (wr_id, byte_len) = match nic.poll_recv_one() {
+            PolledOne::Taken { wr_id, byte_len } => (wr_id, byte_len),
+            PolledOne::Nothing => return ReceivedOne::Nothing,
+            PolledOne::Unknown => return ReceivedOne::Unknown,
+        };
+        match self.take_one(setup, counters, (wr_id, byte_len), header) {
+            Some(used) => ReceivedOne::Frame(used),
+            None => self.collect_one(setup, counters, (wr_id, byte_len)),
+        }
+    }
+
+    /// As [`ReceiveSide::take_whole`], for a message that is one buffer: its header by value.
+    #[inline(always)]
+    fn take_one(
+        &mut self,
+        setup: &Setup,
+        counters: &mut DeviceCounters,
+        (wr_id, byte_len): (u64, u32),
+        header: &mut NetHeader,
+    ) -> Option<UsedElement> {
+        let head = u16::try_from(wr_id).ok()?;
+        let room = self.rooms.get_mut(usize::from(head))?;
+        let first = room.first;
+        // What has no header in it, or does not fit, is for the queue's way to count.
+        let fits = byte_len >= NET_HEADER_LEN + FRAME_LEN_MIN && byte_len <= first.length();
+        if room.kind != Kind::One || self.midway || setup.wire != Wire::VirtioNet || !fits {
+            return None;
+        }
+        *header = NetHeader::decode(&first.read::<12>()?);
+        header.num_buffers = 1;
+        room.kind = Kind::None;
+        self.outstanding -= 1;
+        let mut len = byte_len;
+        if is_simple(setup, header, len) {
+            self.direct += 1;
+        } else if !check_one(setup, counters, first.take(len), header) {
+            len = 0;
+        }
+        Some(UsedElement { id: u32::from(head), len })
+    }
+
+    /// The counters with the messages that were handed over by value.
+    pub(in crate::virtio::device) fn count_direct(
+        &self,
+        mut counters: DeviceCounters,
+    ) -> DeviceCounters {
+        counters.rx_messages += self.direct;
+        counters.rx_passed += self.direct;
+        counters
+    }
+
+    /// A message that is not whole, or under a head that is not known, goes the queue's way.
+    #[cold]
+    fn collect_one(
+        &mut self,
+        setup: &Setup,
+        counters: &mut DeviceCounters,
+        (wr_id, byte_len): (u64, u32),
+    ) -> ReceivedOne {
+        self.collect(setup, counters, Completion { wr_id, byte_len, ..NO_COMPLETION });
+        let _: Notify = self.ring.publish();
+        ReceivedOne::Unknown
+    }
+}
+
+/// Makes the header of a whole message that is not simple what the driver may see; false if the
+/// message is dropped.
+#[inline(never)]
+fn check_one(
+    setup: &Setup,
+    counters: &mut DeviceCounters,
+    message: Segment,
+    header: &mut NetHeader,
+) -> bool {
+    counters.rx_messages += 1;
+    let good = check_received(setup, counters, &[message], header, message.length());
+    if good {
+        counters.rx_passed += 1;
+    } else {
+        counters.rx_drop_header += 1;
+    }
+    good
+}
