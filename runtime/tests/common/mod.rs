@@ -1,4 +1,5 @@
 //! Two workers on one soft link, in either manner.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
