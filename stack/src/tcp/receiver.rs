@@ -146,8 +146,11 @@ impl Receiver {
         let step = (self.limit / 2).min(u32::from(self.segment_size));
         let window = if room >= known.saturating_add(step) { room } else { known };
         let shift = if scaled { self.scale } else { 0 };
-        // Rounded up: the peer must not see the edge move back by a fraction of the scale.
-        let units = (window.saturating_add((1 << shift) - 1) >> shift).min(u32::from(u16::MAX));
+        // Rounded up, for the peer must not see the edge move back by a fraction of the scale. A
+        // peer that sends byte by byte would so push it on for ever: a quarter of the buffer is
+        // where that ends.
+        let up = if window.saturating_sub(room) > self.limit / 4 { 0 } else { (1 << shift) - 1 };
+        let units = (window.saturating_add(up) >> shift).min(u32::from(u16::MAX));
         let advertised = units << shift;
         if advertised > known {
             self.edge = self.nxt.plus(advertised);
