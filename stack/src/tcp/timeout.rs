@@ -43,7 +43,13 @@ impl Connection {
         if self.snd.in_flight() == 0 {
             return Disposition::Done;
         }
-        if ctx.now.since(self.snd.outstanding_since) >= self.give_up_after(ctx.config) {
+        let mut since = self.snd.outstanding_since;
+        if self.snd.wnd < self.snd.in_flight() && self.state.is_synchronized() {
+            // The peer took its window back: as long as it answers, that is no reason to end
+            // (RFC 9293 §3.8.6, SHLD-17).
+            since = since.max(self.rcv.last_heard);
+        }
+        if ctx.now.since(since) >= self.give_up_after(ctx.config) {
             ctx.counters.timed_out += 1;
             return self.give_up();
         }
