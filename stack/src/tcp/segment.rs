@@ -67,6 +67,11 @@ impl Connection {
             State::Closed => Disposition::Reset,
             _ => self.on_segment_synchronized(segment, ctx),
         };
+        let first_unread = self.rcv.nxt.minus(self.rcv.queue.len());
+        if self.rcv.urgent.is_some_and(|up| up.at_or_before(first_unread)) {
+            // Read over: the mark is no more.
+            self.rcv.urgent = None;
+        }
         self.refresh_fast();
         disposition
     }
@@ -77,6 +82,7 @@ impl Connection {
         ctx: &mut Context<'_, M>,
     ) -> Disposition {
         let passive = matches!(self.state, State::SynReceived(Origin::Passive(_)));
+        self.take_crossed_syn(segment);
         let steps = self
             .check_timestamps(segment, ctx)
             .and_then(|()| self.check_sequence(segment, ctx))
@@ -96,6 +102,21 @@ impl Connection {
             State::TimeWait => Disposition::TimeWait,
             _ if passive => Disposition::Accepted,
             _ => Disposition::Done,
+        }
+    }
+
+    /// Simultaneous open (RFC 9293 §3.5, figure 7): the peer's SYN comes again, now with the ACK
+    /// of ours. The SYN is known; the rest counts as a segment behind it.
+    fn take_crossed_syn(&self, segment: &mut Segment<'_>) {
+        let header = &mut segment.header;
+        if self.state == State::SynReceived(Origin::Simultaneous)
+            && header.flags.contains(TcpFlags::SYN.with(TcpFlags::ACK))
+            && header.seq.plus(1) == self.rcv.nxt
+        {
+            header.seq = self.rcv.nxt;
+            header.flags = header.flags.without(TcpFlags::SYN);
+            // RFC 7323 §2.2: its window is not scaled.
+            header.window >>= if self.snd.scaling { self.snd.scale } else { 0 };
         }
     }
 
@@ -194,11 +215,6 @@ impl Connection {
     /// Fourth step: a SYN within the window is challenged (RFC 5961 §4.2).
     fn check_syn<M: Memory>(&mut self, segment: &Segment<'_>, ctx: &mut Context<'_, M>) -> Step {
         if !segment.header.flags.intersects(TcpFlags::SYN) {
-            return Ok(());
-        }
-        if self.state == State::SynReceived(Origin::Simultaneous)
-            && segment.header.seq.plus(1) == self.rcv.nxt
-        {
             return Ok(());
         }
         self.challenge(ctx);
