@@ -93,9 +93,12 @@ pub struct Tcp {
     listeners: Listeners,
     time_waits: TimeWaits,
     replies: Replies,
-    /// Connections whose neighbour is not resolved, and since which generation they wait.
+    /// Connections whose neighbour is not resolved, and since which generation they wait; and
+    /// those whose retransmission waits for the device.
     unresolved: VecDeque<u32>,
     unresolved_since: u32,
+    /// When one of them came to wait for the device instead; `NEVER` if none does.
+    deferred_at: Instant,
     events: VecDeque<Listed>,
     secrets: Secrets,
     /// RFC 6056 algorithm 3: counts ports given out.
@@ -123,6 +126,7 @@ impl Tcp {
             replies: Replies::default(),
             unresolved: VecDeque::new(),
             unresolved_since: 0,
+            deferred_at: Instant::NEVER,
             events: VecDeque::new(),
             secrets,
             port_counter: 0,
@@ -260,6 +264,7 @@ impl Tcp {
             window: 0,
             timestamps: None,
         };
+        self.counters.resets_sent += 1;
         self.reply(reply);
     }
 

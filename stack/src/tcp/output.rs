@@ -3,7 +3,7 @@
 use super::connection::Context;
 use super::emit::Emitted;
 use super::error::ConnectionError;
-use super::state::State;
+use super::state::{Origin, State};
 use super::{Disposition, Tcp};
 use crate::frame::{TxChecksum, TxFrame};
 use crate::ip::{Ip, Resolution};
@@ -34,7 +34,7 @@ impl Tcp {
             return true;
         }
         if !self.unresolved.is_empty() {
-            self.retry_unresolved(ip);
+            self.retry_unresolved(now, ip);
         }
         while let Some(index) = self.ready.pop_front() {
             let generation = ip.neighbor_generation();
@@ -60,6 +60,7 @@ impl Tcp {
                     }
                     return true;
                 }
+                Emitted::Nothing if connection.snd.deferred => self.wait_for_device(index, now),
                 Emitted::Nothing => self.settle_idle(index),
                 Emitted::NoSlot => {
                     connection.queued = true;
@@ -148,9 +149,23 @@ impl Tcp {
         }
     }
 
+    /// What the connection must send again has not left the device: it is asked again when time
+    /// has moved on, since completions tell the stack nothing.
     #[cold]
-    fn retry_unresolved(&mut self, ip: &Ip) {
-        if ip.neighbor_generation() != self.unresolved_since {
+    fn wait_for_device(&mut self, index: u32, now: Instant) {
+        self.settle_idle(index);
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        connection.snd.deferred = false;
+        connection.queued = true;
+        self.deferred_at = now;
+        self.unresolved.push_back(index);
+    }
+
+    #[cold]
+    fn retry_unresolved(&mut self, now: Instant, ip: &Ip) {
+        let later = self.deferred_at != Instant::NEVER && self.deferred_at != now;
+        if later || ip.neighbor_generation() != self.unresolved_since {
+            self.deferred_at = Instant::NEVER;
             for index in self.unresolved.drain(..) {
                 self.ready.push_back(index);
             }
@@ -162,8 +177,18 @@ impl Tcp {
     fn perform_unreachable<M: Memory>(&mut self, index: u32, now: Instant, mem: &mut M) {
         let Some(connection) = self.connections.at_mut(index) else { return };
         let error = ConnectionError::HostUnreachable;
+        if connection.soft_error.is_none() && connection.snd.in_flight() == 0 {
+            // Nothing of it was ever on the wire: R2 counts from here.
+            connection.snd.outstanding_since = now;
+        }
         connection.soft_error = Some(error);
-        if connection.state == State::SynSent {
+        let silent = now.since(connection.snd.outstanding_since);
+        let over = silent >= connection.give_up_after(&self.config);
+        let unsent = connection.snd.in_flight() == 0;
+        if unsent && matches!(connection.state, State::SynReceived(Origin::Passive(_))) {
+            // Our SYN and ACK never left: nobody is there to wait for it.
+            self.perform(index, Disposition::Forget, now, mem);
+        } else if over || connection.state == State::SynSent {
             self.perform(index, Disposition::Fail(error), now, mem);
         } else {
             // What is due goes out with the next retransmission; the timer must run for that.

@@ -66,6 +66,8 @@ pub(super) struct Sender {
     pub(super) cwnd_limited: bool,
     /// A SYN, or SYN and ACK, is to be sent.
     pub(super) syn_due: bool,
+    /// What should be sent again is still in the device: to be asked again soon.
+    pub(super) deferred: bool,
     /// The window scale was negotiated.
     pub(super) scaling: bool,
     pub(super) retransmissions: u8,
@@ -115,6 +117,7 @@ impl Sender {
             nodelay: false,
             cwnd_limited: false,
             syn_due: true,
+            deferred: false,
             scaling: false,
             retransmissions: 0,
             frame_max: u32::from(default_mss(tuple)),
@@ -206,12 +209,14 @@ impl Connection {
     fn plan_new(&mut self, usable: u32) -> Option<Plan> {
         let snd = &self.snd;
         let unsent = snd.unsent();
-        let mss = u32::from(snd.mss);
+        let mut mss = u32::from(snd.mss);
         let mut len = unsent.min(usable).min(snd.frame_max);
         if !self.rcv.reassembly.is_empty() {
-            // SACK blocks take room in each segment, so the device cannot cut this one.
+            // SACK blocks take room in each segment, so the device cannot cut this one, and what
+            // is left is what a full-sized segment has.
             let blocks = self.rcv.sack_option_len(snd.template.option_len());
-            len = len.min(mss.saturating_sub(blocks).max(1));
+            mss = mss.saturating_sub(blocks).max(1);
+            len = len.min(mss);
         }
         let last = len == unsent;
         let fin = last && snd.fin == Fin::Queued;
@@ -269,6 +274,7 @@ impl Connection {
         if snd.queue.in_device(offset, len, ctx.mem) {
             // The device still reads these bytes: nothing is lost yet that we know of.
             ctx.counters.retransmissions_deferred += 1;
+            self.snd.deferred = true;
             return None;
         }
         let fin = snd.fin == Fin::Sent && grant.from.plus(len) == snd.fin_seq();
