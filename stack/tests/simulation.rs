@@ -232,7 +232,7 @@ impl Trial {
             flow.ends[0] = Some(self.world.connect_from(0, Some(port), 7));
             return;
         }
-        assert_eq!(error, None, "connection {n} ends at host {end}");
+        assert_eq!(error, None, "connection {n} ends at host {end}{}", self.report());
     }
 
     fn turn(&mut self) {
