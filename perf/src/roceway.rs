@@ -67,6 +67,18 @@ impl Roceway {
         }
     }
 
+    /// Notices a device that is broken, now and then.
+    #[inline]
+    fn look_after(&mut self) -> io::Result<()> {
+        self.turns = self.turns.wrapping_add(1);
+        if self.turns.is_multiple_of(HEALTH_TURNS)
+            && let Some(reason) = self.worker.broken()
+        {
+            return Err(io::Error::other(reason));
+        }
+        Ok(())
+    }
+
     fn prepared(&self, stream: TcpStream) -> io::Result<Socket<TcpStream>> {
         stream.set_nodelay(true)?;
         let bytes = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
@@ -177,12 +189,35 @@ impl Transport for Roceway {
     #[inline]
     fn turn(&mut self, _pass: Pass, _ready: &mut Vec<Token>) -> io::Result<Ready> {
         let _whether_anything_moved = self.worker.turn_or_sleep()?;
-        self.turns = self.turns.wrapping_add(1);
-        if self.turns.is_multiple_of(HEALTH_TURNS)
-            && let Some(reason) = self.worker.broken()
-        {
-            return Err(io::Error::other(reason));
-        }
+        self.look_after()?;
         Ok(Ready::Any)
+    }
+
+    /// One turn with the step inside. What the worker cannot see, such as more to send than one
+    /// step may, is done before it.
+    #[inline]
+    fn turn_with(
+        &mut self,
+        pass: Pass,
+        ready: &mut Vec<Token>,
+        mut step: impl FnMut(&mut Self, Ready, &mut Vec<Token>) -> io::Result<Pass>,
+    ) -> io::Result<Pass> {
+        let before = match pass {
+            Pass::Busy => step(self, Ready::Any, ready)?,
+            Pass::Idle | Pass::Resting => pass,
+        };
+        let worker = self.worker.clone();
+        let mut inside = Ok(before);
+        let _whether_anything_moved = worker.turn_with_or_sleep(|| {
+            let stepped = step(self, Ready::Any, ready);
+            let moved = u32::from(matches!(stepped, Ok(Pass::Busy)));
+            inside = stepped;
+            moved
+        })?;
+        self.look_after()?;
+        match inside? {
+            Pass::Busy => Ok(Pass::Busy),
+            after => Ok(if before == Pass::Busy { Pass::Busy } else { after }),
+        }
     }
 }

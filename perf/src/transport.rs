@@ -173,6 +173,27 @@ pub trait Transport {
     /// # Errors
     /// If the stack is broken for good.
     fn turn(&mut self, pass: Pass, ready: &mut Vec<Token>) -> io::Result<Ready>;
+
+    /// A turn, and `step`, which uses the sockets and says what it did. `step` finds in the list
+    /// the tokens that the caller left there and those that became ready. A stack that lets the
+    /// application into its turn calls `step` between receiving and sending, only when something
+    /// came or the pass before was busy; then an answer leaves in the turn that took the question.
+    ///
+    /// # Errors
+    /// If the stack is broken for good, or what `step` fails with.
+    #[inline]
+    fn turn_with(
+        &mut self,
+        pass: Pass,
+        ready: &mut Vec<Token>,
+        mut step: impl FnMut(&mut Self, Ready, &mut Vec<Token>) -> io::Result<Pass>,
+    ) -> io::Result<Pass>
+    where
+        Self: Sized,
+    {
+        let known = self.turn(pass, ready)?;
+        step(self, known, ready)
+    }
 }
 
 /// Takes `WouldBlock` for nothing.

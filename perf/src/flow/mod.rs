@@ -15,7 +15,7 @@ pub use stream::{Receiver, Sender};
 
 use crate::pacing::Pacer;
 use crate::recorder::Recorder;
-use crate::transport::{Manner, Pass, Ready, Transport};
+use crate::transport::{Manner, Pass, Ready, Token, Transport};
 
 /// A UDP request without an answer for so long is given up and counted as lost.
 pub const LOST_AFTER_NS: u64 = 500_000_000;
@@ -125,24 +125,16 @@ pub fn run<T: Transport>(
     let spins = transport.manner() == Manner::Spins;
     let mut cpu_start = transport.cpu_ns();
     let mut counting = recorder.is_counting();
-    let mut list: Vec<usize> = (0..flows.len()).collect();
-    let mut again = Vec::with_capacity(flows.len());
-    let mut done = 0;
+    let mut tokens: Vec<Token> = (0..flows.len()).collect();
+    let over = vec![false; flows.len()];
+    let mut stepper = Stepper { flows, list: Vec::with_capacity(tokens.len()), over, done: 0 };
+    let mut pass = Pass::Busy;
     let mut turns = 0_u32;
-    while !recorder.is_over() {
-        let mut pass = Pass::Idle;
-        for &index in &list {
-            let Some(flow) = flows.get_mut(index) else { continue };
-            match flow.step(transport, recorder)? {
-                Step::Moved | Step::Scheduled => {
-                    pass = Pass::Busy;
-                    again.push(index);
-                }
-                Step::Waiting => {}
-                Step::Done => done += 1,
-            }
-        }
-        if done >= flows.len() {
+    loop {
+        pass = transport.turn_with(pass, &mut tokens, |transport, known, tokens| {
+            stepper.step(transport, recorder, known, tokens)
+        })?;
+        if stepper.done >= stepper.flows.len() {
             recorder.end(transport.now_ns());
         }
         turns = turns.wrapping_add(1);
@@ -155,33 +147,79 @@ pub fn run<T: Transport>(
             cpu_start = transport.cpu_ns();
         }
         if recorder.is_over() {
-            break;
+            return Ok(CpuTime(transport.cpu_ns().saturating_sub(cpu_start)));
         }
-        next_list(transport, pass, flows.len(), (&mut list, &mut again))?;
     }
-    Ok(CpuTime(transport.cpu_ns().saturating_sub(cpu_start)))
 }
 
-/// Turns, then says which flows to step: all, or those that moved and those that became ready.
-fn next_list<T: Transport>(
-    transport: &mut T,
-    pass: Pass,
-    flows: usize,
-    (list, again): (&mut Vec<usize>, &mut Vec<usize>),
-) -> io::Result<()> {
-    match transport.turn(pass, again)? {
-        Ready::Any if list.len() == flows => again.clear(),
-        Ready::Any => {
-            again.clear();
-            list.clear();
-            list.extend(0..flows);
+/// Steps those flows that may have something to do.
+struct Stepper<'a, T: Transport> {
+    flows: &'a mut [Flow<T>],
+    list: Vec<Token>,
+    /// Which flows are done, and how many.
+    over: Vec<bool>,
+    done: usize,
+}
+
+impl<T: Transport> Stepper<'_, T> {
+    /// One pass: all flows, or those listed. Those that moved are left in the list.
+    #[inline]
+    fn step(
+        &mut self,
+        transport: &mut T,
+        recorder: &mut Recorder,
+        known: Ready,
+        tokens: &mut Vec<Token>,
+    ) -> io::Result<Pass> {
+        let mut pass = Pass::Idle;
+        match known {
+            Ready::Any => {
+                tokens.clear();
+                for index in 0..self.flows.len() {
+                    self.step_one(index, (transport, &mut *recorder), &mut pass)?;
+                }
+            }
+            Ready::Listed => {
+                tokens.sort_unstable();
+                tokens.dedup();
+                std::mem::swap(&mut self.list, tokens);
+                tokens.clear();
+                for at in 0..self.list.len() {
+                    let Some(&index) = self.list.get(at) else { break };
+                    if self.step_one(index, (transport, &mut *recorder), &mut pass)? {
+                        tokens.push(index);
+                    }
+                }
+            }
         }
-        Ready::Listed => {
-            again.sort_unstable();
-            again.dedup();
-            std::mem::swap(list, again);
-            again.clear();
+        Ok(pass)
+    }
+
+    /// Steps one flow; returns whether it is to be stepped again.
+    #[inline]
+    fn step_one(
+        &mut self,
+        index: usize,
+        (transport, recorder): (&mut T, &mut Recorder),
+        pass: &mut Pass,
+    ) -> io::Result<bool> {
+        let (Some(flow), Some(over)) = (self.flows.get_mut(index), self.over.get_mut(index)) else {
+            return Ok(false);
+        };
+        if *over {
+            return Ok(false);
+        }
+        match flow.step(transport, recorder)? {
+            Step::Moved | Step::Scheduled => {
+                *pass = Pass::Busy;
+                Ok(true)
+            }
+            Step::Waiting => Ok(false),
+            Step::Done => {
+                *over = true;
+                self.done += 1;
+                Ok(false)
+            }
         }
     }
-    Ok(())
 }

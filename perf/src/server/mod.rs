@@ -11,22 +11,31 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use session::{Life, Session};
 
 use crate::kernel::Kernel;
-use crate::transport::{Pass, Ready, Role, Token, Transport, ready};
+use crate::transport::{Manner, Pass, Ready, Role, Token, Transport, ready};
 
 /// Control connections at once; further ones wait in the listener's queue.
-pub const SESSIONS_MAX: usize = 4096;
+pub const SESSIONS_MAX: usize = 16_384;
 /// Threads of a blocking server.
 const THREADS_MAX: usize = 1024;
 /// The token of the control listener.
 const LISTENER: Token = 0;
 /// Timers and control connections are looked at once in so many turns.
 const LOOK_TURNS: u32 = 64;
+/// Sessions without a test that one look asks for a request: thousands of them must not delay
+/// the tests of others.
+const QUIET_LOOKS: usize = 32;
 
 /// A server over one transport.
 #[derive(Debug)]
 pub struct Server<T: Transport> {
     listener: Option<T::Listener>,
     sessions: Vec<Option<Session<T>>>,
+    /// Sessions with a test, by index.
+    active: Vec<usize>,
+    /// The session without a test that is looked at next.
+    next_quiet: usize,
+    /// Sessions that a listed pass steps.
+    list: Vec<Token>,
     turns: u32,
 }
 
@@ -37,7 +46,12 @@ impl<T: Transport> Server<T> {
     /// If the address cannot be had.
     pub fn listen(transport: &mut T, address: SocketAddr) -> io::Result<Self> {
         let listener = transport.listen(address, Role::Control, LISTENER)?;
-        Ok(Self { listener: Some(listener), sessions: Vec::new(), turns: 0 })
+        Ok(Self::new(Some(listener), Vec::new()))
+    }
+
+    fn new(listener: Option<T::Listener>, sessions: Vec<Option<Session<T>>>) -> Self {
+        let (active, list) = (Vec::new(), Vec::new());
+        Self { listener, sessions, active, next_quiet: 0, list, turns: 0 }
     }
 
     /// Where it listens.
@@ -56,22 +70,36 @@ impl<T: Transport> Server<T> {
     /// # Errors
     /// If the stack is broken for good.
     pub fn serve(&mut self, transport: &mut T, stop: &AtomicBool) -> io::Result<()> {
+        self.serve_watched(transport, stop, &mut |_| ())
+    }
+
+    /// As [`Server::serve`]; `watch` is called now and then, between turns.
+    ///
+    /// # Errors
+    /// If the stack is broken for good.
+    pub fn serve_watched(
+        &mut self,
+        transport: &mut T,
+        stop: &AtomicBool,
+        watch: &mut dyn FnMut(&mut T),
+    ) -> io::Result<()> {
+        let spins = transport.manner() == Manner::Spins;
         let mut tokens = Vec::new();
-        let mut again = Vec::new();
-        let mut known = Ready::Any;
+        let mut pass = Pass::Resting;
         while !stop.load(Ordering::Relaxed) && !self.is_finished() {
             self.turns = self.turns.wrapping_add(1);
-            let look = self.turns.is_multiple_of(LOOK_TURNS)
-                || transport.manner() != crate::transport::Manner::Spins;
-            // Timers belong to sessions that no event may ever name again.
-            if known == Ready::Any || self.turns.is_multiple_of(LOOK_TURNS) {
-                tokens.clear();
-                tokens.extend(0..=self.sessions.len());
+            let due = self.turns.is_multiple_of(LOOK_TURNS);
+            let look = due || !spins || pass == Pass::Resting;
+            // A stack that spins skips the step where nothing came, unless it was busy.
+            let before = if look && spins && pass == Pass::Idle { Pass::Busy } else { pass };
+            pass = transport.turn_with(before, &mut tokens, |transport, known, tokens| {
+                // Timers belong to sessions that no event may ever name again.
+                let known = if due { Ready::Any } else { known };
+                self.step(transport, known, tokens, look)
+            })?;
+            if look {
+                watch(transport);
             }
-            let pass = self.step(transport, &tokens, look, &mut again)?;
-            tokens.clear();
-            tokens.append(&mut again);
-            known = transport.turn(pass, &mut tokens)?;
         }
         Ok(())
     }
@@ -81,33 +109,44 @@ impl<T: Transport> Server<T> {
         self.listener.is_none() && self.sessions.iter().all(Option::is_none)
     }
 
+    /// One pass over those sessions that may have something to do.
     fn step(
         &mut self,
         transport: &mut T,
-        tokens: &[Token],
+        known: Ready,
+        tokens: &mut Vec<Token>,
         look: bool,
-        again: &mut Vec<Token>,
     ) -> io::Result<Pass> {
         let mut pass = Pass::Resting;
-        for &token in tokens {
-            let Some(index) = token.checked_sub(1) else {
+        match known {
+            Ready::Any => {
+                tokens.clear();
                 // A spinning server does not pay for a look at its listener in every turn.
-                if look && self.accept(transport)? {
-                    again.extend([LISTENER, self.sessions.len()]);
+                if look && self.accept(transport)?.is_some() {
                     pass = Pass::Busy;
                 }
-                continue;
-            };
-            let Some(place) = self.sessions.get_mut(index) else { continue };
-            let Some(session) = place else { continue };
-            match session.step(transport, look) {
-                Life::Moved => {
-                    pass = Pass::Busy;
-                    again.push(token);
+                self.step_active(transport, tokens, look, &mut pass);
+                if look {
+                    self.step_quiet(transport, tokens, &mut pass);
                 }
-                Life::Waits if pass == Pass::Resting && session.is_running() => pass = Pass::Idle,
-                Life::Waits => {}
-                Life::Over => *place = None,
+            }
+            Ready::Listed => {
+                std::mem::swap(&mut self.list, tokens);
+                tokens.clear();
+                for at in 0..self.list.len() {
+                    match self.list.get(at).map(|token| token.checked_sub(1)) {
+                        Some(Some(index)) => {
+                            self.step_one((transport, look), index, tokens, &mut pass);
+                        }
+                        Some(None) => {
+                            if let Some(token) = self.accept(transport)? {
+                                tokens.extend([LISTENER, token]);
+                                pass = Pass::Busy;
+                            }
+                        }
+                        None => {}
+                    }
+                }
             }
         }
         if look {
@@ -116,31 +155,100 @@ impl<T: Transport> Server<T> {
         Ok(pass)
     }
 
-    fn accept(&mut self, transport: &mut T) -> io::Result<bool> {
-        let Some(listener) = &mut self.listener else { return Ok(false) };
+    fn step_active(
+        &mut self,
+        transport: &mut T,
+        again: &mut Vec<Token>,
+        look: bool,
+        pass: &mut Pass,
+    ) {
+        let mut at = 0;
+        while let Some(&index) = self.active.get(at) {
+            self.step_one((transport, look), index, again, pass);
+            match self.sessions.get_mut(index).and_then(Option::as_mut) {
+                Some(session) if session.has_test() => at += 1,
+                Some(session) => {
+                    session.is_active = false;
+                    self.active.swap_remove(at);
+                }
+                None => {
+                    self.active.swap_remove(at);
+                }
+            }
+        }
+    }
+
+    /// Asks some of the sessions without a test, in turn.
+    fn step_quiet(&mut self, transport: &mut T, again: &mut Vec<Token>, pass: &mut Pass) {
+        for _ in 0..self.sessions.len().min(QUIET_LOOKS) {
+            let index = self.next_quiet;
+            self.next_quiet = if index + 1 < self.sessions.len() { index + 1 } else { 0 };
+            let quiet = self.sessions.get(index).and_then(Option::as_ref);
+            if quiet.is_some_and(|session| !session.is_active) {
+                self.step_one((transport, true), index, again, pass);
+            }
+        }
+    }
+
+    /// Steps one session, which becomes active with its test.
+    fn step_one(
+        &mut self,
+        (transport, look): (&mut T, bool),
+        index: usize,
+        again: &mut Vec<Token>,
+        pass: &mut Pass,
+    ) {
+        let Some(place) = self.sessions.get_mut(index) else { return };
+        let Some(session) = place else { return };
+        match session.step(transport, look) {
+            Life::Moved => {
+                *pass = Pass::Busy;
+                again.push(index + 1);
+            }
+            Life::Waits if *pass == Pass::Resting && session.is_running() => *pass = Pass::Idle,
+            Life::Waits => {}
+            Life::Over => {
+                *place = None;
+                return;
+            }
+        }
+        if session.has_test() && !session.is_active {
+            session.is_active = true;
+            self.active.push(index);
+        }
+    }
+
+    /// Takes a control connection; returns its token.
+    fn accept(&mut self, transport: &mut T) -> io::Result<Option<Token>> {
+        let Some(listener) = &mut self.listener else { return Ok(None) };
         let free = self.sessions.iter().position(Option::is_none);
         let index = free.unwrap_or(self.sessions.len());
         if index >= SESSIONS_MAX {
-            return Ok(false);
+            return Ok(None);
         }
         let token = index + 1;
         let Some(control) = ready(transport.accept(listener, token)).or_else(transient)? else {
-            return Ok(false);
+            return Ok(None);
         };
         let session = Some(Session::new(control, token));
         match self.sessions.get_mut(index) {
             Some(place) => *place = session,
             None => self.sessions.push(session),
         }
-        Ok(true)
+        Ok(Some(token))
     }
 
     fn count_sharers(&mut self) {
-        let sessions = self.sessions.iter_mut().flatten();
-        let running: Vec<_> = sessions.filter(|session| session.is_running()).collect();
-        let number = running.len();
-        for session in running {
-            session.sharers = session.sharers.max(number);
+        let sessions = &mut self.sessions;
+        let running = |index: &&usize| {
+            let session = sessions.get(**index).and_then(Option::as_ref);
+            session.is_some_and(Session::is_running)
+        };
+        let number = self.active.iter().filter(running).count();
+        for index in &self.active {
+            if let Some(Some(session)) = sessions.get_mut(*index) {
+                session.sharers = session.sharers.max(number);
+            }
         }
     }
 }
@@ -181,7 +289,7 @@ pub fn serve_blocking(
         std::thread::Builder::new().name("perf session".into()).spawn(move || {
             if let Ok(mut own) = Kernel::new(waiting, options) {
                 let sessions = vec![Some(Session::new(control, 1))];
-                let mut server = Server { listener: None, sessions, turns: 0 };
+                let mut server = Server::new(None, sessions);
                 // A broken session has told its client by closing.
                 let _ = server.serve(&mut own, &stop);
             }

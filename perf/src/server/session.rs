@@ -60,6 +60,8 @@ pub(super) struct Session<T: Transport> {
     request: Option<TestRequest>,
     phase: Phase<T>,
     control_ended: bool,
+    /// In the server's list of those with a test.
+    pub(super) is_active: bool,
     /// Most sessions that ran at once on this thread since this one started: they share its CPU.
     pub(super) sharers: usize,
 }
@@ -74,12 +76,18 @@ impl<T: Transport> Session<T> {
             request: None,
             phase: Phase::Idle,
             control_ended: false,
+            is_active: false,
             sharers: 1,
         }
     }
 
     pub(super) fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running(_))
+    }
+
+    /// Whether a test runs, is about to, or has an answer that is still to leave.
+    pub(super) fn has_test(&self) -> bool {
+        !matches!(self.phase, Phase::Idle) || !self.outgoing.is_empty()
     }
 
     /// Does what can be done. `look` says that it is time to look at clock and control connection.
