@@ -72,6 +72,9 @@ fn class_of(state: u32) -> usize {
 pub struct Arena {
     mapping: Mapping,
     classes: [Class; 4],
+    /// By the highest three bits of a state word: one more than the length of a slot that has
+    /// references, 0 for whatever has none.
+    limits: [u64; 8],
     state: Box<[u32]>,
     scratch: (u64, u32),
     private: (u64, u32),
@@ -104,6 +107,7 @@ impl Arena {
         let granules = granule(mapping.len() as u64);
         let mut arena = Arena {
             classes: [Class { len: 0, head: END_OF_LIST, free: 0, total: 0 }; 4],
+            limits: [0; 8],
             state: vec![NOT_A_SLOT; granules as usize].into_boxed_slice(),
             scratch: (base + scratch_first, extra.scratch_len),
             private: (base + receive_first + receive_bytes, extra.private_len),
@@ -130,6 +134,7 @@ impl Arena {
             self.state[at as usize] = FREE | kind << CLASS_SHIFT | next;
             next = at;
         }
+        self.limits[kind as usize] = u64::from(len) + 1;
         self.classes[kind as usize] = Class { len, head: next, free: count, total: count };
     }
 
@@ -240,7 +245,7 @@ impl Arena {
     fn locate(&self, slot: Slot, start: u32, len: u32) -> Option<usize> {
         let state = *self.state.get(slot.0 as usize)?;
         let end = u64::from(start) + u64::from(len);
-        if state >= FREE || end > u64::from(self.classes[class_of(state)].len) {
+        if end >= self.limits[(state >> CLASS_SHIFT) as usize] {
             return None;
         }
         Some(slot.0 as usize * GRANULE_LEN as usize + start as usize)

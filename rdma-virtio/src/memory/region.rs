@@ -100,6 +100,19 @@ impl Segment {
         Some(copy)
     }
 
+    /// Copies the first `N` bytes to `out`, if there are as many; says whether.
+    #[inline]
+    pub fn read_all<const N: usize>(self, out: &mut [u8; N]) -> bool {
+        if (self.length as usize) < N {
+            return false;
+        }
+        let from = std::ptr::with_exposed_provenance::<[u8; N]>(host_address(self.addr));
+        // SAFETY: as in `read_into`; there are at least `N` bytes.
+        unsafe { std::ptr::copy_nonoverlapping(from, out, 1) };
+        barrier::copied_in();
+        true
+    }
+
     /// Copies the first bytes to `out`; returns how many there were.
     #[inline]
     pub fn read_into(self, out: &mut [u8]) -> usize {

@@ -44,11 +44,21 @@ macro_rules! each {
     };
 }
 
+/// The calls of the hot path for backends that are not inlined.
 impl AnyNic {
-    /// A receive by a backend that is not inlined.
     #[inline(never)]
-    fn post_recv_by_list(&mut self, wr_id: u64, sge: Sge) -> Result<(), PostError> {
+    fn post_recv_called(&mut self, wr_id: u64, sge: Sge) -> Result<(), PostError> {
         each!(self, nic => nic.post_recv_one(wr_id, sge))
+    }
+
+    #[inline(never)]
+    fn doorbell_called(&mut self) {
+        each!(self, nic => nic.doorbell());
+    }
+
+    #[inline(never)]
+    fn recv_ready_called(&self) -> bool {
+        each!(self, nic => nic.recv_ready())
     }
 }
 
@@ -72,7 +82,7 @@ impl Nic for AnyNic {
     fn post_recv_one(&mut self, wr_id: u64, sge: Sge) -> Result<(), PostError> {
         match self {
             AnyNic::Soft(nic) => nic.post_recv_one(wr_id, sge),
-            other => other.post_recv_by_list(wr_id, sge),
+            other => other.post_recv_called(wr_id, sge),
         }
     }
 
@@ -81,14 +91,20 @@ impl Nic for AnyNic {
         each!(self, nic => nic.post_send(wr))
     }
 
-    #[inline]
+    #[inline(always)]
     fn doorbell(&mut self) {
-        each!(self, nic => nic.doorbell());
+        match self {
+            AnyNic::Soft(nic) => nic.doorbell(),
+            other => other.doorbell_called(),
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv_ready(&self) -> bool {
-        each!(self, nic => nic.recv_ready())
+        match self {
+            AnyNic::Soft(nic) => nic.recv_ready(),
+            other => other.recv_ready_called(),
+        }
     }
 
     #[inline(always)]

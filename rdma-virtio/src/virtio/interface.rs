@@ -211,9 +211,14 @@ impl<N: Nic> NetInterface<N> {
     #[inline]
     pub fn doorbell(&mut self) {
         if self.driver.in_flight().0 != 0 {
-            let _: Notify = self.device.transmit(&mut self.nic);
+            self.post_queued();
         }
         self.nic.doorbell();
+    }
+
+    #[inline(never)]
+    fn post_queued(&mut self) {
+        let _: Notify = self.device.transmit(&mut self.nic);
     }
 
     /// Takes send completions and releases the slots of what was sent, in error or not.

@@ -62,6 +62,15 @@ impl NetHeader {
         unsafe { std::mem::transmute(*self) }
     }
 
+    /// The bytes, to be filled from elsewhere; any bytes are a header.
+    #[must_use]
+    #[inline]
+    pub fn as_bytes_mut(&mut self) -> &mut [u8; 12] {
+        // SAFETY: 12 bytes without padding (asserted above), of which any value is a header's; the
+        // reference borrows `self`.
+        unsafe { &mut *std::ptr::from_mut(self).cast() }
+    }
+
     /// The header of these bytes; any bytes are one, [`NetHeader::check`] says whether sensible.
     #[must_use]
     #[inline]

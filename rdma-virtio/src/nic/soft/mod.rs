@@ -29,7 +29,11 @@ mod bounce;
 mod channel;
 mod counters;
 mod events;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod greeting;
+#[cfg(any(test, fuzzing))]
+mod hostile;
 mod layout;
 mod link;
 mod offload;
@@ -135,7 +139,7 @@ impl SoftNic {
     /// What was counted so far.
     #[must_use]
     pub fn counters(&self) -> SoftCounters {
-        self.receiver.count_short(self.counters)
+        self.sender.count_short(self.receiver.count_short(self.counters))
     }
 
     /// Work requests whose completion was not polled.
@@ -152,7 +156,13 @@ impl SoftNic {
 
     /// What the short way refused: for the right error, or the long way.
     #[cold]
-    fn post_recv_again(&mut self, wr_id: u64, sge: Sge) -> Result<(), PostError> {
+    fn post_recv_again(
+        &mut self,
+        wr_id: u64,
+        addr: u64,
+        (length, lkey): (u32, Lkey),
+    ) -> Result<(), PostError> {
+        let sge = Sge { addr, length, lkey };
         self.receiver.posted_mut().post(&self.regions, &RecvWr { wr_id, sges: &[sge] })
     }
 
@@ -231,7 +241,7 @@ impl Nic for SoftNic {
         if self.receiver.posted_mut().post_short(&self.regions, wr_id, sge) {
             return Ok(());
         }
-        self.post_recv_again(wr_id, sge)
+        self.post_recv_again(wr_id, sge.addr, (sge.length, sge.lkey))
     }
 
     #[inline]

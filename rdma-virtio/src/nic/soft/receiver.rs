@@ -161,9 +161,12 @@ impl Receiver {
     pub(super) fn poll_one(&mut self, counters: &mut SoftCounters) -> PolledOne {
         let slot = self.ring.slot(self.head);
         let sequence = slot.sequence().load(Ordering::Acquire);
-        if sequence != sequence_of(self.head) || self.has_pending {
+        if sequence != sequence_of(self.head) {
             let nothing = !is_expected(sequence, sequence_of(self.head)) && !self.has_pending;
             return if nothing { PolledOne::Nothing } else { PolledOne::Unknown };
+        }
+        if self.has_pending {
+            return self.pending_first();
         }
         let word = slot.description().load(Ordering::Relaxed);
         let plain = word & !AWAITED;
@@ -180,6 +183,13 @@ impl Receiver {
         self.short += 1;
         counters.received_bytes += plain;
         PolledOne::Taken { wr_id, byte_len }
+    }
+
+    /// The rest of an earlier message comes first.
+    #[cold]
+    #[inline(never)]
+    fn pending_first(&self) -> PolledOne {
+        PolledOne::Unknown
     }
 
     /// The counters with the messages that went the short way, of which each is one receive.
@@ -352,7 +362,7 @@ impl Receiver {
     }
 
     /// Position of the next message.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn head(&self) -> u64 {
         self.head
     }

@@ -51,6 +51,8 @@ pub(super) struct Sender {
     outstanding: Box<[Outstanding]>,
     first: u64,
     next: u64,
+    /// Messages that went the short way.
+    short: u64,
 }
 
 /// A message's elements, all checked.
@@ -72,6 +74,7 @@ impl Sender {
             outstanding: vec![NONE; capacity].into_boxed_slice(),
             first: 0,
             next: 0,
+            short: 0,
         }
     }
 
@@ -141,7 +144,7 @@ impl Sender {
         sge: &Sge,
         counters: &mut SoftCounters,
     ) -> bool {
-        if sge.length > self.short_max || self.tail - self.consumed_seen >= self.ring.len() {
+        if sge.length > self.short_max || self.ring.is_full(self.tail - self.consumed_seen) {
             return false;
         }
         let Ok(piece) = regions.resolve(sge) else { return false };
@@ -153,9 +156,15 @@ impl Sender {
         slot.sequence().store(sequence_of(self.tail), Ordering::Release);
         self.tail += 1;
         self.starved = false;
-        counters.sent += 1;
+        self.short += 1;
         counters.sent_bytes += u64::from(sge.length);
         true
+    }
+
+    /// The counters with the messages that went the short way.
+    pub(super) fn count_short(&self, mut counters: SoftCounters) -> SoftCounters {
+        counters.sent += self.short;
+        counters
     }
 
     #[inline(never)]

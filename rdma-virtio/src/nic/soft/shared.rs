@@ -101,6 +101,12 @@ impl Ring {
         unsafe { slot.as_ref() }
     }
 
+    /// Whether so many slots in use are all of them.
+    #[inline]
+    pub(super) fn is_full(&self, used: u64) -> bool {
+        used > self.mask
+    }
+
     /// Number of slots.
     #[inline]
     pub(super) fn len(&self) -> u64 {

@@ -4,6 +4,8 @@
 //! packet takes. Invariants: a posted slot is recorded under its descriptor's id until its chain
 //! came back; a frame that is dropped gives all its slots back.
 
+use arrayvec::ArrayVec;
+
 use super::{PIECES_MAX, ReceiveLayout, Received};
 use crate::counters::DriverCounters;
 use crate::memory::arena::Arena;
@@ -137,15 +139,15 @@ impl<P: Policy> ReceiveQueue<P> {
         self.posted -= 1;
         self.ring.give_descriptor(head);
         let slot = arena.complete(posted);
-        frame.pieces.clear();
         if len < NET_HEADER_LEN + FRAME_LEN_MIN || len > arena.receive_len() {
+            frame.pieces.clear();
             counters.rx_returned += 1;
             count_length(len, counters);
             arena.release(slot);
             return false;
         }
         let len = len - NET_HEADER_LEN;
-        frame.pieces.push(Piece { slot, start: NET_HEADER_LEN, len });
+        set_only(&mut frame.pieces, Piece { slot, start: NET_HEADER_LEN, len });
         if frame.header.num_buffers != 1 || !frame.header.check(len) {
             counters.rx_returned += 1;
             counters.rx_drop_header += 1;
@@ -429,6 +431,17 @@ impl<P: Policy> ReceiveQueue<P> {
             id = next;
         }
         Some(head)
+    }
+}
+
+/// Makes `pieces` this one; most often it was another one before.
+#[inline(always)]
+fn set_only(pieces: &mut ArrayVec<Piece, PIECES_MAX>, piece: Piece) {
+    if let [only] = pieces.as_mut_slice() {
+        *only = piece;
+    } else {
+        pieces.clear();
+        pieces.push(piece);
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::TransmitSide;
 use crate::counters::DeviceCounters;
-use crate::memory::region::{RegionTable, Segment};
+use crate::memory::region::RegionTable;
 use crate::nic::{Nic, SendWr, Wire};
 use crate::virtio::device::offload::native_checksum;
 use crate::virtio::device::{FRAME_LEN_MIN, Setup};
@@ -34,7 +34,7 @@ impl<P: Policy> TransmitSide<P> {
         let plain = setup.wire == Wire::VirtioNet
             && native_checksum(setup, &header, len - NET_HEADER_LEN).is_some();
         let sent = plain && nic.post_send_short(segment.sge())
-            || self.send_inline(nic, setup, segment, &header);
+            || self.send_inline(nic, (setup, regions), (addr, len), &header);
         self.direct += u64::from(sent);
         sent
     }
@@ -45,11 +45,12 @@ impl<P: Policy> TransmitSide<P> {
     fn send_inline<N: Nic>(
         &mut self,
         nic: &mut N,
-        setup: &Setup,
-        segment: Segment,
+        (setup, regions): (&Setup, &RegionTable),
+        (addr, len): (u64, u32),
         header: &NetHeader,
     ) -> bool {
-        let frame_len = segment.length().saturating_sub(NET_HEADER_LEN);
+        let Some(segment) = regions.find(addr, len) else { return false };
+        let frame_len = len.saturating_sub(NET_HEADER_LEN);
         let message = segment.skip(setup.in_front);
         let Some(offload) = native_checksum(setup, header, frame_len) else { return false };
         let wr_id = u64::from(self.next);
