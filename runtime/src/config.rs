@@ -1,6 +1,7 @@
 //! What a worker is told, with every limit and its default.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use roceway_busypoll::{Limits, Spin};
 use roceway_rdma_virtio::memory::arena::ArenaConfig;
@@ -99,6 +100,8 @@ pub struct WorkerConfig {
     pub cpu: Option<usize>,
     /// Number of this worker; part of every socket id.
     pub worker: u8,
+    /// Where every frame is written to, as pcapng; an existing file is replaced.
+    pub capture: Option<PathBuf>,
 }
 
 impl WorkerConfig {
@@ -118,6 +121,7 @@ impl WorkerConfig {
             turn: Limits::default(),
             cpu: None,
             worker: 0,
+            capture: None,
         }
     }
 

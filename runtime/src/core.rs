@@ -140,6 +140,9 @@ impl Work for Core {
     }
 
     fn cold(&mut self, now: u64) {
+        if let Some(capture) = &mut self.port.capture {
+            capture.maintain(now);
+        }
         match self.port.interface.nic_mut().maintain(now) {
             Ok(Some(event)) => self.on_nic_event(event),
             Ok(None) => {}

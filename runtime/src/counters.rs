@@ -13,6 +13,9 @@ impl Core {
         visit("port", "frames_sent", port.frames_sent);
         visit("port", "transmit_stalls", port.transmit_stalls);
         visit("port", "frames_refused", port.frames_refused);
+        if let Some(capture) = &self.port.capture {
+            capture.visit(&mut |name, value| visit("capture", name, value));
+        }
         visit("link", "link_up", self.link.link_up);
         visit("link", "link_down", self.link.link_down);
         visit("link", "peers_gone", self.link.peers_gone);

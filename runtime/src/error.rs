@@ -24,6 +24,15 @@ pub enum StartError {
     /// The core cannot be pinned to.
     #[error(transparent)]
     Pin(#[from] PinError),
+    /// The file of a capture cannot be made.
+    #[error("capture to {path}: {source}; choose a file that can be written")]
+    Capture {
+        /// The file.
+        path: String,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
     /// The system gives no random numbers, event descriptor or the like.
     #[error("{call}: {source}")]
     System {

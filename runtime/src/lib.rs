@@ -6,6 +6,7 @@
 
 pub mod asynchronous;
 mod calls;
+mod capture;
 pub mod config;
 mod core;
 mod counters;

@@ -11,6 +11,7 @@ use roceway_stack::memory::Piece;
 use roceway_stack::stack::Stack;
 use roceway_stack::time::Instant;
 
+use crate::capture::{Capture, Direction};
 use crate::memory::{StackMemory, to_device, to_stack};
 
 /// The virtio-net header of a frame of [`Stack::poll_plain_frame`].
@@ -49,6 +50,8 @@ pub(crate) struct Port {
     unrung: bool,
     low: u32,
     small_low: u32,
+    /// Takes a copy of every frame, if it is wanted.
+    pub(crate) capture: Option<Box<Capture>>,
 }
 
 impl Port {
@@ -64,6 +67,7 @@ impl Port {
             unrung: false,
             low,
             small_low,
+            capture: None,
         }
     }
 
@@ -79,6 +83,9 @@ impl Port {
         let mut done = 0;
         while done < budget && self.interface.receive(&mut self.received) {
             done += 1;
+            if self.capture.is_some() {
+                self.capture_received(now);
+            }
             if !self.receive_plain(stack, now) {
                 self.receive_any(stack, now);
             }
@@ -154,6 +161,9 @@ impl Port {
             small_low: self.small_low,
         };
         let Some(piece) = stack.poll_plain_frame(now, &mut memory) else { return false };
+        if self.capture.is_some() {
+            self.capture_sent(now, &[to_device(piece)], &PLAIN_HEADER);
+        }
         match self.interface.transmit(&[to_device(piece)], &PLAIN_HEADER) {
             Ok(()) => true,
             Err(error) => self.transmit_plain_later(piece, error),
@@ -183,8 +193,30 @@ impl Port {
             if !stack.poll_frame(now, &mut memory, &mut self.sending) {
                 return false;
             }
+            if self.capture.is_some() {
+                let pieces: ArrayVec<DevicePiece, TX_PIECES_MAX> =
+                    self.sending.pieces.iter().map(|&piece| to_device(piece)).collect();
+                self.capture_sent(now, &pieces, &net_header_of(&self.sending));
+            }
         }
         self.transmit()
+    }
+
+    #[cold]
+    fn capture_received(&mut self, now: Instant) {
+        if let Some(capture) = &mut self.capture {
+            let (pieces, header) = (&self.received.pieces, &self.received.header);
+            let when = (Direction::Received, now.as_nanos());
+            capture.take(when, pieces, header, self.interface.memory_ref());
+        }
+    }
+
+    #[cold]
+    fn capture_sent(&mut self, now: Instant, pieces: &[DevicePiece], header: &NetHeader) {
+        if let Some(capture) = &mut self.capture {
+            let when = (Direction::Sent, now.as_nanos());
+            capture.take(when, pieces, header, self.interface.memory_ref());
+        }
     }
 
     /// Gives `sending` to the device; false if it has no room now.

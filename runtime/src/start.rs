@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::time::SystemTime;
 
 use roceway_rdma_virtio::nic::any::AnyNic;
 use roceway_rdma_virtio::nic::{Capabilities, Nic};
@@ -12,6 +13,7 @@ use roceway_stack::ip::{InterfaceAddress, IpConfig, StaticRoute};
 use roceway_stack::stack::{Stack, StackConfig, StackKeys};
 use roceway_stack::time::Instant;
 
+use crate::capture::Capture;
 use crate::config::WorkerConfig;
 use crate::core::Core;
 use crate::error::StartError;
@@ -28,6 +30,8 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], StartError> {
 
 /// Joins a NIC and a configuration to a core.
 pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core, StartError> {
+    // Together with `now`: what follows takes milliseconds.
+    let wall = SystemTime::now();
     if config.addresses.is_empty() {
         return Err(StartError::NoAddress);
     }
@@ -50,8 +54,21 @@ pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core
     };
     let keys = StackKeys { ip: random()?, udp: random()?, tcp: random()? };
     let stack = Stack::new(stack_config, &keys, now)?;
-    let port = Port::new(interface, config.receive_low(), config.small_low());
+    let mut port = Port::new(interface, config.receive_low(), config.small_low());
+    port.capture = capture(config, &capabilities.name, (now, wall))?;
     Ok(Core::new(stack, port, now))
+}
+
+fn capture(
+    config: &WorkerConfig,
+    device: &str,
+    times: (Instant, SystemTime),
+) -> Result<Option<Box<Capture>>, StartError> {
+    let Some(path) = &config.capture else { return Ok(None) };
+    match Capture::create(path, device, times) {
+        Ok(capture) => Ok(Some(Box::new(capture))),
+        Err(source) => Err(StartError::Capture { path: path.display().to_string(), source }),
+    }
 }
 
 fn wanted_features(config: &WorkerConfig) -> Features {

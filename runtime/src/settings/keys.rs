@@ -114,7 +114,7 @@ pub const KEYS: &[Key] = &[
         Ok(())
     }),
     key("capture", "FILE", "write every frame to this pcapng file; none", |s, v| {
-        s.capture = Some(v.0.into());
+        s.worker.capture = Some(v.0.into());
         Ok(())
     }),
     key("queue_size", "16..4096", "entries of each virtqueue, a power of two; 256", |s, v| {

@@ -61,8 +61,6 @@ pub struct Settings {
     pub device: Option<String>,
     /// Who turns a shared worker.
     pub manner: Manner,
-    /// Where every frame is written to.
-    pub capture: Option<PathBuf>,
     /// What the worker is told.
     pub worker: WorkerConfig,
 }
@@ -130,7 +128,7 @@ impl Settings {
     pub fn new() -> Settings {
         let nowhere = Prefix { address: std::net::Ipv4Addr::UNSPECIFIED.into(), length: 1 };
         let worker = WorkerConfig { addresses: Vec::new(), ..WorkerConfig::new(nowhere) };
-        Settings { device: None, manner: Manner::default(), capture: None, worker }
+        Settings { device: None, manner: Manner::default(), worker }
     }
 
     /// The configuration of this process: its environment, and the flags.
