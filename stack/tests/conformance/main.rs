@@ -1,0 +1,13 @@
+//! Requirements of the RFCs, one test each, against a peer made by hand.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod closing;
+mod flow;
+mod hostile;
+mod icmp;
+mod opening;
+mod options;
+mod resets;
+mod retransmission;
