@@ -52,6 +52,15 @@ pub enum TestError {
         /// Its type word.
         kind: u32,
     },
+    /// Roceway's worker does not start.
+    #[error(transparent)]
+    Start(Box<roceway_runtime::StartError>),
+    /// Nobody joined the link.
+    #[error("{device}: nobody at the other end of the link")]
+    NoLink {
+        /// The device.
+        device: String,
+    },
     /// The length cannot be said in the protocol.
     #[error("{0}")]
     Length(&'static str),
@@ -70,7 +79,10 @@ impl TestError {
             }
             Self::Refused { .. } => "choose smaller sizes, or look at the server's own limits",
             Self::NotNetserver { .. } => "name the control port of a netserver with -p",
-            Self::Io { .. } | Self::Length(_) => "",
+            Self::NoLink { .. } => {
+                "start `roceway perf server` with the same --device and another --address"
+            }
+            Self::Io { .. } | Self::Start(_) | Self::Length(_) => "",
         }
     }
 }
@@ -254,6 +266,7 @@ pub fn execute<T: Transport>(
     let latency = workload.test.has_rtt().then(Latency::new);
     let mut recorder = Recorder::new(workload.window, latency, transport.now_ns());
     let cpu = run(transport, &mut flows, &mut recorder, watch).map_err(doing("the test"))?;
+    transport.at_end();
     for flow in &mut flows {
         flow.finish(transport, CLOSE_NS_MAX).map_err(doing("closing"))?;
     }

@@ -2,8 +2,8 @@
 //!
 //! A test is an entry of [`catalogue`]; a [`workload`] is a test with its numbers. The [`client`]
 //! asks a server for it in netperf's [`control`] protocol and runs its [`flow`]s over a
-//! [`transport`]: the host [`kernel`], or [`roceway`]. The [`server`] is the other end, and
-//! [`local`] puts both ends into one process. A [`recorder`] counts, a [`histogram`] holds the
+//! [`transport`]: the host [`kernel`], or [`roceway`]. The [`server`] is the other end; [`local`]
+//! and [`ends`] put one end or both into this process. A [`recorder`] counts, a [`histogram`] holds the
 //! latencies, and [`compare`] lets all contenders take turns.
 //!
 //! Nothing here is needed by the library, and nothing here reads or writes memory unsafely.
@@ -14,6 +14,7 @@ pub mod catalogue;
 pub mod client;
 pub mod compare;
 pub mod control;
+pub mod ends;
 pub mod flow;
 pub mod histogram;
 pub mod host;
@@ -28,5 +29,6 @@ pub mod recorder;
 pub mod report;
 pub mod roceway;
 pub mod server;
+pub mod state;
 pub mod transport;
 pub mod workload;

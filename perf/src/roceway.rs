@@ -3,15 +3,19 @@
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use roceway_runtime::busypoll::Turned;
 use roceway_runtime::local::{TcpListener, TcpStream, UdpSocket, Worker};
 use rustix::time::ClockId;
 
 use crate::kernel::{SocketOptions, clock_ns};
+use crate::state::WorkerState;
 use crate::transport::{Manner, Pass, Ready, Role, Token, Transport};
 
-/// A broken device is noticed after so many turns.
-const HEALTH_TURNS: u32 = 1024;
+/// A broken device, and a wish for the state, are noticed after so many turns.
+const LOOK_TURNS: u32 = 1024;
 
 /// A socket of a worker. It shows nothing of itself, since its worker is in use while it is.
 pub struct Socket<S>(S);
@@ -27,13 +31,39 @@ pub struct Roceway {
     worker: Worker,
     options: SocketOptions,
     turns: u32,
+    asked: Option<Asked>,
+    at_end: Option<WorkerState>,
+    keeps_end: bool,
+}
+
+/// How its state is asked for while it runs.
+struct Asked {
+    whose: String,
+    flag: Arc<AtomicBool>,
 }
 
 impl Roceway {
     /// A transport on a worker of the calling thread.
     #[must_use]
     pub fn new(worker: Worker, options: SocketOptions) -> Self {
-        Self { worker, options, turns: 0 }
+        Self { worker, options, turns: 0, asked: None, at_end: None, keeps_end: false }
+    }
+
+    /// Prints the worker's state to standard error whenever `flag` is set, which a signal handler
+    /// may do; `whose` names the worker.
+    pub fn tell_when(&mut self, flag: Arc<AtomicBool>, whose: &str) {
+        self.asked = Some(Asked { whose: whose.to_owned(), flag });
+    }
+
+    /// Keeps the worker's state when a test is over and its connections are still open.
+    pub fn keep_end(&mut self) {
+        self.keeps_end = true;
+    }
+
+    /// The state at the end of the last test if it was kept, otherwise the present one.
+    #[must_use]
+    pub fn state(&self) -> WorkerState {
+        self.at_end.clone().unwrap_or_else(|| WorkerState::of(&self.worker))
     }
 
     /// The worker, for its counters.
@@ -60,23 +90,31 @@ impl Roceway {
                 return Ok(());
             }
             if self.worker.now_ns().saturating_sub(start) > limit_ns {
-                let what = "the link does not come up: nobody at its other end";
+                let what = "nobody at the other end of the link";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, what));
             }
             let _whether_anything_moved = self.worker.turn_or_sleep()?;
         }
     }
 
-    /// Notices a device that is broken, now and then.
+    /// Now and then, and whenever nothing happens, looks for a broken device and for whoever asks.
     #[inline]
-    fn look_after(&mut self) -> io::Result<()> {
+    fn look_after(&mut self, turned: Turned) -> io::Result<()> {
         self.turns = self.turns.wrapping_add(1);
-        if self.turns.is_multiple_of(HEALTH_TURNS)
-            && let Some(reason) = self.worker.broken()
-        {
-            return Err(io::Error::other(reason));
+        if turned == Turned::Spent || self.turns.is_multiple_of(LOOK_TURNS) {
+            return self.look();
         }
         Ok(())
+    }
+
+    #[cold]
+    fn look(&mut self) -> io::Result<()> {
+        if let Some(Asked { whose, flag }) = &self.asked
+            && flag.swap(false, Ordering::Relaxed)
+        {
+            eprint!("{}", WorkerState::of(&self.worker).text(whose));
+        }
+        self.worker.broken().map_or(Ok(()), |reason| Err(io::Error::other(reason)))
     }
 
     fn prepared(&self, stream: TcpStream) -> io::Result<Socket<TcpStream>> {
@@ -184,12 +222,18 @@ impl Transport for Roceway {
         socket.0.recv_from(into)
     }
 
+    fn at_end(&mut self) {
+        if self.keeps_end {
+            self.at_end = Some(WorkerState::of(&self.worker));
+        }
+    }
+
     /// One turn. Whether it may sleep is the worker's idle policy alone: a spinning worker never
     /// does, also while no test runs.
     #[inline]
     fn turn(&mut self, _pass: Pass, _ready: &mut Vec<Token>) -> io::Result<Ready> {
-        let _whether_anything_moved = self.worker.turn_or_sleep()?;
-        self.look_after()?;
+        let turned = self.worker.turn_or_sleep()?;
+        self.look_after(turned)?;
         Ok(Ready::Any)
     }
 
@@ -208,13 +252,13 @@ impl Transport for Roceway {
         };
         let worker = self.worker.clone();
         let mut inside = Ok(before);
-        let _whether_anything_moved = worker.turn_with_or_sleep(|| {
+        let turned = worker.turn_with_or_sleep(|| {
             let stepped = step(self, Ready::Any, ready);
             let moved = u32::from(matches!(stepped, Ok(Pass::Busy)));
             inside = stepped;
             moved
         })?;
-        self.look_after()?;
+        self.look_after(turned)?;
         match inside? {
             Pass::Busy => Ok(Pass::Busy),
             after => Ok(if before == Pass::Busy { Pass::Busy } else { after }),

@@ -174,6 +174,9 @@ pub trait Transport {
     /// If the stack is broken for good.
     fn turn(&mut self, pass: Pass, ready: &mut Vec<Token>) -> io::Result<Ready>;
 
+    /// Called when a test is over and its connections are still open.
+    fn at_end(&mut self) {}
+
     /// A turn, and `step`, which uses the sockets and says what it did. `step` finds in the list
     /// the tokens that the caller left there and those that became ready. A stack that lets the
     /// application into its turn calls `step` between receiving and sending, only when something

@@ -1,24 +1,15 @@
 //! Roceway among the contenders: over the soft link with its variants, and over a veth pair.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
-use roceway_runtime::local::Worker;
 use roceway_runtime::rdma_virtio::nic::any::AnyNic;
-use roceway_runtime::rdma_virtio::nic::soft::{SoftNic, SoftOptions};
+use roceway_runtime::rdma_virtio::nic::soft::SoftOptions;
 use roceway_runtime::rdma_virtio::nic::spec;
 use roceway_runtime::{Prefix, WorkerConfig};
 
 use super::rivals::{Contender, TESTS, measured, workload};
 use super::{Measured, Plan};
 use crate::catalogue::{Test, find};
-use crate::client;
-use crate::local::{pin, with_server};
+use crate::ends::{self, ADDRESSES, Opening};
 use crate::report::Place;
-use crate::roceway::Roceway;
-
-/// Addresses of client and server.
-const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 78, 0, 1), Ipv4Addr::new(10, 78, 0, 2)];
 
 /// How Roceway runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,16 +49,12 @@ impl Variant {
             }
         };
         let options = SoftOptions { large, csum, ..SoftOptions::default() };
-        let (left, right) = SoftNic::pair(&options).map_err(text)?;
-        Ok((left.into(), right.into()))
+        ends::soft_pair(&options).map_err(text)
     }
 }
 
 /// Names of the veth pair under Roceway.
 pub(super) const PAIR: [&str; 2] = ["rclient", "rserver"];
-
-/// How long the link may take to come up.
-const LINK_NS_MAX: u64 = 2_000_000_000;
 
 /// An error in words; by value, for `map_err`.
 fn text<E: Into<Box<dyn std::error::Error>>>(error: E) -> String {
@@ -81,13 +68,6 @@ struct RocewayRival {
     variant: Variant,
 }
 
-fn worker(nic: AnyNic, address: Ipv4Addr) -> io::Result<Roceway> {
-    let prefix = Prefix { address: IpAddr::V4(address), length: 24 };
-    let config = WorkerConfig::new(prefix).spinning();
-    let worker = Worker::with_nic(nic, &config).map_err(io::Error::other)?;
-    Ok(Roceway::new(worker, crate::kernel::SocketOptions::default()))
-}
-
 impl Contender for RocewayRival {
     fn name(&self) -> String {
         let Place { stack, device, mode } = self.variant.place();
@@ -96,25 +76,14 @@ impl Contender for RocewayRival {
 
     fn measure(&mut self, plan: &Plan) -> Result<Measured, String> {
         let workload = workload(self.test, plan);
-        let (here, there) = self.variant.nics()?;
-        let outcome = with_server(
-            plan.cores.server,
-            SocketAddr::new(ADDRESSES[1].into(), 0),
-            move || worker(there, ADDRESSES[1]),
-            |transport, server, stop| server.serve(transport, stop),
-            |server| {
-                let failed =
-                    |source: io::Error| client::TestError::Io { what: "this end".into(), source };
-                pin(plan.cores.client).map_err(failed)?;
-                let mut transport = worker(here, ADDRESSES[0]).map_err(failed)?;
-                // A veth pair is up before its NICs are opened.
-                if self.variant != Variant::Veth {
-                    transport.wait_for_link(LINK_NS_MAX).map_err(failed)?;
-                }
-                client::test(&mut transport, &workload, server, &mut |_| ())
-            },
-        )
-        .map_err(text)?;
+        let config = WorkerConfig::new(Prefix { address: ADDRESSES[0].into(), length: 24 });
+        let opening = Opening::new(config.spinning(), workload.buffers);
+        let ends = [
+            opening.clone().at(ADDRESSES[0], plan.cores.client),
+            opening.at(ADDRESSES[1], plan.cores.server),
+        ];
+        let (outcome, _) =
+            ends::pair(self.variant.nics()?, &ends, &workload, &mut |_| ()).map_err(text)?;
         Ok(measured(&workload, &self.variant.place(), outcome))
     }
 }

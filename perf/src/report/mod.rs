@@ -11,6 +11,7 @@ use crate::arithmetic::{real, seconds};
 use crate::histogram::Summary;
 use crate::host::Host;
 use crate::recorder::{Sample, Until};
+use crate::state::WorkerState;
 use crate::workload::{Outcome, Workload};
 
 /// One line of a report. Fields that do not apply are null.
@@ -137,6 +138,8 @@ pub struct TestReport<'a> {
     pub workload: &'a Workload,
     /// What came out.
     pub outcome: &'a Outcome,
+    /// What the workers tell of themselves, with whose each is; empty unless asked for.
+    pub states: Vec<(&'static str, WorkerState)>,
 }
 
 /// What a report says of CPU use.
@@ -202,6 +205,9 @@ impl TestReport<'_> {
             lines.push('\n');
             lines.push_str(&table::samples(&outcome.samples));
         }
+        for (whose, state) in &self.states {
+            lines.push_str(&state.text(whose));
+        }
         lines
     }
 
@@ -230,7 +236,7 @@ impl TestReport<'_> {
             .collect();
         let samples: &[Sample] = &self.outcome.samples;
         let latency = self.outcome.latency.as_ref().and_then(crate::histogram::Latency::summary);
-        let document = serde_json::json!({
+        let mut document = serde_json::json!({
             "options": options,
             "host": self.host,
             "rows": [row],
@@ -242,6 +248,10 @@ impl TestReport<'_> {
             "cpu": self.cpu(),
             "samples": samples,
         });
+        if !self.states.is_empty() {
+            let states = self.states.iter().map(|(whose, state)| ((*whose).into(), state.json()));
+            document["workers"] = serde_json::Value::Object(states.collect());
+        }
         format!("{document:#}\n")
     }
 }

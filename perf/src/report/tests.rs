@@ -48,7 +48,14 @@ fn a_transaction_report_reads_so() {
     (0..1000).for_each(|_| latency.record(6300));
     let (workload, outcome) = (workload("tcp_rr"), outcome(Some(latency), 1000, 2000));
     let (settings, host, place) = (settings(&workload), host(), place());
-    let report = TestReport { settings, host, place, workload: &workload, outcome: &outcome };
+    let report = TestReport {
+        settings,
+        host,
+        place,
+        workload: &workload,
+        outcome: &outcome,
+        states: Vec::new(),
+    };
     let expected = "\
 options: test TCP_RR; request,response 1,1 B; connections 1; under way 1; rate closed loop;
          length 2 s; warm-up 0 s; send buffer automatic; receive buffer automatic
@@ -78,7 +85,14 @@ CPU/GB, both           1500000.000 s
 fn a_json_row_has_the_fields_of_its_test_and_null_for_the_others() {
     let (workload, outcome) = (workload("tcp_stream"), outcome(None, 0, 4_000_000_000));
     let (settings, host, place) = (settings(&workload), host(), place());
-    let report = TestReport { settings, host, place, workload: &workload, outcome: &outcome };
+    let report = TestReport {
+        settings,
+        host,
+        place,
+        workload: &workload,
+        outcome: &outcome,
+        states: Vec::new(),
+    };
     let document: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
     let expected = serde_json::json!({
         "test": "TCP_STREAM", "stack": "kernel", "device": "loopback", "mode": "spin",

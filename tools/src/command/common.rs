@@ -1,26 +1,162 @@
-//! Options that every command shares.
+//! Options that every command shares, and the choice of the stack.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::{Args, ValueEnum};
 use roceway_perf::kernel::Waiting;
+use roceway_runtime::settings::{Flags, Settings, SettingsError};
+
+use super::Failure;
 
 /// The stack under a command.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Stack {
     /// The host kernel's sockets.
-    #[default]
     Kernel,
+    /// Roceway on a device.
+    Roceway,
 }
 
 /// Options that every command shares.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Common {
-    /// The stack to run on
-    #[arg(long, value_enum, default_value_t, value_name = "STACK")]
-    pub(crate) stack: Stack,
-    /// How the kernel's sockets are waited for
-    #[arg(long, value_enum, default_value_t, value_name = "MANNER")]
-    pub(crate) wait: Waiting,
+    /// The stack to run on [default: roceway if a device is named, otherwise kernel]
+    #[arg(long, value_enum, value_name = "STACK")]
+    stack: Option<Stack>,
+    /// How sockets are waited for [default: spin; a server over Roceway sleeps when idle]
+    #[arg(long, value_enum, value_name = "MANNER")]
+    wait: Option<Waiting>,
     /// Prints one JSON document on standard output and nothing else
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    worker: WorkerLine,
+}
+
+/// Options of Roceway's worker. `ROCEWAY_*` variables and a TOML file say the same.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Options of Roceway")]
+struct WorkerLine {
+    /// soft:/PATH.sock, tap:NAME or packet:INTERFACE, with options after commas
+    #[arg(long, value_name = "KIND:NAME[,KEY=VALUE]")]
+    device: Option<String>,
+    /// Address of this end; may be repeated
+    #[arg(long, value_name = "ADDRESS/PREFIX")]
+    address: Vec<String>,
+    /// Default gateway; may be repeated, once for each family
+    #[arg(long, value_name = "ADDRESS")]
+    gateway: Vec<String>,
+    /// Longest IP packet [default: the device's]
+    #[arg(long, value_name = "BYTES")]
+    mtu: Option<String>,
+    /// Takes settings from a TOML file [default: the one that ROCEWAY_CONFIG names]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Any setting, such as tcp.congestion=newreno; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// Prints every non-zero counter and each connection's TCP_INFO at the end; SIGUSR1 prints
+    /// them to standard error at any time
+    #[arg(long)]
+    counters: bool,
+}
+
+impl WorkerLine {
+    /// The first option that was given, for an error.
+    fn given(&self) -> Option<&'static str> {
+        let all = [
+            ("--device", self.device.is_some()),
+            ("--address", !self.address.is_empty()),
+            ("--gateway", !self.gateway.is_empty()),
+            ("--mtu", self.mtu.is_some()),
+            ("--config", self.config.is_some()),
+            ("--set", !self.set.is_empty()),
+            ("--counters", self.counters),
+        ];
+        all.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
+    }
+
+    fn flags(&self) -> Result<Flags, SettingsError> {
+        let mut flags = Flags { config: self.config.clone(), ..Flags::default() };
+        for text in &self.set {
+            flags.set(text)?;
+        }
+        let lists = [("address", &self.address), ("gateway", &self.gateway)];
+        for (name, value) in lists.iter().flat_map(|(name, all)| all.iter().map(move |v| (name, v)))
+        {
+            flags.add(name, value);
+        }
+        for (name, value) in [("device", &self.device), ("mtu", &self.mtu)] {
+            if let Some(value) = value {
+                flags.add(name, value);
+            }
+        }
+        Ok(flags)
+    }
+}
+
+/// What a command runs on.
+#[derive(Debug)]
+pub(crate) enum Chosen {
+    /// The host kernel's sockets.
+    Kernel(Waiting),
+    /// Roceway, with these settings.
+    Roceway(Box<Settings>),
+}
+
+/// Which end a command is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// It measures: nothing sleeps unless it was asked to.
+    Client,
+    /// It waits for clients: when there are none, its core is not worn out.
+    Server,
+}
+
+impl Common {
+    /// Whether counters were asked for.
+    pub(crate) fn wants_counters(&self) -> bool {
+        self.worker.counters
+    }
+
+    /// The stack, as the options and the settings say.
+    pub(crate) fn choose(&self, end: End) -> Result<Chosen, Failure> {
+        let usage = |text: String| Err(Failure::Usage(text));
+        let kernel = Chosen::Kernel(self.wait.unwrap_or_default());
+        if self.stack == Some(Stack::Kernel) {
+            return match self.worker.given() {
+                Some(name) => usage(format!("{name} is for Roceway, and --stack kernel is not")),
+                None => Ok(kernel),
+            };
+        }
+        let refused = |error: SettingsError| Failure::Usage(error.to_string());
+        let flags = self.worker.flags().map_err(refused)?;
+        let mut settings = Settings::load(&flags).map_err(refused)?;
+        if self.stack.is_none() && settings.device.is_none() {
+            return match self.worker.given() {
+                Some(name) => {
+                    usage(format!("{name} is for Roceway: name a --device, or use --stack roceway"))
+                }
+                None => Ok(kernel),
+            };
+        }
+        if matches!((self.wait, end), (Some(Waiting::Spin), _) | (None, End::Client)) {
+            settings.worker = settings.worker.spinning();
+        }
+        Ok(Chosen::Roceway(Box::new(settings)))
+    }
+
+    /// A flag that SIGUSR1 sets from now on, instead of ending the process.
+    pub(crate) fn on_user_signal() -> Result<Arc<AtomicBool>, Failure> {
+        on_signal(signal_hook::consts::SIGUSR1)
+    }
+}
+
+/// A flag that a signal sets from now on.
+pub(crate) fn on_signal(signal: i32) -> Result<Arc<AtomicBool>, Failure> {
+    let flag = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(Failure::failed)?;
+    Ok(flag)
 }

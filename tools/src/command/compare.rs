@@ -84,7 +84,8 @@ impl CompareLine {
         if let Some(path) = &self.plot {
             let series: Vec<_> =
                 block.latencies.iter().map(|(name, all)| (name.clone(), all)).collect();
-            plot::write(path, "round-trip times", &series).map_err(Failure::failed)?;
+            plot::write(path, "round-trip times", &series)
+                .map_err(|error| super::perf::picture_failure(&error))?;
         }
         block.notes.splice(0..0, warnings);
         self.print(&plan, block)

@@ -3,6 +3,7 @@
 mod common;
 mod compare;
 mod perf;
+mod worker;
 
 use std::fmt;
 use std::process::ExitCode;

@@ -14,14 +14,16 @@ use roceway_perf::host::Host;
 use roceway_perf::kernel::{Kernel, SocketOptions, Waiting};
 use roceway_perf::local::{self, Cores};
 use roceway_perf::options::TestOptions;
-use roceway_perf::plot;
+use roceway_perf::plot::{self, PlotError};
 use roceway_perf::progress::Progress;
 use roceway_perf::report::{self, Place, Setting, TestReport};
 use roceway_perf::server::{Server, serve_blocking};
 use roceway_perf::workload::{Outcome, Workload};
+use roceway_runtime::settings::Settings;
 
-use super::common::{Common, Stack};
+use super::common::{Chosen, Common, End};
 use super::compare::CompareLine;
+use super::worker::{self, Serving, States, WorkerTest};
 use super::{Failure, print};
 
 const EXAMPLES: &str = "Examples:
@@ -31,12 +33,19 @@ const EXAMPLES: &str = "Examples:
   roceway perf tcp_stream -H host -m 16384 -l 10 --json
   roceway perf udp_rr --rate 10000 --plot rtt.svg
   roceway perf tcp_crr -l -100000          a count instead of a time
+  roceway perf tcp_rr --stack roceway -l 5 --counters
+                                           both ends here, over Roceway and a soft link
+  roceway perf tcp_rr 10.0.0.2 --device packet:eth1 --address 10.0.0.1/24
+                                           over Roceway on an interface of this host
   roceway perf server";
 
 const SERVER_EXAMPLES: &str = "Examples:
   roceway perf server                      every address, netperf's port 12865
   roceway perf server -p 5000 -T 1         another port, on cpu 1
-  netperf -H this-host -t TCP_RR           a stock netperf may be the client";
+  netperf -H this-host -t TCP_RR           a stock netperf may be the client
+  roceway perf server --device soft:/tmp/link.sock --address 10.0.0.2/24
+                                           over Roceway; then, in another shell,
+  roceway perf tcp_rr 10.0.0.2 --device soft:/tmp/link.sock --address 10.0.0.1/24";
 
 /// Measures latency and throughput.
 #[derive(Args, Debug)]
@@ -85,9 +94,9 @@ struct TestLine {
 #[derive(Args, Debug)]
 #[command(after_help = SERVER_EXAMPLES)]
 struct ServerLine {
-    /// The address to listen on
-    #[arg(short = 'L', long, default_value_t = Ipv4Addr::UNSPECIFIED.into())]
-    listen: IpAddr,
+    /// The address to listen on [default: all of IPv4]
+    #[arg(short = 'L', long, value_name = "ADDRESS")]
+    listen: Option<IpAddr>,
     /// The control port
     #[arg(short = 'p', long, value_name = "PORT", default_value_t = CONTROL_PORT)]
     port: u16,
@@ -110,7 +119,7 @@ impl Perf {
     }
 }
 
-fn test_failure(error: &TestError) -> Failure {
+pub(super) fn test_failure(error: &TestError) -> Failure {
     Failure::Failed { cause: error.to_string(), remedy: error.remedy().to_owned() }
 }
 
@@ -120,36 +129,30 @@ impl TestLine {
         let test = catalogue::find(name).map_err(|error| Failure::Usage(error.to_string()))?;
         let workload =
             self.options.workload(test).map_err(|error| Failure::Usage(error.to_string()))?;
+        let chosen = self.common.choose(End::Client)?;
         let host = self.host.as_deref().or(self.named_host.as_deref());
-        let server = host.map(|host| resolve(host, self.port)).transpose()?;
-        let cores = self.cores(server.is_some())?;
-        let mut progress = Progress::new(&workload.window);
-        let mut watch = |recorder: &_| progress.watch(recorder);
-        let waiting = self.common.wait;
-        let outcome = match (self.common.stack, server) {
-            (Stack::Kernel, Some(server)) => {
-                local::kernel_client(waiting, &workload, cores.client, server, &mut watch)
-            }
-            (Stack::Kernel, None) => {
-                let any = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-                local::kernel(waiting, &workload, cores, any, &mut watch)
-            }
-        };
-        drop(progress);
-        let outcome = outcome.map_err(|error| test_failure(&error))?;
-        self.report(&workload, server, cores, &outcome)
+        if let Chosen::Roceway(settings) = &chosen {
+            let counters = self.common.wants_counters();
+            WorkerTest { settings, cores: Cores::default(), counters }.check(host.is_some())?;
+        }
+        let server = host.map(|host| resolve(host, self.port, &chosen)).transpose()?;
+        let cores = self.cores(&chosen, server.is_some())?;
+        let run = Run { line: &self, chosen, workload, server, cores };
+        let (outcome, states) = run.measure()?;
+        run.report(&outcome, states)
     }
 
     /// The cores of both ends: as named, otherwise two physical cores, and of this end only if the
     /// other one is elsewhere.
-    fn cores(&self, remote: bool) -> Result<Cores, Failure> {
+    fn cores(&self, chosen: &Chosen, remote: bool) -> Result<Cores, Failure> {
         let named = self.options.cores();
         if remote && named.server.is_some() {
             let cause = "-T names the cpu of the other end, which its own command line chooses: \
                          `roceway perf server -T CPU` there";
             return Err(Failure::Usage(cause.into()));
         }
-        let (pick, spread) = (named.client.is_none(), self.common.wait == Waiting::Block);
+        let spread = matches!(chosen, Chosen::Kernel(Waiting::Block));
+        let pick = named.client.is_none();
         if remote || !pick || (spread && self.options.connections > 1) {
             return Ok(named);
         }
@@ -160,60 +163,126 @@ impl TestLine {
         let cpu = |index: usize| choice.cpus.get(index).map(|Cpu(id)| *id);
         Ok(Cores { client: cpu(0), server: cpu(1) })
     }
+}
 
-    fn report(
-        &self,
-        workload: &Workload,
-        server: Option<SocketAddr>,
-        cores: Cores,
-        outcome: &Outcome,
-    ) -> Result<(), Failure> {
-        if let (Some(path), Some(latency)) = (&self.options.plot, &outcome.latency) {
-            let series = [(format!("kernel {}", self.common.wait), latency)];
-            let title = format!("{}, round-trip time", workload.test.name);
-            plot::write(path, &title, &series).map_err(Failure::failed)?;
-        }
-        let device = server.map_or("loopback".into(), |server| server.ip().to_string());
-        let mode = Some(self.common.wait.to_string());
-        let report = TestReport {
-            settings: self.settings(workload, server, cores),
-            host: Host::read(),
-            place: Place { stack: "kernel".into(), device, mode },
-            workload,
-            outcome,
-        };
-        print(&if self.common.json { report.json() } else { report.text() })
+/// A test on its way.
+struct Run<'a> {
+    line: &'a TestLine,
+    chosen: Chosen,
+    workload: Workload,
+    server: Option<SocketAddr>,
+    cores: Cores,
+}
+
+impl Run<'_> {
+    fn over<'a>(&self, settings: &'a Settings) -> WorkerTest<'a> {
+        let counters = self.line.common.wants_counters();
+        WorkerTest { settings, cores: self.cores, counters }
     }
 
-    fn settings(
-        &self,
-        workload: &Workload,
-        server: Option<SocketAddr>,
-        cores: Cores,
-    ) -> Vec<Setting> {
-        let mut all = report::settings(workload);
+    fn measure(&self) -> Result<(Outcome, States), Failure> {
+        let workload = &self.workload;
+        let mut progress = Progress::new(&workload.window);
+        let mut watch = |recorder: &_| progress.watch(recorder);
+        let outcome = match (&self.chosen, self.server) {
+            (Chosen::Roceway(settings), server) => {
+                return self.over(settings).run(workload, server, &mut watch);
+            }
+            (Chosen::Kernel(waiting), Some(server)) => {
+                local::kernel_client(*waiting, workload, self.cores.client, server, &mut watch)
+            }
+            (Chosen::Kernel(waiting), None) => {
+                let any = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+                local::kernel(*waiting, workload, self.cores, any, &mut watch)
+            }
+        };
+        drop(progress);
+        Ok((outcome.map_err(|error| test_failure(&error))?, Vec::new()))
+    }
+
+    fn place(&self) -> Place {
+        let (stack, device, mode) = match &self.chosen {
+            Chosen::Kernel(waiting) => {
+                let device = self.server.map_or("loopback".into(), |to| to.ip().to_string());
+                ("kernel", device, waiting.to_string())
+            }
+            Chosen::Roceway(settings) => {
+                let device = settings.device.as_deref().unwrap_or("soft").to_owned();
+                ("roceway", device, "copy".to_owned())
+            }
+        };
+        Place { stack: stack.into(), device, mode: Some(mode) }
+    }
+
+    fn report(&self, outcome: &Outcome, states: States) -> Result<(), Failure> {
+        let (line, place) = (self.line, self.place());
+        let name = format!("{} {}", place.stack, place.device);
+        let report = TestReport {
+            settings: self.settings(),
+            host: Host::read(),
+            place,
+            workload: &self.workload,
+            outcome,
+            states,
+        };
+        print(&if line.common.json { report.json() } else { report.text() })?;
+        // Last, so that a full disk costs nobody the figures.
+        if let (Some(path), Some(latency)) = (&line.options.plot, &outcome.latency) {
+            let title = format!("{}, round-trip time", self.workload.test.name);
+            plot::write(path, &title, &[(name, latency)])
+                .map_err(|error| picture_failure(&error))?;
+        }
+        Ok(())
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        let mut all = report::settings(&self.workload);
         let cpu = |core: Option<usize>| core.map_or("any".into(), |core| core.to_string());
-        let control = Kernel::congestion_control().unwrap_or_else(|_| "unknown".into());
-        all.push(("stack", format!("kernel, {}, {control}", self.common.wait)));
-        match server {
+        match &self.chosen {
+            Chosen::Kernel(waiting) => {
+                let control = Kernel::congestion_control().unwrap_or_else(|_| "unknown".into());
+                all.push(("stack", format!("kernel, {waiting}, {control}")));
+            }
+            Chosen::Roceway(settings) => self.over(settings).describe(&mut all),
+        }
+        match self.server {
             Some(server) => {
                 all.push(("server", server.to_string()));
-                all.push(("cpu", cpu(cores.client)));
+                all.push(("cpu", cpu(self.cores.client)));
             }
             None => {
-                all.push(("server", "in this process, over loopback".into()));
-                all.push(("cpus", format!("{},{}", cpu(cores.client), cpu(cores.server))));
+                all.push(("server", "in this process".into()));
+                all.push((
+                    "cpus",
+                    format!("{},{}", cpu(self.cores.client), cpu(self.cores.server)),
+                ));
             }
         }
         all
     }
 }
 
-fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
+pub(super) fn picture_failure(error: &PlotError) -> Failure {
+    Failure::Failed {
+        cause: error.to_string(),
+        remedy: "the figures above are complete; name a file that can be written with --plot"
+            .into(),
+    }
+}
+
+/// The address of a host: over Roceway, of a family that the worker has.
+fn resolve(host: &str, port: u16, chosen: &Chosen) -> Result<SocketAddr, Failure> {
+    let usable = |address: &SocketAddr| match chosen {
+        Chosen::Kernel(_) => true,
+        Chosen::Roceway(settings) => {
+            let own = &settings.worker.addresses;
+            own.is_empty() || own.iter().any(|prefix| prefix.address.is_ipv4() == address.is_ipv4())
+        }
+    };
     let found = (host, port).to_socket_addrs();
-    let cause = match found.map(|mut all| all.next()) {
+    let cause = match found.map(|mut all| all.find(usable)) {
         Ok(Some(address)) => return Ok(address),
-        Ok(None) => format!("{host} has no address"),
+        Ok(None) => format!("{host} has no address of a family that this end has"),
         Err(error) => format!("cannot resolve {host}: {error}"),
     };
     Err(Failure::Failed { cause, remedy: "give a name that resolves, or an address".into() })
@@ -221,20 +290,30 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
 
 impl ServerLine {
     fn run(self) -> Result<(), Failure> {
+        let waiting = match self.common.choose(End::Server)? {
+            Chosen::Kernel(waiting) => waiting,
+            Chosen::Roceway(settings) => {
+                let serving = Serving {
+                    listen: self.listen,
+                    port: self.port,
+                    cpu: self.cpu,
+                    counters: self.common.wants_counters(),
+                };
+                return worker::serve(&settings, &serving, |bound, device| {
+                    self.announce(bound, &format!("roceway, {device}"))
+                });
+            }
+        };
         local::pin(self.cpu).map_err(Failure::failed)?;
-        let waiting = self.common.wait;
         let mut kernel = Kernel::new(waiting, SocketOptions::default()).map_err(Failure::failed)?;
-        let address = SocketAddr::new(self.listen, self.port);
+        let address = self.listen.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        let address = SocketAddr::new(address, self.port);
         let mut server = Server::listen(&mut kernel, address).map_err(|error| Failure::Failed {
+            remedy: listen_remedy(&error).into(),
             cause: format!("cannot listen on {address}: {error}"),
-            remedy: "stop the netserver that holds the port, or choose another with -p".into(),
         })?;
         let bound = server.address(&kernel).map_err(Failure::failed)?;
-        if self.common.json {
-            print(&format!("{}\n", serde_json::json!({ "listening": bound.to_string() })))?;
-        } else {
-            print(&format!("serving netperf's tests on {bound}, kernel, {waiting}\n"))?;
-        }
+        self.announce(bound, &format!("kernel, {waiting}"))?;
         // Ends with the process: SIGINT and SIGTERM do what they always do.
         let never = Arc::new(AtomicBool::new(false));
         match waiting {
@@ -242,6 +321,23 @@ impl ServerLine {
             Waiting::Spin | Waiting::Epoll => server.serve(&mut kernel, &never),
         }
         .map_err(Failure::failed)
+    }
+
+    fn announce(&self, bound: SocketAddr, on: &str) -> Result<(), Failure> {
+        if self.common.json {
+            return print(&format!("{}\n", serde_json::json!({ "listening": bound.to_string() })));
+        }
+        print(&format!("serving netperf's tests on {bound}, {on}\n"))
+    }
+}
+
+fn listen_remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "stop the netserver that holds the port, or choose another with -p"
+        }
+        std::io::ErrorKind::PermissionDenied => "choose a port above 1023 with -p, or be root",
+        _ => "listen on an address of this host with -L",
     }
 }
 

@@ -1,0 +1,156 @@
+//! Roceway's ends of a test: opened as one wants them, one end alone or both in this process,
+//! joined by a link. The other stack's counterpart is [`crate::local`].
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use roceway_runtime::local::Worker;
+use roceway_runtime::rdma_virtio::nic::any::AnyNic;
+use roceway_runtime::rdma_virtio::nic::soft::{SoftNic, SoftOptions};
+use roceway_runtime::rdma_virtio::nic::spec;
+use roceway_runtime::{Prefix, StartError, WorkerConfig};
+
+use crate::client::{self, TestError};
+use crate::kernel::SocketOptions;
+use crate::local::with_server;
+use crate::recorder::Recorder;
+use crate::roceway::Roceway;
+use crate::state::WorkerState;
+use crate::workload::{Outcome, Workload};
+
+/// Addresses of client and server when both are here.
+pub const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 78, 0, 1), Ipv4Addr::new(10, 78, 0, 2)];
+/// How long the other end of a soft link may take to appear.
+const LINK_NS_MAX: u64 = 10_000_000_000;
+
+/// What an end is opened with.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// The worker.
+    pub config: WorkerConfig,
+    /// Buffers of its sockets.
+    pub options: SocketOptions,
+    /// Once set, the worker's state goes to standard error.
+    pub asked: Option<Arc<AtomicBool>>,
+    /// Whether the state at the end of the test is wanted.
+    pub keep_end: bool,
+}
+
+impl Opening {
+    /// An end that nobody asks for its state.
+    #[must_use]
+    pub fn new(config: WorkerConfig, options: SocketOptions) -> Self {
+        Self { config, options, asked: None, keep_end: false }
+    }
+
+    /// The same with this address, on this core.
+    #[must_use]
+    pub fn at(mut self, address: Ipv4Addr, core: Option<usize>) -> Self {
+        self.config.addresses = vec![Prefix { address: IpAddr::V4(address), length: 24 }];
+        self.config.cpu = core;
+        self
+    }
+
+    /// Starts a worker on a NIC; `whose` is its name where it tells of itself.
+    ///
+    /// # Errors
+    /// Why there is no worker.
+    pub fn start(&self, nic: AnyNic, whose: &str) -> Result<Roceway, StartError> {
+        let mut transport = Roceway::new(Worker::with_nic(nic, &self.config)?, self.options);
+        if let Some(flag) = &self.asked {
+            transport.tell_when(Arc::clone(flag), whose);
+        }
+        if self.keep_end {
+            transport.keep_end();
+        }
+        Ok(transport)
+    }
+
+    /// Opens a device and starts a worker on it.
+    ///
+    /// # Errors
+    /// Why there is no worker.
+    pub fn open(&self, device: &str, whose: &str) -> Result<Roceway, StartError> {
+        self.start(spec::open(device)?, whose)
+    }
+}
+
+/// By value, for `map_err`.
+fn no_worker(error: StartError) -> TestError {
+    TestError::Start(Box::new(error))
+}
+
+/// Whether a device has a link that its other end must join.
+fn is_soft(device: &str) -> bool {
+    device.starts_with("soft:")
+}
+
+/// Runs the client of a test over a device; the server is beyond it.
+///
+/// # Errors
+/// If the worker cannot start, nobody is at the other end, or the test fails.
+pub fn client(
+    device: &str,
+    opening: &Opening,
+    workload: &Workload,
+    server: SocketAddr,
+    watch: &mut dyn FnMut(&Recorder),
+) -> Result<(Outcome, WorkerState), TestError> {
+    let mut transport = opening.open(device, "the client").map_err(no_worker)?;
+    if is_soft(device) {
+        transport
+            .wait_for_link(LINK_NS_MAX)
+            .map_err(|_nobody| TestError::NoLink { device: device.to_owned() })?;
+    }
+    let outcome = client::test(&mut transport, workload, server, watch)?;
+    Ok((outcome, transport.state()))
+}
+
+/// The two ends of a soft link inside this process.
+///
+/// # Errors
+/// If there is no shared memory.
+pub fn soft_pair(options: &SoftOptions) -> Result<(AnyNic, AnyNic), TestError> {
+    let (left, right) =
+        SoftNic::pair(options).map_err(|error| no_worker(StartError::Device(error)))?;
+    Ok((left.into(), right.into()))
+}
+
+/// Runs a test with both ends here, a worker each, on two NICs that reach one another. The calling
+/// thread is the client's. Returns the states of client and server too.
+///
+/// # Errors
+/// If a worker cannot start or the test fails.
+pub fn pair(
+    (here, there): (AnyNic, AnyNic),
+    [client_end, server_end]: &[Opening; 2],
+    workload: &Workload,
+    watch: &mut dyn FnMut(&Recorder),
+) -> Result<(Outcome, [WorkerState; 2]), TestError> {
+    let must_join = matches!(here, AnyNic::Soft(_));
+    let served = Mutex::new(WorkerState::default());
+    let (outcome, state) = with_server(
+        None,
+        SocketAddr::new(ADDRESSES[1].into(), 0),
+        || server_end.start(there, "the server").map_err(io::Error::other),
+        |transport, server, stop| {
+            let result = server.serve(transport, stop);
+            *served.lock().unwrap_or_else(PoisonError::into_inner) = transport.state();
+            result
+        },
+        |server| {
+            let mut transport = client_end.start(here, "the client").map_err(no_worker)?;
+            if must_join {
+                transport
+                    .wait_for_link(LINK_NS_MAX)
+                    .map_err(|_nobody| TestError::NoLink { device: "soft".into() })?;
+            }
+            let outcome = client::test(&mut transport, workload, server, watch)?;
+            Ok((outcome, transport.state()))
+        },
+    )?;
+    let server = served.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((outcome, [state, server]))
+}

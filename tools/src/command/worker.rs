@@ -1,0 +1,177 @@
+//! A test or a server over Roceway: from settings to ends.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use roceway_busypoll::Spin;
+use roceway_perf::client::TestError;
+use roceway_perf::ends::{self, ADDRESSES, Opening};
+use roceway_perf::kernel::SocketOptions;
+use roceway_perf::local::Cores;
+use roceway_perf::recorder::Recorder;
+use roceway_perf::report::Setting;
+use roceway_perf::server::Server;
+use roceway_perf::state::WorkerState;
+use roceway_perf::workload::{Outcome, Workload};
+use roceway_runtime::rdma_virtio::nic::soft::SoftOptions;
+use roceway_runtime::settings::Settings;
+
+use super::common::{Common, on_signal};
+use super::{Failure, print};
+
+/// What the workers tell of themselves, with whose each is.
+pub(crate) type States = Vec<(&'static str, WorkerState)>;
+
+/// A test over Roceway.
+pub(crate) struct WorkerTest<'a> {
+    /// Device and worker.
+    pub(crate) settings: &'a Settings,
+    /// The cores of the ends that are here.
+    pub(crate) cores: Cores,
+    /// Whether counters were asked for.
+    pub(crate) counters: bool,
+}
+
+impl WorkerTest<'_> {
+    fn opening(&self, options: SocketOptions) -> Result<Opening, Failure> {
+        let mut opening = Opening::new(self.settings.worker.clone(), options);
+        opening.keep_end = self.counters;
+        opening.asked = Some(Common::on_user_signal()?);
+        Ok(opening)
+    }
+
+    /// Whether the command line names both a device and a host, or neither.
+    pub(crate) fn check(&self, host: bool) -> Result<(), Failure> {
+        let text = match (self.settings.device.is_some(), host) {
+            (true, false) => {
+                "HOST is missing: with --device the server is at the other end of the device; \
+                 without it both ends run here, over a soft link"
+            }
+            (false, true) => "--device is missing: say through which one HOST is reached",
+            (true, true) | (false, false) => return Ok(()),
+        };
+        Err(Failure::Usage(text.into()))
+    }
+
+    /// Runs it.
+    pub(crate) fn run(
+        &self,
+        workload: &Workload,
+        server: Option<SocketAddr>,
+        watch: &mut dyn FnMut(&Recorder),
+    ) -> Result<(Outcome, States), Failure> {
+        let mut opening = self.opening(workload.buffers)?;
+        let failed = |error: TestError| super::perf::test_failure(&error);
+        let (outcome, states) = match (&self.settings.device, server) {
+            (Some(device), Some(server)) => {
+                opening.config.cpu = self.cores.client.or(opening.config.cpu);
+                let (outcome, state) =
+                    ends::client(device, &opening, workload, server, watch).map_err(failed)?;
+                (outcome, vec![("the client", state)])
+            }
+            _ => {
+                let ends = [
+                    opening.clone().at(ADDRESSES[0], self.cores.client),
+                    // Each its own flag: whoever looks first would take it from the other.
+                    Opening { asked: Some(Common::on_user_signal()?), ..opening }
+                        .at(ADDRESSES[1], self.cores.server),
+                ];
+                let nics = ends::soft_pair(&SoftOptions::default()).map_err(failed)?;
+                let (outcome, [client, server]) =
+                    ends::pair(nics, &ends, workload, watch).map_err(failed)?;
+                (outcome, vec![("the client", client), ("the server", server)])
+            }
+        };
+        Ok((outcome, if self.counters { states } else { Vec::new() }))
+    }
+
+    /// Its effective options.
+    pub(crate) fn describe(&self, all: &mut Vec<Setting>) {
+        let worker = &self.settings.worker;
+        let on = |switch: bool| if switch { "on" } else { "off" };
+        let device = self.settings.device.as_deref().unwrap_or("soft, both ends here");
+        let addresses: Vec<String> = match self.settings.device {
+            Some(_) => worker.addresses.iter().map(ToString::to_string).collect(),
+            None => ADDRESSES.map(|address| format!("{address}/24")).into(),
+        };
+        all.push(("stack", format!("roceway, {:?}", worker.tcp.congestion).to_lowercase()));
+        all.push(("device", device.to_owned()));
+        all.push(("addresses", addresses.join(" ")));
+        all.push(("mtu", worker.mtu.map_or("the device's".into(), |mtu| mtu.to_string())));
+        all.push((
+            "offloads",
+            format!(
+                "checksum {}, large segments {}",
+                on(worker.offloads.checksum),
+                on(worker.offloads.large_segments)
+            ),
+        ));
+        all.push(("idle", idle(worker.turn.spin)));
+    }
+}
+
+fn idle(spin: Spin) -> String {
+    match spin {
+        Spin::Forever => "spins".into(),
+        Spin::Adaptive { min_ns, max_ns } => {
+            format!("spins {} to {} us, then sleeps", min_ns / 1000, max_ns / 1000)
+        }
+    }
+}
+
+/// The address that a server listens on unless it is told: all of the first one's family.
+fn any_address(settings: &Settings) -> IpAddr {
+    match settings.worker.addresses.first().map(|prefix| prefix.address) {
+        Some(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+        Some(IpAddr::V4(_)) | None => Ipv4Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// What a server is told.
+pub(crate) struct Serving {
+    /// The address to listen on, if one was named.
+    pub(crate) listen: Option<IpAddr>,
+    /// The control port.
+    pub(crate) port: u16,
+    /// The core.
+    pub(crate) cpu: Option<usize>,
+    /// Whether counters were asked for.
+    pub(crate) counters: bool,
+}
+
+/// Serves tests over Roceway. With counters it ends in order on SIGINT or SIGTERM and prints them.
+pub(crate) fn serve(
+    settings: &Settings,
+    serving: &Serving,
+    announce: impl FnOnce(SocketAddr, &str) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let Some(device) = &settings.device else {
+        return Err(Failure::Usage("--device is missing: say which one to serve on".into()));
+    };
+    let mut opening = Opening::new(settings.worker.clone(), SocketOptions::default());
+    opening.config.cpu = serving.cpu.or(opening.config.cpu);
+    opening.asked = Some(Common::on_user_signal()?);
+    let stop = if serving.counters {
+        let stop = on_signal(signal_hook::consts::SIGINT)?;
+        signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&stop))
+            .map_err(Failure::failed)?;
+        stop
+    } else {
+        Arc::new(AtomicBool::new(false))
+    };
+    let mut transport = opening.open(device, "the server").map_err(Failure::failed)?;
+    let address = serving.listen.unwrap_or_else(|| any_address(settings));
+    let address = SocketAddr::new(address, serving.port);
+    let mut server = Server::listen(&mut transport, address).map_err(|error| Failure::Failed {
+        cause: format!("cannot listen on {address}: {error}"),
+        remedy: "listen on an address that --address names".into(),
+    })?;
+    let bound = server.address(&transport).map_err(Failure::failed)?;
+    announce(bound, device)?;
+    server.serve(&mut transport, &stop).map_err(|error| Failure::Failed {
+        cause: format!("{device}: {error}"),
+        remedy: "restart the server once the device is there again".into(),
+    })?;
+    print(&transport.state().text("the server"))
+}
