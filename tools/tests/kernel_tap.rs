@@ -8,14 +8,12 @@ use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use kernel_world::*;
-use roceway_runtime::local::{TcpListener, UdpSocket};
 use roceway_runtime::stack::tcp::{KeepAlive, Readiness};
 use roceway_runtime::stack::time;
 
 /// What must not happen where nothing is lost.
 const NEVER: [&str; 4] =
     ["dropped_checksum", "header_checksum", "resets_sent", "dropped_malformed"];
-
 
 #[test]
 fn requests_are_answered_both_ways() {
@@ -141,101 +139,12 @@ fn connections_in_sequence_and_at_once() {
     });
 }
 
-/// Each connection asks once, is answered, and is closed by who opened it.
-fn from_us_in_sequence(world: &World, node: &Node, family: usize, count: u32) {
-    let listener = std::net::TcpListener::bind((HOST[family], 0)).unwrap();
-    let to = listener.local_addr().unwrap();
-    let server = world.kernel(move || {
-        for _ in 0..count {
-            answer(accept(&listener));
-        }
-    });
-    for _ in 0..count {
-        let stream = node.connect(to).unwrap();
-        node.write_all(&stream, b"ask").unwrap();
-        let mut reply = [0; 3];
-        node.read_exact(&stream, &mut reply).unwrap();
-        assert_eq!(&reply, b"ask");
-    }
-    node.join("the server", server);
-}
-
-fn from_kernel_in_sequence(world: &World, node: &Node, family: usize, count: u32) {
-    let to = SocketAddr::new(US[family], PORT);
-    let listener = TcpListener::bind(&node.worker, to).unwrap();
-    let client = world.kernel(move || {
-        for _ in 0..count {
-            ask(connect(to).unwrap());
-        }
-    });
-    for _ in 0..count {
-        let stream = node.accept(&listener);
-        let mut request = [0; 3];
-        node.read_exact(&stream, &mut request).unwrap();
-        node.write_all(&stream, &request).unwrap();
-        assert_eq!(node.read_all(&stream).unwrap(), 0);
-    }
-    node.join("the client", client);
-}
-
-/// So many connections of each side, all open and busy at the same time.
-fn at_once(world: &World, node: &Node, family: usize, count: u32) {
-    const EACH: u64 = 100_000;
-    let to = SocketAddr::new(US[family], PORT);
-    let ours = TcpListener::bind(&node.worker, to).unwrap();
-    let theirs = std::net::TcpListener::bind((HOST[family], 0)).unwrap();
-    let far = theirs.local_addr().unwrap();
-    let kernel = world.kernel(move || {
-        let mut threads = Vec::new();
-        for _ in 0..count / 2 {
-            threads.push(kernel_flow(connect(to).unwrap(), EACH));
-            threads.push(kernel_flow(accept(&theirs), EACH));
-        }
-        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>()
-    });
-    let mut flows: Vec<Flow> =
-        (0..count / 2).map(|_| Flow::new(node.connect(far).unwrap(), EACH)).collect();
-    flows.extend((0..count / 2).map(|_| Flow::new(node.accept(&ours), EACH)));
-    node.run_flows(&mut flows);
-    assert!(flows.iter().all(|flow| flow.received == EACH));
-    assert_eq!(node.join("the kernel's ends", kernel), u64::from(count / 2 * 2) * EACH);
-}
-
-/// Whole, at the edge of one packet, and in fragments.
-const DATAGRAMS: [usize; 7] = [0, 1, 1452, 1472, 1473, 9000, 65_507];
-
 #[test]
 fn datagrams_of_every_size_both_ways() {
     in_namespace("datagrams_of_every_size_both_ways", || {
         let world = World::tap("");
         let node = world.node();
-        for family in [0, 1] {
-            let theirs = udp(HOST[family]);
-            let far = theirs.local_addr().unwrap();
-            let ours = UdpSocket::bind(&node.worker, SocketAddr::new(US[family], PORT)).unwrap();
-            // IPv6 fragments are not supported: what needs them is refused.
-            let most = if family == 0 { 65_507 } else { 1452 };
-            for length in DATAGRAMS {
-                let bytes = pattern(length as u64, length);
-                let sent = node.until("to send", || ours.send_to(bytes, far));
-                if length > most {
-                    assert_eq!(sent.unwrap_err().kind(), ErrorKind::InvalidInput, "{length}");
-                    continue;
-                }
-                sent.unwrap();
-                let socket = theirs.try_clone().unwrap();
-                let echo = world.kernel(move || {
-                    let mut out = vec![0; 70_000];
-                    let (count, from) = socket.recv_from(&mut out).unwrap();
-                    socket.send_to(&out[..count], from).unwrap();
-                });
-                let mut out = vec![1; 70_000];
-                let (count, from) = node.until("the echo", || ours.recv_from(&mut out)).unwrap();
-                assert_eq!((count, from), (length, far));
-                assert!(out[..count] == *bytes, "{length}");
-                node.join("the echo", echo);
-            }
-        }
+        datagrams(&world, &node);
         for name in NEVER {
             assert_eq!(node.counter(name), 0, "{}", node.state());
         }
@@ -247,11 +156,7 @@ fn the_kernel_pings() {
     in_namespace("the_kernel_pings", || {
         let world = World::tap("");
         let node = world.node();
-        for (to, lengths) in [(US[0], &[0, 1, 1472, 1473, 8000][..]), (US[1], &[0, 1, 1452][..])] {
-            for &length in lengths {
-                node.join("the reply", world.kernel(move || ping(to, length)));
-            }
-        }
+        pings(&world, &node);
         assert_eq!(node.counter("icmp_checksum"), 0, "{}", node.state());
     });
 }
@@ -260,22 +165,7 @@ fn the_kernel_pings() {
 fn closed_udp_ports_are_reported_both_ways() {
     in_namespace("closed_udp_ports_are_reported_both_ways", || {
         let world = World::tap("");
-        let node = world.node();
-        for family in [0, 1] {
-            let ours = UdpSocket::bind(&node.worker, SocketAddr::new(US[family], 0)).unwrap();
-            ours.connect(SocketAddr::new(HOST[family], 9)).unwrap();
-            node.until("to send", || ours.send(b"anyone?")).unwrap();
-            let error = node.until("the error", || ours.recv(&mut [0])).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
-            let theirs = udp(HOST[family]);
-            let to = SocketAddr::new(US[family], 9);
-            let thread = world.kernel(move || {
-                theirs.connect(to).unwrap();
-                theirs.send(b"anyone?").unwrap();
-                theirs.recv(&mut [0]).unwrap_err().kind()
-            });
-            assert_eq!(node.join("the error", thread), ErrorKind::ConnectionRefused);
-        }
+        unreachable_ports(&world, &world.node());
     });
 }
 

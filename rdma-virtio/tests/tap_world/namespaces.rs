@@ -9,9 +9,7 @@ use std::thread::JoinHandle;
 /// Runs `body` on a thread in a network namespace of its own, or says loudly why it does not.
 pub(crate) fn in_namespace(test: &str, body: impl FnOnce() + Send + 'static) {
     if let Some(reason) = missing() {
-        // Past the harness, which would keep it to itself.
-        let _ = writeln!(std::io::stderr().lock(), "SKIPPED {test}: {reason}");
-        return;
+        return skipped(test, &reason);
     }
     let thread = std::thread::spawn(|| {
         enter_new_namespace();
@@ -21,6 +19,11 @@ pub(crate) fn in_namespace(test: &str, body: impl FnOnce() + Send + 'static) {
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Says that a test, or a part of it, is skipped; past the harness, which would keep it to itself.
+pub(crate) fn skipped(test: &str, reason: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "SKIPPED {test}: {reason}");
 }
 
 /// What the machine lacks for these tests.

@@ -1,7 +1,7 @@
 //! Connections between Roceway and the kernel, and what is asked of every one of them.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream as KernelStream};
+use std::net::{SocketAddr, TcpListener as KernelListener, TcpStream as KernelStream};
 
 use roceway_runtime::local::{TcpListener, TcpStream};
 
@@ -20,8 +20,7 @@ pub(crate) fn connection(
     (family, ours_opens): (usize, bool),
 ) -> (TcpStream, KernelStream) {
     if ours_opens {
-        let listener =
-            world.in_kernel(move || std::net::TcpListener::bind((HOST[family], 0)).unwrap());
+        let listener = world.in_kernel(move || KernelListener::bind((HOST[family], 0)).unwrap());
         let stream = node.connect(listener.local_addr().unwrap()).unwrap();
         (stream, accept(&listener))
     } else {
@@ -80,7 +79,7 @@ pub(crate) fn bulk(world: &World, node: &Node, way: (usize, bool), total: u64) {
 }
 
 /// The kernel's part of a short connection: sends back what comes, to the end.
-pub(crate) fn answer(mut stream: KernelStream) {
+fn answer(mut stream: KernelStream) {
     let mut bytes = [0; 3];
     stream.read_exact(&mut bytes).unwrap();
     stream.write_all(&bytes).unwrap();
@@ -88,9 +87,69 @@ pub(crate) fn answer(mut stream: KernelStream) {
 }
 
 /// The other part: asks, is answered, closes.
-pub(crate) fn ask(mut stream: KernelStream) {
+fn ask(mut stream: KernelStream) {
     stream.write_all(b"ask").unwrap();
     let mut bytes = [0; 3];
     stream.read_exact(&mut bytes).unwrap();
     assert_eq!(&bytes, b"ask");
+}
+
+/// Each connection asks once, is answered, and is closed by who opened it.
+pub(crate) fn from_us_in_sequence(world: &World, node: &Node, family: usize, count: u32) {
+    let listener = world.in_kernel(move || KernelListener::bind((HOST[family], 0)).unwrap());
+    let to = listener.local_addr().unwrap();
+    let server = world.kernel(move || {
+        for _ in 0..count {
+            answer(accept(&listener));
+        }
+    });
+    for _ in 0..count {
+        let stream = node.connect(to).unwrap();
+        node.write_all(&stream, b"ask").unwrap();
+        let mut reply = [0; 3];
+        node.read_exact(&stream, &mut reply).unwrap();
+        assert_eq!(&reply, b"ask");
+    }
+    node.join("the server", server);
+}
+
+pub(crate) fn from_kernel_in_sequence(world: &World, node: &Node, family: usize, count: u32) {
+    let to = SocketAddr::new(US[family], PORT);
+    let listener = TcpListener::bind(&node.worker, to).unwrap();
+    let client = world.kernel(move || {
+        for _ in 0..count {
+            ask(connect(to).unwrap());
+        }
+    });
+    for _ in 0..count {
+        let stream = node.accept(&listener);
+        let mut request = [0; 3];
+        node.read_exact(&stream, &mut request).unwrap();
+        node.write_all(&stream, &request).unwrap();
+        assert_eq!(node.read_all(&stream).unwrap(), 0);
+    }
+    node.join("the client", client);
+}
+
+/// So many connections of each side, all open and busy at the same time.
+pub(crate) fn at_once(world: &World, node: &Node, family: usize, count: u32) {
+    const EACH: u64 = 100_000;
+    let to = SocketAddr::new(US[family], PORT);
+    let ours = TcpListener::bind(&node.worker, to).unwrap();
+    let theirs = world.in_kernel(move || KernelListener::bind((HOST[family], 0)).unwrap());
+    let far = theirs.local_addr().unwrap();
+    let kernel = world.kernel(move || {
+        let mut threads = Vec::new();
+        for _ in 0..count / 2 {
+            threads.push(kernel_flow(connect(to).unwrap(), EACH));
+            threads.push(kernel_flow(accept(&theirs), EACH));
+        }
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>()
+    });
+    let mut flows: Vec<Flow> =
+        (0..count / 2).map(|_| Flow::new(node.connect(far).unwrap(), EACH)).collect();
+    flows.extend((0..count / 2).map(|_| Flow::new(node.accept(&ours), EACH)));
+    node.run_flows(&mut flows);
+    assert!(flows.iter().all(|flow| flow.received == EACH));
+    assert_eq!(node.join("the kernel's ends", kernel), u64::from(count / 2 * 2) * EACH);
 }

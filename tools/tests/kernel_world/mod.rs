@@ -8,6 +8,7 @@
 mod flows;
 mod host;
 mod joint;
+mod messages;
 #[path = "../../../rdma-virtio/tests/tap_world/namespaces.rs"]
 mod namespaces;
 
@@ -22,6 +23,7 @@ use roceway_runtime::{StartError, WorkerConfig};
 pub(crate) use flows::*;
 pub(crate) use host::*;
 pub(crate) use joint::*;
+pub(crate) use messages::*;
 pub(crate) use namespaces::*;
 
 /// The kernel's addresses.
@@ -220,4 +222,14 @@ impl Drop for Node {
 /// `WouldBlock` as long as something is awaited.
 pub(crate) fn pending(waiting: bool) -> io::Result<()> {
     if waiting { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+}
+
+/// A refused connection is tried again: the other side may not listen yet.
+pub(crate) fn retried<T>(result: io::Result<T>) -> io::Result<T> {
+    result.map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable => {
+            io::ErrorKind::WouldBlock.into()
+        }
+        _ => error,
+    })
 }
