@@ -97,7 +97,7 @@ pub(super) struct TransmitSide<P: Policy> {
     scratch_free: Vec<u16>,
     /// First segment not yet posted of the frame at the front, when it is segmented here.
     resume_at: u32,
-    chain: Box<Chain>,
+    chain: Option<Box<Chain>>,
     completions: Box<[Completion; BATCH]>,
     /// The NIC was full when the queue was last looked at.
     backlog: bool,
@@ -124,7 +124,7 @@ impl<P: Policy> TransmitSide<P> {
             scratch,
             scratch_free: (0..places).rev().filter_map(|i| u16::try_from(i).ok()).collect(),
             resume_at: 0,
-            chain: Box::new(Chain::new()),
+            chain: Some(Box::new(Chain::new())),
             completions: Box::new([NO_COMPLETION; BATCH]),
             backlog: false,
             region: 0,
@@ -220,7 +220,8 @@ impl<P: Policy> TransmitSide<P> {
     /// A chain of any shape, with any header.
     #[inline(never)]
     fn send_chain<N: Nic>(&mut self, context: &mut Context<'_, N>, head: u16, last: bool) -> Step {
-        let mut chain = std::mem::take(&mut self.chain);
+        // Taken out and put back, by its pointer: nothing is allocated for a frame.
+        let Some(mut chain) = self.chain.take() else { return Step::Later };
         let walked =
             chain::walk(&self.ring, context.regions, head, Direction::Readable, &mut chain);
         let step = match walked {
@@ -230,7 +231,7 @@ impl<P: Policy> TransmitSide<P> {
                 self.refuse(context, head)
             }
         };
-        self.chain = chain;
+        self.chain = Some(chain);
         step
     }
 
