@@ -5,6 +5,7 @@
 //! - [`Loop`]: the turn itself, on one screen, with a [`Budget`] a phase and [`Counters`].
 //! - [`Clock`]: nanoseconds of `CLOCK_MONOTONIC`, read from the time stamp counter.
 //! - [`idle`]: when to stop polling; [`Doorbell`] and [`EventWait`]: how to sleep and lose nothing.
+//! - [`Lead`] and [`Parker`]: who turns when threads take turns, and how the others sleep.
 //! - [`pin`]: which cores to use, and what is wrong with them.
 //!
 //! The crate knows neither packets nor verbs and imports no other crate of the workspace. Its only
@@ -16,6 +17,8 @@ pub mod counters;
 mod doorbell;
 mod event;
 pub mod idle;
+mod lead;
+mod parker;
 pub mod pin;
 mod quota;
 mod sync;
@@ -29,6 +32,8 @@ pub use clock::Clock;
 pub use counters::Counters;
 pub use doorbell::Doorbell;
 pub use idle::{Idle, Sleeper, Spin, Wake};
+pub use lead::{Lead, Place};
+pub use parker::Parker;
 pub use turn::{Limits, Loop, Nap, Turned};
 pub use wait::EventWait;
 pub use work::{Armed, Phase, Progress, Work};

@@ -3,11 +3,17 @@
 #[cfg(not(loom))]
 pub(crate) use std::sync::{
     Arc,
-    atomic::{AtomicU32, Ordering, fence},
+    atomic::{AtomicBool, AtomicU32, Ordering, fence},
 };
+
+#[cfg(not(loom))]
+pub(crate) use std::thread::{Thread, current, park, park_timeout};
+
+#[cfg(loom)]
+pub(crate) use loom::thread::{Thread, current, park};
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Arc,
-    atomic::{AtomicU32, Ordering, fence},
+    atomic::{AtomicBool, AtomicU32, Ordering, fence},
 };

@@ -1,7 +1,7 @@
 //! The caller-driven manner: a call takes the worker's lock and runs in its own thread, frames
 //! included, and no thread turns for others unless it waits itself.
 //!
-//! Of the threads that wait one leads (see `lead`): it turns, gives the lock to whoever wants it
+//! Of the threads that wait one leads (see [`Lead`]): it turns, gives the lock to whoever wants it
 //! between turns, and sleeps on the device without the lock once its spin budget is spent. A ticker
 //! turns when nobody has for [`TICK`], so that timers run and the peer's frames are answered while
 //! the application computes. Wakes never happen under the lock.
@@ -13,14 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use roceway_busypoll::{Doorbell, EventWait, Loop, Sleeper, Turned, Work};
+use roceway_busypoll::{Doorbell, EventWait, Lead, Loop, Parker, Place, Sleeper, Turned, Work};
 use roceway_rdma_virtio::nic::Nic;
 use roceway_rdma_virtio::nic::any::AnyNic;
 use roceway_stack::tcp::TcpInfo;
 use roceway_stack::time;
 
-use super::lead::{Lead, Place};
-use super::parker::Parker;
 use super::{Counter, Wait};
 use crate::calls::{CallError, Data, Reply, Request};
 use crate::config::WorkerConfig;

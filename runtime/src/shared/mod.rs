@@ -8,11 +8,8 @@
 //!   those that wait one turns for all.
 
 mod driven;
-mod lead;
 pub(crate) mod mailbox;
 mod owned;
-mod parker;
-mod sync;
 mod tcp;
 mod udp;
 

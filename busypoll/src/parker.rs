@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 #[cfg(not(loom))]
-use super::sync::park_timeout;
-use super::sync::{Arc, AtomicBool, Ordering, Thread, current, park};
+use crate::sync::park_timeout;
+use crate::sync::{Arc, AtomicBool, Ordering, Thread, current, park};
 
 struct Shared {
     woken: AtomicBool,
@@ -13,23 +13,24 @@ struct Shared {
 
 /// The token that wakes one thread.
 #[derive(Clone)]
-pub(super) struct Parker(Arc<Shared>);
+pub struct Parker(Arc<Shared>);
 
 impl Parker {
     /// The calling thread's.
-    pub(super) fn of_this_thread() -> Parker {
+    #[must_use]
+    pub fn of_this_thread() -> Parker {
         Parker(Arc::new(Shared { woken: AtomicBool::new(false), thread: current() }))
     }
 
     /// Wakes the thread, or lets its next sleep end at once.
-    pub(super) fn wake(&self) {
+    pub fn wake(&self) {
         if !self.0.woken.swap(true, Ordering::AcqRel) {
             self.0.thread.unpark();
         }
     }
 
     /// Sleeps until woken; called by the token's own thread.
-    pub(super) fn sleep(&self) {
+    pub fn sleep(&self) {
         while !self.0.woken.swap(false, Ordering::AcqRel) {
             park();
         }
@@ -37,7 +38,7 @@ impl Parker {
 
     /// Sleeps until woken or until `end`.
     #[cfg(not(loom))]
-    pub(super) fn sleep_until(&self, end: Option<Instant>) {
+    pub fn sleep_until(&self, end: Option<Instant>) {
         let Some(end) = end else { return self.sleep() };
         while !self.0.woken.swap(false, Ordering::AcqRel) {
             match end.checked_duration_since(Instant::now()) {
@@ -47,8 +48,9 @@ impl Parker {
         }
     }
 
+    /// As [`Parker::sleep`]: loom has no time.
     #[cfg(loom)]
-    pub(super) fn sleep_until(&self, _end: Option<Instant>) {
+    pub fn sleep_until(&self, _end: Option<Instant>) {
         self.sleep();
     }
 }

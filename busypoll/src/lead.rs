@@ -1,6 +1,6 @@
-//! Who turns a caller-driven worker: of those that wait exactly one, the leader.
+//! Who turns when no thread is there for it: of those that wait exactly one, the leader.
 //!
-//! Pure state that lives under the worker's lock; a waiter's token is what it is woken by. The
+//! Pure state that lives under the lock of what is turned; a waiter's token is what it is woken by. The
 //! protocol, whose every interleaving the model in `lead_tests` checks:
 //!
 //! - A thread that must wait enters. It leads if nobody does, else it sleeps on its token.
@@ -12,7 +12,7 @@
 //! a waiter that is due or leads has been woken, or is the one that finds out for itself.
 
 /// Number of a waiter.
-pub(super) type Place = u32;
+pub type Place = u32;
 
 const NONE: Place = Place::MAX;
 
@@ -23,8 +23,8 @@ struct Waiting<W> {
     after: Place,
 }
 
-/// The waiters of one worker. At most 2^32 - 1 of them.
-pub(super) struct Lead<W> {
+/// Those who wait for one loop. At most 2^32 - 1 of them.
+pub struct Lead<W> {
     leader: Place,
     places: Vec<Option<Waiting<W>>>,
     free: Vec<Place>,
@@ -32,14 +32,21 @@ pub(super) struct Lead<W> {
     first: Place,
 }
 
+impl<W: Clone> Default for Lead<W> {
+    fn default() -> Lead<W> {
+        Lead::new()
+    }
+}
+
 impl<W: Clone> Lead<W> {
     /// Nobody waits.
-    pub(super) fn new() -> Lead<W> {
+    #[must_use]
+    pub fn new() -> Lead<W> {
         Lead { leader: NONE, places: Vec::new(), free: Vec::new(), first: NONE }
     }
 
     /// A thread begins to wait.
-    pub(super) fn enter(&mut self, token: W) -> Place {
+    pub fn enter(&mut self, token: W) -> Place {
         let waiting = Waiting { token, is_due: false, before: NONE, after: self.first };
         let place = match self.free.pop() {
             Some(place) => place,
@@ -62,33 +69,35 @@ impl<W: Clone> Lead<W> {
     }
 
     /// Whether this one leads.
-    pub(super) fn leads(&self, place: Place) -> bool {
+    #[must_use]
+    pub fn leads(&self, place: Place) -> bool {
         self.leader == place
     }
 
     /// Whether anybody leads.
-    pub(super) fn has_leader(&self) -> bool {
+    #[must_use]
+    pub fn has_leader(&self) -> bool {
         self.leader != NONE
     }
 
     /// What a waiter waits for has come. Returns the token to wake it by, once the lock is
     /// released.
     #[must_use]
-    pub(super) fn make_due(&mut self, place: Place) -> Option<W> {
+    pub fn make_due(&mut self, place: Place) -> Option<W> {
         let waiting = self.at(place)?;
         waiting.is_due = true;
         Some(waiting.token.clone())
     }
 
     /// Whether what it waits for has come since it was asked last.
-    pub(super) fn take_due(&mut self, place: Place) -> bool {
+    pub fn take_due(&mut self, place: Place) -> bool {
         self.at(place).is_some_and(|waiting| std::mem::take(&mut waiting.is_due))
     }
 
     /// A thread waits no more. Returns the token of the new leader, to be woken once the lock is
     /// released, if the one that leaves led and others wait.
     #[must_use]
-    pub(super) fn leave(&mut self, place: Place) -> Option<W> {
+    pub fn leave(&mut self, place: Place) -> Option<W> {
         let left = self.slot(place)?.take()?;
         match self.at(left.before) {
             Some(before) => before.after = left.after,
@@ -108,7 +117,7 @@ impl<W: Clone> Lead<W> {
     }
 
     /// Everybody is due.
-    pub(super) fn make_all_due(&mut self, mut wake: impl FnMut(W)) {
+    pub fn make_all_due(&mut self, mut wake: impl FnMut(W)) {
         for waiting in self.places.iter_mut().flatten() {
             waiting.is_due = true;
             wake(waiting.token.clone());
