@@ -32,7 +32,7 @@ pub(crate) fn run(data: &[u8]) {
 }
 
 fn with<P: Policy>(setup: u8, input: &mut Input<'_>) {
-    let config = ArenaConfig { small: 64, chunks: 32, receive: 16, ..ArenaConfig::default() };
+    let config = ArenaConfig { small: 64, chunks: 32, receive: 32, ..ArenaConfig::default() };
     let scratch_len = SCRATCH_LEN * SCRATCH_COUNT;
     let extra = ArenaExtra { scratch_len, ..ArenaExtra::default() };
     let arena = Arena::new(&config, extra).expect("there is memory");
@@ -134,9 +134,11 @@ impl<P: Policy> World<P> {
     /// Bytes into transmit memory: headers, frames, indirect tables.
     fn fill(&self, input: &mut Input<'_>) {
         let at = self.bases[0] + u64::from(input.u16());
-        let bytes = input.slice();
+        let length = usize::from(input.u16());
+        let mut bytes = input.take(length).to_vec();
+        bytes.resize(length, 0);
         let room = self.bases[0] + self.lengths[0] - at;
-        let length = bytes.len().min(usize::try_from(room).unwrap_or(0));
+        let length = length.min(usize::try_from(room).unwrap_or(0));
         let to = usize::try_from(at).expect("an address");
         let to = std::ptr::with_exposed_provenance_mut::<u8>(to);
         // SAFETY: inside of the arena's transmit region, which nobody holds a reference to.
@@ -159,14 +161,19 @@ impl<P: Policy> World<P> {
         assert!(sends <= u32::from(SIZE) && receives <= u32::from(SIZE));
     }
 
-    /// Everything that the NIC has comes back.
+    /// Everything that the NIC has comes back, at the latest with the next good frame: a batch whose
+    /// last chain was refused ends without a signal.
     fn end(mut self) {
         self.nic.completes = true;
         self.nic.link_down = false;
-        for _ in 0..8 {
-            self.turn();
-        }
-        assert!(!self.device.has_sends(), "sends stay");
+        (0..8).for_each(|_| self.turn());
+        self.fill(&mut Input::new(&[0, 0, 112, 0]));
+        self.rings[0].write(0, Descriptor { addr: self.bases[0], len: 112, flags: 0, next: 0 });
+        self.rings[0].push_available(0);
+        let _ = self.rings[0].publish();
+        (0..8).for_each(|_| self.turn());
+        let broken = self.device.counters().broken_ring > 0;
+        assert!(broken || !self.device.has_sends(), "sends stay");
     }
 }
 

@@ -33,6 +33,7 @@ mod events;
 pub mod fuzzing;
 mod greeting;
 #[cfg(any(test, fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code, reason = "the tests use more of it"))]
 mod hostile;
 mod layout;
 mod link;
