@@ -108,6 +108,7 @@ struct Trial {
     buffer: Vec<u8>,
     started: Instant,
     turns: u64,
+    turns_max: u64,
 }
 
 /// More turns than any world needs: time passes, but bytes do not.
@@ -120,7 +121,16 @@ impl Trial {
         let started = world.now;
         let buffer = vec![0; PIECE];
         let pattern = Pattern::new();
-        Trial { world, flows: Vec::new(), listener, pattern, buffer, started, turns: 0 }
+        Trial {
+            world,
+            flows: Vec::new(),
+            listener,
+            pattern,
+            buffer,
+            started,
+            turns: 0,
+            turns_max: TURNS_MAX,
+        }
     }
 
     fn open(&mut self, totals: [u64; 2]) {
@@ -248,7 +258,7 @@ impl Trial {
         }
         self.turns += 1;
         let waited = self.world.now.since(self.started);
-        let stuck = waited > Duration::from_secs(48 * 3600) || self.turns > TURNS_MAX;
+        let stuck = waited > Duration::from_secs(48 * 3600) || self.turns > self.turns_max;
         assert!(!stuck, "stuck after {waited:?}: {}", self.report());
     }
 
@@ -445,4 +455,27 @@ fn timestamps_wrap() {
             run(trial);
         }
     });
+}
+
+#[test]
+fn more_than_four_gigabytes_both_ways() {
+    // The sequence numbers of both directions go all the way round.
+    let gigabytes = number("ROCEWAY_SIM_GIGABYTES", 9);
+    let mut setup = setup_of(1);
+    setup.tcp = TcpConfig { receive_buffer: 1 << 20, send_buffer: 1 << 20, ..patient() };
+    setup.offloads = Offloads { tx_checksum: true, tso4: true, tso6: true };
+    setup.mtu = 9000;
+    (setup.cut, setup.finish, setup.device_lag) = (false, false, Duration::from_micros(5));
+    setup.delay = Duration::from_micros(10);
+    setup.faults = Faults { loss: 1, duplication: 1, reordering: 2, corruption: 1 };
+    setup.memory = HeapLimits { receive_len: 65_536, ..HeapLimits::default() };
+    let mut trial = Trial::new(setup);
+    trial.open([gigabytes << 29, gigabytes << 29]);
+    let flow = &mut trial.flows[0];
+    (flow.write_max, flow.read_max, flow.lazy) = (PIECE, PIECE, 0);
+    trial.turns_max = u64::MAX;
+    let mut world = run(trial);
+    for host in 0..2 {
+        assert!(world.counters(host).retransmissions > 100, "there was something to survive");
+    }
 }

@@ -254,7 +254,7 @@ fn rfc5681_4_2_out_of_order_data_is_acknowledged_at_once() {
 }
 
 #[test]
-fn must_30_urgent_data_both_ways() {
+fn must_30_to_33_and_62_urgent_data_both_ways() {
     let (mut script, id) = with_window(60_000);
     script.send(seg("UA", 1, 1).urgent(3).data(b"urgent"));
     let info = script.host().stack.tcp().0.info(id).unwrap();
@@ -275,15 +275,12 @@ fn must_30_urgent_data_both_ways() {
 }
 
 #[test]
-fn must_24_keep_alive() {
+fn must_24_to_29_keep_alive() {
     let (mut script, id) = with_window(60_000);
     script.wait(Duration::from_secs(3 * 7200));
     script.nothing();
-    let keep_alive = KeepAlive {
-        idle: Duration::from_secs(100),
-        interval: Duration::from_secs(10),
-        probes: 3,
-    };
+    let keep_alive =
+        KeepAlive { idle: Duration::from_secs(100), interval: Duration::from_secs(10), probes: 3 };
     let now = script.now();
     script.host().stack.tcp().0.set_option(id, TcpOption::KeepAlive(Some(keep_alive)), now);
     script.wait(Duration::from_secs(101));
@@ -300,12 +297,12 @@ fn must_24_keep_alive() {
 }
 
 #[test]
-fn must_28_keep_alive_begins_after_two_hours() {
+fn must_28_keep_alive_waits_two_hours() {
     assert_eq!(KeepAlive::default().idle, Duration::from_secs(7200));
 }
 
 #[test]
-fn push_is_set_when_nothing_more_is_queued() {
+fn must_61_push_is_set_when_nothing_more_is_queued() {
     let (mut script, id) = with_window(60_000);
     script.write(id, &[0; 1500]);
     assert!(!script.expect_data(1, 1000).flags.contains('P'));

@@ -28,7 +28,7 @@ fn error(script: &Script, kind: (u8, u8), rest: u32, seq: u32) -> Vec<u8> {
 }
 
 #[test]
-fn must_55_soft_errors_do_not_end_a_connection() {
+fn must_56_soft_errors_do_not_end_a_connection() {
     for (v6, kinds) in [
         (false, vec![(3, 0), (3, 1), (3, 5), (11, 0), (12, 0)]),
         (true, vec![(1, 0), (1, 3), (3, 0), (4, 0)]),
@@ -45,7 +45,7 @@ fn must_55_soft_errors_do_not_end_a_connection() {
 }
 
 #[test]
-fn must_56_a_soft_error_is_told_when_the_connection_times_out() {
+fn shld_25_a_soft_error_is_told_when_the_connection_times_out() {
     let (mut script, id, _) = Script::syn_sent(Setup::default());
     let frame = error(&script, (3, 1), 0, 0);
     script.deliver(frame);
@@ -72,7 +72,7 @@ fn shld_26_hard_errors_end_an_opening_connection_and_no_other() {
 }
 
 #[test]
-fn rfc5927_4_1_errors_about_what_is_not_in_flight_are_ignored() {
+fn must_54_and_rfc5927_4_1_errors_about_what_is_not_in_flight_are_ignored() {
     for wrong in [1, 2, 1000, u32::MAX] {
         let (mut script, id, _) = Script::syn_sent(Setup::default());
         let frame = error(&script, (3, 3), 0, wrong);
@@ -83,7 +83,7 @@ fn rfc5927_4_1_errors_about_what_is_not_in_flight_are_ignored() {
 }
 
 #[test]
-fn must_54_source_quench_is_ignored() {
+fn must_55_source_quench_is_ignored() {
     let (mut script, id) = Script::established();
     script.write(id, &[0; 3000]);
     script.drain();
@@ -104,8 +104,7 @@ fn rfc1191_a_path_that_takes_less_gets_less() {
         script.expect_data(1, 1400);
         let frame = error(&script, kind, mtu, 1);
         script.deliver(frame);
-        let again: Vec<Sent> =
-            script.drain().into_iter().filter(|it| it.seq == 1).collect();
+        let again: Vec<Sent> = script.drain().into_iter().filter(|it| it.seq == 1).collect();
         assert_eq!(again[0].data.len(), payload, "sent again at once, smaller");
     }
 }

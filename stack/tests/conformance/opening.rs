@@ -24,7 +24,7 @@ fn rfc9293_3_5_active_open() {
 }
 
 #[test]
-fn rfc9293_3_5_figure_7_simultaneous_open() {
+fn must_10_figure_7_simultaneous_open() {
     let (mut script, id, _) = Script::syn_sent(Setup::default());
     script.send(seg("S", 0, 0).mss(1000));
     script.expect("SA", 0, 1);
@@ -182,7 +182,7 @@ fn rfc9293_3_10_7_4_data_and_fin_with_the_handshakes_ack() {
 fn must_14_an_mss_option_is_sent() {
     for (v6, mtu, mss) in [(false, 1500, 1460), (true, 1500, 1440), (false, 9000, 8960)] {
         let (_, _, syn) = Script::syn_sent(Setup { v6, mtu, ..Setup::default() });
-        assert_eq!(syn.options.mss, Some(mss), "MUST-16, SHLD-5: the MTU without fixed headers");
+        assert_eq!(syn.options.mss, Some(mss), "MUST-67: the MTU without fixed headers");
         let mut script = Script::new(Setup { v6, mtu, ..Setup::default() });
         script.send(seg("S", 0, 0));
         assert_eq!(script.next().options.mss, Some(mss));
@@ -203,11 +203,10 @@ fn must_15_the_default_mss() {
 #[test]
 fn must_16_never_more_than_the_peers_mss() {
     for mss in [88, 536, 1000, 1460, 9000] {
-        let (mut script, id) =
-            Script::established_with(Setup::default(), seg("S", 0, 0).mss(mss));
+        let (mut script, id) = Script::established_with(Setup::default(), seg("S", 0, 0).mss(mss));
         script.write(id, &[0; 9000]);
         let longest = script.drain().iter().map(|it| it.data.len()).max().unwrap();
-        assert_eq!(longest, usize::from(mss.min(1460)), "SHLD-5: nor than ours");
+        assert_eq!(longest, usize::from(mss.min(1460)), "nor than our own path takes");
     }
 }
 
@@ -220,7 +219,7 @@ fn must_16_timestamps_take_room_from_the_segment() {
 }
 
 #[test]
-fn must_46_no_connection_to_or_from_a_group() {
+fn must_46_57_63_no_connection_to_or_from_a_group() {
     let mut script = Script::new(Setup::default());
     let now = script.now();
     for address in ["224.0.0.1:80", "255.255.255.255:80", "10.0.0.255:80", "0.0.0.0:80"] {

@@ -27,11 +27,8 @@ fn rfc7323_1_3_options_are_offered_and_only_then_used() {
         let mut script = Script::new(Setup::default());
         script.send(syn);
         let answer = script.next().options;
-        let got = (
-            answer.window_scale.is_some(),
-            answer.sack_permitted,
-            answer.timestamps.is_some(),
-        );
+        let got =
+            (answer.window_scale.is_some(), answer.sack_permitted, answer.timestamps.is_some());
         assert_eq!(got, expected);
     }
 }
@@ -186,15 +183,13 @@ fn out_of_order_data_of_both_ends_does_not_stop_new_data() {
 fn must_7_malformed_options_do_no_harm() {
     let mut random = Random::new(7);
     let (mut script, id) = Script::established();
-    let mut seq = 1;
-    for _ in 0..2000 {
+    for seq in 1..=2000 {
         let len = 4 * random.index(11);
         let mut options: Vec<u8> = (0..len).map(|_| random.next().to_le_bytes()[0]).collect();
         if let Some(first) = options.first_mut() {
             *first = random.of(&[2, 3, 4, 5, 8, 0, 1, 30, 254]);
         }
         script.send(seg("A", seq, 1).option(&options).data(b"z"));
-        seq += 1;
     }
     assert_eq!(script.read(id).unwrap().len(), 2000);
 }

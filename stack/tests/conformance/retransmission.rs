@@ -244,8 +244,7 @@ fn rfc5681_4_1_an_idle_connection_starts_from_the_restart_window() {
 fn large_frames_hold_whole_segments() {
     let offloads = Offloads { tx_checksum: true, tso4: true, tso6: true };
     let syn = seg("S", 0, 0).mss(1000).scale(7);
-    let (mut script, id) =
-        Script::established_with(Setup { offloads, ..Setup::default() }, syn);
+    let (mut script, id) = Script::established_with(Setup { offloads, ..Setup::default() }, syn);
     script.write(id, &[0; 100_500]);
     let sent = script.drain();
     assert_eq!(sent.len(), 1);

@@ -395,6 +395,7 @@ impl Script {
     }
 
     /// The peer sends a segment.
+    #[expect(clippy::needless_pass_by_value, reason = "a call reads as what is sent")]
     pub fn send(&mut self, seg: Seg) {
         let frame = self.frame(&seg);
         self.deliver(frame);
