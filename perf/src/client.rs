@@ -150,6 +150,14 @@ fn open_stream<T: Transport>(
     Ok(stream)
 }
 
+/// Opens a control connection that never asks for anything.
+///
+/// # Errors
+/// If it is not established in time.
+pub fn open_quiet<T: Transport>(transport: &mut T, server: SocketAddr) -> io::Result<T::Stream> {
+    open_stream(transport, server, Role::Control, 0)
+}
+
 fn open_data<T: Transport>(
     transport: &mut T,
     workload: &Workload,

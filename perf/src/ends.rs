@@ -36,13 +36,15 @@ pub struct Opening {
     pub asked: Option<Arc<AtomicBool>>,
     /// Whether the state at the end of the test is wanted.
     pub keep_end: bool,
+    /// Connections that a client opens beside its test and leaves idle.
+    pub idle_connections: usize,
 }
 
 impl Opening {
     /// An end that nobody asks for its state.
     #[must_use]
     pub fn new(config: WorkerConfig, options: SocketOptions) -> Self {
-        Self { config, options, asked: None, keep_end: false }
+        Self { config, options, asked: None, keep_end: false, idle_connections: 0 }
     }
 
     /// The same with this address, on this core.
@@ -104,7 +106,22 @@ pub fn client(
             .wait_for_link(LINK_NS_MAX)
             .map_err(|_nobody| TestError::NoLink { device: device.to_owned() })?;
     }
-    let outcome = client::test(&mut transport, workload, server, watch)?;
+    test(&mut transport, opening, (workload, server), watch)
+}
+
+/// Runs the client's end, with its idle connections open meanwhile.
+fn test(
+    transport: &mut Roceway,
+    opening: &Opening,
+    (workload, server): (&Workload, SocketAddr),
+    watch: &mut dyn FnMut(&Recorder),
+) -> Result<(Outcome, WorkerState), TestError> {
+    let failed = |source| TestError::Io { what: "an idle connection".into(), source };
+    let idle: io::Result<Vec<_>> =
+        (0..opening.idle_connections).map(|_| client::open_quiet(transport, server)).collect();
+    let idle = idle.map_err(failed)?;
+    let outcome = client::test(transport, workload, server, watch)?;
+    drop(idle);
     Ok((outcome, transport.state()))
 }
 
@@ -147,8 +164,7 @@ pub fn pair(
                     .wait_for_link(LINK_NS_MAX)
                     .map_err(|_nobody| TestError::NoLink { device: "soft".into() })?;
             }
-            let outcome = client::test(&mut transport, workload, server, watch)?;
-            Ok((outcome, transport.state()))
+            test(&mut transport, client_end, (workload, server), watch)
         },
     )?;
     let server = served.into_inner().unwrap_or_else(PoisonError::into_inner);

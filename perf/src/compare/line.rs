@@ -46,7 +46,7 @@ impl Contender for LineRival {
                 Err(_) => Err("its other thread died".into()),
             }
         })?;
-        let place = Place { stack: "line".into(), device: "memory".into(), mode: None };
+        let place = Place { stack: "line".into(), device: "soft".into(), mode: None };
         Ok(rtt_row("TCP_RR", place, latency))
     }
 }

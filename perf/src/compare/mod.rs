@@ -5,6 +5,7 @@
 //! repetition whose cache line or link is faster than two physical cores can be is dropped: its
 //! two virtual cpus shared one core.
 
+mod idle;
 mod line;
 mod link;
 mod ours;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use ours::over_soft;
-pub use rivals::{Contender, KernelRival, soft_block};
+pub use rivals::{Contender, Extras, KernelRival, soft_block};
 pub use summary::{Ratio, ratios};
 pub use veth::{CHILD_ARGUMENT, child, parent};
 
@@ -46,8 +47,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The default: 5 repetitions and as many spare ones; with fifteen rows of 0.25 s and their
-    /// start about 20 s, and at most twice that.
+    /// The default: 5 repetitions and 3 spare ones of 21 rows, each 0.25 s and its start.
     #[must_use]
     pub fn new(cores: Cores) -> Self {
         Self {
@@ -120,6 +120,7 @@ pub fn run(plan: &Plan, contenders: &mut Vec<Box<dyn Contender + '_>>, watch: Wa
         block.notes.push(what.into());
         kept = flagged;
     }
+    block.notes.extend(contenders.iter().flat_map(|contender| contender.notes()));
     block.repetitions = kept.len();
     summary::reduce(&mut block, &kept);
     block

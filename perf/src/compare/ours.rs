@@ -24,23 +24,34 @@ enum Variant {
     SoftFramesChecksums,
     /// Over the two ends of a veth pair.
     Veth,
+    /// As `Soft`, with [`IDLE_CONNECTIONS`] open besides.
+    Idle,
+    /// As `Soft`, with [`ACTIVE_CONNECTIONS`], all active.
+    Active,
 }
+
+/// Idle connections of the row that has some.
+pub(super) const IDLE_CONNECTIONS: usize = 10_000;
+/// Active connections of the rows that have many.
+pub(super) const ACTIVE_CONNECTIONS: usize = 1000;
 
 impl Variant {
     fn place(self) -> Place {
         let (device, mode) = match self {
             Self::Soft => ("soft", "copy"),
-            Self::SoftChecksums => ("soft", "copy, checksums"),
-            Self::SoftFrames => ("soft", "copy, 1500 B"),
-            Self::SoftFramesChecksums => ("soft", "copy, 1500 B, checksums"),
+            Self::SoftChecksums => ("soft", "copy+csum"),
+            Self::SoftFrames => ("soft", "copy/1500"),
+            Self::SoftFramesChecksums => ("soft", "copy/1500+csum"),
             Self::Veth => ("veth", "copy"),
+            Self::Idle => ("soft", "copy, 10k idle"),
+            Self::Active => ("soft", "copy, 1000"),
         };
         Place { stack: "roceway".into(), device: device.into(), mode: Some(mode.into()) }
     }
 
     fn nics(self) -> Result<(AnyNic, AnyNic), String> {
         let (large, csum) = match self {
-            Self::Soft => (true, true),
+            Self::Soft | Self::Idle | Self::Active => (true, true),
             Self::SoftFrames => (false, true),
             Self::SoftChecksums | Self::SoftFramesChecksums => (false, false),
             Self::Veth => {
@@ -75,11 +86,15 @@ impl Contender for RocewayRival {
     }
 
     fn measure(&mut self, plan: &Plan) -> Result<Measured, String> {
-        let workload = workload(self.test, plan);
+        let mut workload = workload(self.test, plan);
+        if self.variant == Variant::Active {
+            workload.connections = ACTIVE_CONNECTIONS;
+        }
         let config = WorkerConfig::new(Prefix { address: ADDRESSES[0].into(), length: 24 });
         let opening = Opening::new(config.spinning(), workload.buffers);
+        let idle_connections = if self.variant == Variant::Idle { IDLE_CONNECTIONS } else { 0 };
         let ends = [
-            opening.clone().at(ADDRESSES[0], plan.cores.client),
+            Opening { idle_connections, ..opening.clone() }.at(ADDRESSES[0], plan.cores.client),
             opening.at(ADDRESSES[1], plan.cores.server),
         ];
         let (outcome, _) =
@@ -106,6 +121,11 @@ pub fn over_soft() -> Vec<Box<dyn Contender>> {
         ("TCP_STREAM", Variant::SoftFrames),
         ("TCP_STREAM", Variant::SoftFramesChecksums),
     ])
+}
+
+/// Roceway's rows with many connections.
+pub(super) fn with_many() -> Vec<Box<dyn Contender>> {
+    rivals(&[("TCP_RR", Variant::Idle), ("TCP_RR", Variant::Active)])
 }
 
 /// Roceway's rows over the veth pair [`PAIR`] of the calling thread's namespace.

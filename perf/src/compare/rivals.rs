@@ -19,6 +19,11 @@ pub trait Contender {
     /// Its name in notes and in pictures.
     fn name(&self) -> String;
 
+    /// What its rows do not say, once all repetitions are done.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Measures once. The calling thread may be left pinned.
     ///
     /// # Errors
@@ -95,6 +100,8 @@ pub struct KernelRival {
     pub test: &'static Test,
     /// How both ends wait.
     pub waiting: Waiting,
+    /// Connections, all active.
+    pub connections: usize,
 }
 
 impl Contender for KernelRival {
@@ -103,26 +110,49 @@ impl Contender for KernelRival {
     }
 
     fn measure(&mut self, plan: &Plan) -> Result<Measured, String> {
-        let workload = workload(self.test, plan);
+        let mut workload = workload(self.test, plan);
+        workload.connections = self.connections;
         let any = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
         let outcome = local::kernel(self.waiting, &workload, plan.cores, any, &mut |_| ())
             .map_err(|error| error.to_string())?;
-        let mode = Some(self.waiting.to_string());
-        let place = Place { stack: "kernel".into(), device: "loopback".into(), mode };
+        let mut mode = self.waiting.to_string();
+        if self.connections > 1 {
+            mode = format!("{mode}, {}", self.connections);
+        }
+        let place = Place { stack: "kernel".into(), device: "loopback".into(), mode: Some(mode) };
         Ok(measured(&workload, &place, outcome))
     }
 }
 
+/// What a comparison has beyond its default.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Extras {
+    /// Rows with thousands of connections.
+    pub many: bool,
+    /// The first request after a second's idleness.
+    pub idle: bool,
+}
+
 /// The contenders of the first block: line, link, Roceway over the link, the kernel over loopback.
 #[must_use]
-pub fn soft_block() -> Vec<Box<dyn Contender>> {
+pub fn soft_block(extras: Extras) -> Vec<Box<dyn Contender>> {
     let mut all: Vec<Box<dyn Contender>> =
         vec![Box::new(LineRival), Box::new(LinkRival::RoundTrip), Box::new(LinkRival::Stream)];
     all.extend(super::over_soft());
     for waiting in [Waiting::Spin, Waiting::Block] {
         for test in TESTS.iter().filter_map(|name| crate::catalogue::find(name).ok()) {
-            all.push(Box::new(KernelRival { test, waiting }));
+            all.push(Box::new(KernelRival { test, waiting, connections: 1 }));
         }
+    }
+    if extras.many {
+        all.extend(super::ours::with_many());
+        if let Ok(test) = crate::catalogue::find("TCP_RR") {
+            let connections = super::ours::ACTIVE_CONNECTIONS;
+            all.push(Box::new(KernelRival { test, waiting: Waiting::Epoll, connections }));
+        }
+    }
+    if extras.idle {
+        all.extend(super::idle::both());
     }
     all
 }

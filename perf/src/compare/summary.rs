@@ -65,53 +65,134 @@ pub(super) fn reduce(block: &mut Block, repetitions: &[Vec<Measured>]) {
     }
 }
 
-/// One side of a ratio: which row, and which of its figures.
+/// One side of a ratio: which row.
 struct Side(&'static str, &'static str, Option<&'static str>);
 
-/// Ratios that a comparison gives: name, test, dividend, divisor.
-const RATIOS: [(&str, &str, Side, Side); 12] = [
-    ("link to line, round trip", "TCP_RR", LINK, LINE),
-    ("roceway to link, round trip", "TCP_RR", SOFT, LINK),
-    ("kernel spinning on loopback to roceway over soft, TCP round trip", "TCP_RR", SPIN, SOFT),
-    ("kernel blocking on loopback to roceway over soft, TCP round trip", "TCP_RR", BLOCK, SOFT),
-    ("kernel spinning on loopback to roceway over soft, UDP round trip", "UDP_RR", SPIN, SOFT),
-    ("roceway over soft to link, stream", "TCP_STREAM", SOFT, LINK),
-    ("roceway over soft to kernel spinning on loopback, stream", "TCP_STREAM", SOFT, SPIN),
-    ("kernel spinning to roceway, veth, TCP round trip", "TCP_RR", VETH_SPIN, VETH),
-    ("kernel spinning to roceway, veth, UDP round trip", "UDP_RR", VETH_SPIN, VETH),
-    ("roceway to kernel spinning, veth, stream", "TCP_STREAM", VETH, VETH_SPIN),
-    ("kernel spinning on loopback to line, round trip", "TCP_RR", SPIN, LINE),
-    ("kernel blocking to spinning on loopback, TCP round trip", "TCP_RR", BLOCK, SPIN),
-];
-const LINE: Side = Side("line", "memory", None);
+/// Which figure of its rows a ratio compares.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Figure {
+    /// The median round trip.
+    P50,
+    /// The throughput of a stream.
+    Stream,
+    /// Transactions a second.
+    Rate,
+}
+
+/// A ratio that a comparison gives.
+struct Wanted {
+    name: &'static str,
+    test: &'static str,
+    figure: Figure,
+    dividend: Side,
+    divisor: Side,
+    /// What Roceway aims at; empty if nothing is aimed at.
+    aim: &'static str,
+}
+
+const fn rr(
+    name: &'static str,
+    test: &'static str,
+    dividend: Side,
+    divisor: Side,
+    aim: &'static str,
+) -> Wanted {
+    Wanted { name, test, figure: Figure::P50, dividend, divisor, aim }
+}
+
+const fn stream(name: &'static str, dividend: Side, divisor: Side, aim: &'static str) -> Wanted {
+    Wanted { name, test: "TCP_STREAM", figure: Figure::Stream, dividend, divisor, aim }
+}
+
+const LINE: Side = Side("line", "soft", None);
 const LINK: Side = Side("link", "soft", None);
 const SOFT: Side = Side("roceway", "soft", Some("copy"));
+const CSUM: Side = Side("roceway", "soft", Some("copy+csum"));
+const FRAMES: Side = Side("roceway", "soft", Some("copy/1500"));
+const FRAMES_CSUM: Side = Side("roceway", "soft", Some("copy/1500+csum"));
+const IDLE: Side = Side("roceway", "soft", Some("copy, 10k idle"));
+const ACTIVE: Side = Side("roceway", "soft", Some("copy, 1000"));
+const RESTED: Side = Side("roceway", "soft", Some("copy, rested"));
 const SPIN: Side = Side("kernel", "loopback", Some("spin"));
 const BLOCK: Side = Side("kernel", "loopback", Some("block"));
+const EPOLL: Side = Side("kernel", "loopback", Some("epoll, 1000"));
+const BLOCK_RESTED: Side = Side("kernel", "loopback", Some("block, rested"));
 const VETH: Side = Side("roceway", "veth", Some("copy"));
 const VETH_SPIN: Side = Side("kernel", "veth", Some("spin"));
 
-/// The ratios whose rows are there: of median round trips, or of throughputs.
+/// Every ratio. `kernel` is the kernel spinning over loopback unless the name says otherwise.
+const RATIOS: [Wanted; 16] = [
+    rr("tcp_rr link/line", "TCP_RR", LINK, LINE, "at most 2"),
+    rr("tcp_rr roceway/link", "TCP_RR", SOFT, LINK, "at most 1.8"),
+    rr("tcp_rr roceway/link, checksums computed", "TCP_RR", CSUM, LINK, ""),
+    rr("tcp_rr kernel/roceway", "TCP_RR", SPIN, SOFT, "at least 10"),
+    rr("tcp_rr kernel blocking/roceway", "TCP_RR", BLOCK, SOFT, ""),
+    rr("udp_rr kernel/roceway", "UDP_RR", SPIN, SOFT, ""),
+    stream("tcp_stream roceway/link", SOFT, LINK, ""),
+    stream("tcp_stream roceway/kernel", SOFT, SPIN, "at least 1.3"),
+    stream("tcp_stream roceway at MTU 1500/kernel", FRAMES, SPIN, "at least 0.45"),
+    stream(
+        "tcp_stream roceway at MTU 1500/kernel, checksums computed",
+        FRAMES_CSUM,
+        SPIN,
+        "at least 0.3",
+    ),
+    rr("tcp_rr kernel/roceway, veth", "TCP_RR", VETH_SPIN, VETH, "at least 2.5"),
+    rr("udp_rr kernel/roceway, veth", "UDP_RR", VETH_SPIN, VETH, ""),
+    stream("tcp_stream roceway/kernel, veth", VETH, VETH_SPIN, ""),
+    rr("tcp_rr roceway, 10000 idle connections/none", "TCP_RR", IDLE, SOFT, "at most 1.1"),
+    Wanted {
+        name: "tcp_rr transactions/s of 1000 connections, roceway/kernel epoll",
+        test: "TCP_RR",
+        figure: Figure::Rate,
+        dividend: ACTIVE,
+        divisor: EPOLL,
+        aim: "at least 3",
+    },
+    rr(
+        "tcp_rr after a second's rest, roceway/kernel",
+        "TCP_RR",
+        RESTED,
+        BLOCK_RESTED,
+        "at most 1.5",
+    ),
+];
+
+/// The ratios whose rows are there.
 #[must_use]
 pub fn ratios(rows: &[Row]) -> Vec<Ratio> {
-    let figure = |test: &str, side: &Side| {
+    let figure = |wanted: &Wanted, side: &Side| {
         let row = rows.iter().find(|row| {
-            row.test == test
+            row.test == wanted.test
                 && row.stack == side.0
                 && row.device == side.1
                 && side.2.is_none_or(|mode| row.mode.as_deref() == Some(mode))
         })?;
-        row.p50_ns.or(row.gbit_per_s).filter(|value| *value > 0.0)
+        let value = match wanted.figure {
+            Figure::P50 => row.p50_ns,
+            Figure::Stream => row.gbit_per_s,
+            Figure::Rate => row.transactions_per_s,
+        };
+        value.filter(|value| *value > 0.0)
     };
-    let all = RATIOS.iter().filter_map(|(name, test, dividend, divisor)| {
-        let value = figure(test, dividend)? / figure(test, divisor)?;
-        Some(Ratio { name: (*name).into(), value })
+    let all = RATIOS.iter().filter_map(|wanted| {
+        let value = figure(wanted, &wanted.dividend)? / figure(wanted, &wanted.divisor)?;
+        Some(Ratio { name: wanted.name.into(), value })
     });
     all.collect()
 }
 
+fn aim_of(name: &str) -> &'static str {
+    RATIOS.iter().find(|wanted| wanted.name == name).map_or("", |wanted| wanted.aim)
+}
+
 fn microseconds(ns: Option<f64>) -> String {
-    ns.map_or("-".into(), |ns| format!("{:.3}", ns / 1000.0))
+    match ns.map(|ns| ns / 1000.0) {
+        None => "-".into(),
+        Some(us) if us >= 10_000.0 => format!("{us:.0}"),
+        Some(us) if us >= 100.0 => format!("{us:.1}"),
+        Some(us) => format!("{us:.3}"),
+    }
 }
 
 impl Document {
@@ -119,15 +200,7 @@ impl Document {
     #[must_use]
     pub fn text(&self) -> String {
         let head = [
-            "test",
-            "stack",
-            "device",
-            "mode",
-            "RTT p50 us",
-            "p99 us",
-            "p99.9 us",
-            "trans/s",
-            "Gbit/s",
+            "test", "stack", "device", "mode", "RTT p50", "p99", "p99.9", "trans/s", "Gbit/s",
             "CPU s/GB",
         ];
         let rows: Vec<Vec<String>> = self
@@ -148,15 +221,19 @@ impl Document {
                 ]
             })
             .collect();
-        let mut text = columns(&head, &rows, 4);
+        let mut text = "round-trip times (RTT) in us, medians of the repetitions\n".to_owned();
+        text.push_str(&columns(&head, &rows, 4));
         if !self.ratios.is_empty() {
             let ratios: Vec<_> = self
                 .ratios
                 .iter()
-                .map(|ratio| vec![ratio.name.clone(), format!("{:.2}", ratio.value)])
+                .map(|ratio| {
+                    let aim = aim_of(&ratio.name).to_owned();
+                    vec![ratio.name.clone(), format!("{:.2}", ratio.value), aim]
+                })
                 .collect();
             text.push('\n');
-            text.push_str(&columns(&["ratio", ""], &ratios, 1));
+            text.push_str(&columns(&["ratio", "", "aim"], &ratios, 1));
         }
         text.push('\n');
         text.push_str(HONEST);

@@ -21,9 +21,8 @@ impl Contender for Fake {
     fn measure(&mut self, _plan: &Plan) -> Result<Measured, String> {
         self.log.borrow_mut().push(self.stack);
         let ns = self.values.remove(0)?;
-        let device = if self.stack == "line" { "memory" } else { "soft" };
         let place =
-            Place { stack: self.stack.into(), device: device.into(), mode: Some("copy".into()) };
+            Place { stack: self.stack.into(), device: "soft".into(), mode: Some("copy".into()) };
         let mut latency = Latency::new();
         latency.record(ns);
         Ok(rtt_row("TCP_RR", place, latency))
@@ -59,7 +58,7 @@ fn contenders_take_turns_and_medians_count() {
     assert_eq!(medians, [Some(250.0), Some(310.0)]);
     assert_eq!(block.latencies[1].1.summary().unwrap().count, 3);
     let ratios = ratios(&block.rows);
-    assert_eq!(ratios[0].name, "link to line, round trip");
+    assert_eq!(ratios[0].name, "tcp_rr link/line");
     assert!((ratios[0].value - 1.24).abs() < 1e-9);
 }
 

@@ -57,6 +57,9 @@ struct WorkerLine {
     /// Any setting, such as tcp.congestion=newreno; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
+    /// Writes every frame, both ways, to a pcapng file
+    #[arg(long, value_name = "FILE")]
+    capture: Option<String>,
     /// Prints every non-zero counter and each connection's TCP_INFO at the end; SIGUSR1 prints
     /// them to standard error at any time
     #[arg(long)]
@@ -73,6 +76,7 @@ impl WorkerLine {
             ("--mtu", self.mtu.is_some()),
             ("--config", self.config.is_some()),
             ("--set", !self.set.is_empty()),
+            ("--capture", self.capture.is_some()),
             ("--counters", self.counters),
         ];
         all.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
@@ -88,7 +92,9 @@ impl WorkerLine {
         {
             flags.add(name, value);
         }
-        for (name, value) in [("device", &self.device), ("mtu", &self.mtu)] {
+        for (name, value) in
+            [("device", &self.device), ("mtu", &self.mtu), ("capture", &self.capture)]
+        {
             if let Some(value) = value {
                 flags.add(name, value);
             }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use roceway_busypoll::pin::{Cpu, Topology};
-use roceway_perf::compare::{self, Block, CHILD_ARGUMENT, Document, Plan};
+use roceway_perf::compare::{self, Block, CHILD_ARGUMENT, Document, Extras, Plan};
 use roceway_perf::host::Host;
 use roceway_perf::local::Cores;
 use roceway_perf::plot;
@@ -15,7 +15,8 @@ use super::{Failure, print};
 const EXAMPLES: &str = "Examples:
   roceway perf compare                     everything, in under a minute
   roceway perf compare --json > run.json
-  roceway perf compare -T 2,3 --plot rtt.svg";
+  roceway perf compare -T 2,3 --plot rtt.svg
+  roceway perf compare --many --idle       with thousands of connections, and at rest";
 
 /// Most repetitions that may be asked for.
 const REPETITIONS_MAX: u16 = 1000;
@@ -34,6 +35,12 @@ pub(crate) struct CompareLine {
     /// Writes the distributions of the round trips as an SVG picture
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    /// Also 10,000 idle connections, and 1,000 active ones against the kernel's epoll
+    #[arg(long)]
+    many: bool,
+    /// Also the first request after a second's rest, and what rest costs
+    #[arg(long)]
+    idle: bool,
     /// Prints one JSON document on standard output and nothing else
     #[arg(long)]
     json: bool,
@@ -68,12 +75,13 @@ impl CompareLine {
         for warning in &warnings {
             eprintln!("warning: {warning}");
         }
-        let bar = progress(&plan);
+        let extras = Extras { many: self.many, idle: self.idle };
+        let mut contenders = compare::soft_block(extras);
+        let bar = progress(plan.repetitions * contenders.len());
         let mut watch = |repetition: usize, of: usize, name: &str| {
             bar.inc(1);
             bar.set_message(format!("repetition {repetition} of {of}: {name}"));
         };
-        let mut contenders = compare::soft_block();
         let mut block = compare::run(&plan, &mut contenders, &mut watch);
         bar.set_message("over veth pairs");
         match compare::parent(&self.child_arguments(&plan)) {
@@ -81,14 +89,16 @@ impl CompareLine {
             Err(reason) => block.notes.push(format!("the veth block is skipped: {reason}")),
         }
         bar.finish_and_clear();
+        block.notes.splice(0..0, warnings);
+        let latencies = std::mem::take(&mut block.latencies);
+        self.print(&plan, block)?;
+        // Last, so that a full disk costs nobody the figures.
         if let Some(path) = &self.plot {
-            let series: Vec<_> =
-                block.latencies.iter().map(|(name, all)| (name.clone(), all)).collect();
+            let series: Vec<_> = latencies.iter().map(|(name, all)| (name.clone(), all)).collect();
             plot::write(path, "round-trip times", &series)
                 .map_err(|error| super::perf::picture_failure(&error))?;
         }
-        block.notes.splice(0..0, warnings);
-        self.print(&plan, block)
+        Ok(())
     }
 
     fn child_arguments(&self, plan: &Plan) -> Vec<String> {
@@ -147,9 +157,8 @@ fn merge(block: &mut Block, other: Block) {
 }
 
 /// A line on standard error, on a terminal only.
-fn progress(plan: &Plan) -> ProgressBar {
-    let rows = compare::soft_block().len();
-    let bar = ProgressBar::new(u64::try_from(plan.repetitions * rows).unwrap_or(0));
+fn progress(measurements: usize) -> ProgressBar {
+    let bar = ProgressBar::new(u64::try_from(measurements).unwrap_or(0));
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {msg}") {
         bar.set_style(style);
     }

@@ -71,12 +71,14 @@ impl WorkerTest<'_> {
                 (outcome, vec![("the client", state)])
             }
             _ => {
-                let ends = [
+                let mut ends = [
                     opening.clone().at(ADDRESSES[0], self.cores.client),
                     // Each its own flag: whoever looks first would take it from the other.
                     Opening { asked: Some(Common::on_user_signal()?), ..opening }
                         .at(ADDRESSES[1], self.cores.server),
                 ];
+                // What one end sends the other receives: one file holds all.
+                ends[1].config.capture = None;
                 let nics = ends::soft_pair(&SoftOptions::default()).map_err(failed)?;
                 let (outcome, [client, server]) =
                     ends::pair(nics, &ends, workload, watch).map_err(failed)?;
