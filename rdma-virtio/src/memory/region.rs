@@ -153,6 +153,17 @@ fn host_address(addr: u64) -> usize {
     addr as usize
 }
 
+/// A copy of the region in which something was found last, or of none. Its owner forgets it when
+/// the table may change.
+#[derive(Clone, Copy, Debug)]
+pub struct Near(Region);
+
+impl Default for Near {
+    fn default() -> Near {
+        Near(Region { base: 0, length: 0, host: 0, lkey: Lkey(u32::MAX) })
+    }
+}
+
 /// The regions that descriptors may name.
 #[derive(Debug, Default)]
 pub struct RegionTable {
@@ -190,17 +201,22 @@ impl RegionTable {
         Some(self.regions.remove(at))
     }
 
-    /// As [`RegionTable::find`], looking first where the last one was found.
+    /// As [`RegionTable::find`], looking first into the region that was found last.
     #[must_use]
-    #[inline]
-    pub fn find_near(&self, place: &mut usize, addr: u64, length: u32) -> Option<Segment> {
-        if let Some(region) = self.regions.get(*place)
-            && let Some(segment) = region.segment(addr, length)
-        {
+    #[inline(always)]
+    pub fn find_near(&self, near: &mut Near, addr: u64, length: u32) -> Option<Segment> {
+        if let Some(segment) = near.0.segment(addr, length) {
             return Some(segment);
         }
-        *place = self.regions.iter().position(|r| r.segment(addr, length).is_some())?;
-        self.regions.get(*place)?.segment(addr, length)
+        self.look_for(near, addr, length);
+        near.0.segment(addr, length)
+    }
+
+    #[inline(never)]
+    fn look_for(&self, near: &mut Near, addr: u64, length: u32) {
+        if let Some(found) = self.regions.iter().find(|r| r.segment(addr, length).is_some()) {
+            *near = Near(*found);
+        }
     }
 
     /// The bytes that a descriptor names, if they all lie in one region.
@@ -238,6 +254,19 @@ mod tests {
         ];
         for (name, addr, length, expected) in rows {
             assert_eq!(table().find(addr, length).map(|s| s.sge().addr), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_was_found_last_is_checked_like_the_rest() {
+        let table = table();
+        let mut near = Near::default();
+        assert_eq!(table.find_near(&mut near, 0, 0), None);
+        for addr in [0x1000, 0x1FFF, 0x8008, 0x2000, 0x1800, 0xFFF, 0x800F] {
+            for length in [1, 2, 8] {
+                let found = table.find_near(&mut near, addr, length);
+                assert_eq!(found, table.find(addr, length), "{addr:#x} {length}");
+            }
         }
     }
 

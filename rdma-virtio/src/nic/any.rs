@@ -47,7 +47,13 @@ macro_rules! each {
 /// The calls of the hot path for backends that are not inlined.
 impl AnyNic {
     #[inline(never)]
-    fn post_recv_called(&mut self, wr_id: u64, sge: Sge) -> Result<(), PostError> {
+    fn post_recv_called(
+        &mut self,
+        wr_id: u64,
+        addr: u64,
+        (length, lkey): (u32, Lkey),
+    ) -> Result<(), PostError> {
+        let sge = Sge { addr, length, lkey };
         each!(self, nic => nic.post_recv_one(wr_id, sge))
     }
 
@@ -82,7 +88,7 @@ impl Nic for AnyNic {
     fn post_recv_one(&mut self, wr_id: u64, sge: Sge) -> Result<(), PostError> {
         match self {
             AnyNic::Soft(nic) => nic.post_recv_one(wr_id, sge),
-            other => other.post_recv_called(wr_id, sge),
+            other => other.post_recv_called(wr_id, sge.addr, (sge.length, sge.lkey)),
         }
     }
 

@@ -36,6 +36,7 @@ pub(super) const SLOT_HEADER_LEN: usize = 16;
 pub(super) const INLINE_MAX: usize = SLOT_LEN - SLOT_HEADER_LEN;
 /// The same as a word of a slot.
 pub(super) const INLINE_MAX_U64: u64 = 112;
+pub(super) const INLINE_MAX_U32: u32 = 112;
 const _: () = assert!(INLINE_MAX == 112);
 /// Elements in one slot.
 pub(super) const ELEMENTS_PER_SLOT: usize = INLINE_MAX / 8;

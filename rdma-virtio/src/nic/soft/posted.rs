@@ -3,9 +3,9 @@
 //! Every address in it was checked against a writable region when it was posted, and belongs to
 //! the NIC until its completion; nothing here is visible to the peer.
 
+use super::layout::INLINE_MAX_U32;
 use super::options::RECV_ELEMENTS_MAX;
 use super::regions::Regions;
-use super::shared::copy_short;
 use crate::nic::{PostError, RecvWr, Sge};
 
 /// A place for received bytes.
@@ -121,7 +121,7 @@ impl Posted {
         Ok(())
     }
 
-    /// Copies a message into the oldest receive if that has one place with room for it, and takes
+    /// Copies a message that lies in a slot into the oldest receive if that has one place with room for it, and takes
     /// the receive out: its `wr_id`.
     #[inline(always)]
     pub(super) fn take_short(&mut self, source: Source) -> Option<u64> {
@@ -130,7 +130,7 @@ impl Posted {
             return None;
         }
         let wr_id = receive.wr_id;
-        copy_message(source, receive.first.addr);
+        copy_message(source, receive.first);
         self.first += 1;
         Some(wr_id)
     }
@@ -223,8 +223,9 @@ impl Posted {
     }
 }
 
-/// Copies `count` bytes, at most as many as the source has, to a checked place.
-#[inline]
+/// Copies `count` bytes, at most as many as the source or the slot that it lies in has, to a
+/// checked place.
+#[inline(always)]
 fn copy(source: Source, to: u64, count: u32) {
     let to = std::ptr::with_exposed_provenance_mut::<u8>(usize::try_from(to).unwrap_or(0));
     let count = usize::try_from(count).unwrap_or(0);
@@ -235,10 +236,13 @@ fn copy(source: Source, to: u64, count: u32) {
     unsafe { std::ptr::copy_nonoverlapping(source.from, to, count) }
 }
 
-/// Copies a message of at most 112 bytes, all of the source, to a checked place.
+/// Copies a message that lies in a slot to a checked place: the whole slot's 112 bytes where there
+/// is room for them, since that takes no call; the bytes behind the message mean nothing.
 #[inline(always)]
-fn copy_message(source: Source, to: u64) {
-    let to = std::ptr::with_exposed_provenance_mut::<u8>(usize::try_from(to).unwrap_or(0));
-    // SAFETY: as in `copy`.
-    unsafe { copy_short(source.from, to, source.length) };
+fn copy_message(source: Source, place: Place) {
+    if place.length >= INLINE_MAX_U32 {
+        copy(source, place.addr, INLINE_MAX_U32);
+    } else {
+        copy(source, place.addr, source.length);
+    }
 }

@@ -11,7 +11,7 @@ use super::greeting::{Greeting, Word};
 use super::hostile::{Hostile, Show, TX_LEN, Victim, linked};
 use super::layout::{Element, REVOKED, sequence_of};
 use super::*;
-use crate::nic::{NicEvent, Offload, Sge, WcStatus};
+use crate::nic::{Offload, Sge, WcStatus};
 
 fn refusal(change: impl FnOnce(&mut Greeting), how: Show) -> String {
     let (left, right) = Channel::pair().unwrap();

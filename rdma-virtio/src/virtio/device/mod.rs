@@ -115,6 +115,8 @@ impl<P: Policy> NetDevice<P> {
     /// The regions that descriptors may name. A region whose segments are with the NIC must not
     /// be removed.
     pub fn regions_mut(&mut self) -> &mut RegionTable {
+        self.tx.forget_region();
+        self.rx.forget_region();
         &mut self.regions
     }
 

@@ -11,7 +11,7 @@ use arrayvec::ArrayVec;
 pub(in crate::virtio) use self::direct::ReceivedOne;
 use super::{FRAME_LEN_MIN, NO_COMPLETION, Setup};
 use crate::counters::DeviceCounters;
-use crate::memory::region::{RegionTable, Segment};
+use crate::memory::region::{Near, RegionTable, Segment};
 use crate::nic::{Completion, Nic, RecvWr, Sge, WcChecksum, WcStatus, Wire};
 use crate::virtio::chain::{self, CHAIN_MAX, Chain, Direction};
 use crate::virtio::checksum;
@@ -69,8 +69,8 @@ pub(super) struct ReceiveSide<P: Policy> {
     /// By head, where chains of several buffers are allowed, else empty.
     chains: Box<[Chain]>,
     outstanding: u32,
-    /// Where in the region table the last buffer was found.
-    region: usize,
+    /// The region of the last buffer.
+    near: Near,
     parts: ArrayVec<Part, SPAN_MAX>,
     /// Whether the message under way lost a part and only its end is waited for.
     skipping: bool,
@@ -92,7 +92,7 @@ impl<P: Policy> ReceiveSide<P> {
             rooms: vec![none; size].into_boxed_slice(),
             chains: vec![Chain::new(); chains].into_boxed_slice(),
             outstanding: 0,
-            region: 0,
+            near: Near::default(),
             parts: ArrayVec::new(),
             skipping: false,
             midway: false,
@@ -170,7 +170,7 @@ impl<P: Policy> ReceiveSide<P> {
         staged: &mut Staged,
         (head, (addr, length)): (u16, (u64, u32)),
     ) -> bool {
-        let Some(segment) = regions.find_near(&mut self.region, addr, length) else {
+        let Some(segment) = regions.find_near(&mut self.near, addr, length) else {
             return false;
         };
         match self.rooms.get_mut(usize::from(head)) {

@@ -13,7 +13,7 @@ use super::offload::{
 };
 use super::{FRAME_LEN_MIN, NO_COMPLETION, SCRATCH_COUNT, SCRATCH_LEN, Setup};
 use crate::counters::DeviceCounters;
-use crate::memory::region::{RegionTable, Segment};
+use crate::memory::region::{Near, RegionTable, Segment};
 use crate::nic::{
     ChecksumRequest, Completion, Nic, Offload, PostError, SendWr, Sge, WcStatus, Wire,
 };
@@ -101,8 +101,8 @@ pub(super) struct TransmitSide<P: Policy> {
     completions: Box<[Completion; BATCH]>,
     /// The NIC was full when the queue was last looked at.
     backlog: bool,
-    /// Where in the region table the last direct descriptor was found.
-    region: usize,
+    /// The region of the last direct descriptor.
+    near: Near,
     /// Chains that were handed over by value.
     direct: u64,
     broken: bool,
@@ -127,7 +127,7 @@ impl<P: Policy> TransmitSide<P> {
             chain: Some(Box::new(Chain::new())),
             completions: Box::new([NO_COMPLETION; BATCH]),
             backlog: false,
-            region: 0,
+            near: Near::default(),
             direct: 0,
             broken: false,
         }

@@ -43,6 +43,8 @@ pub(super) struct ReceiveQueue<P: Policy> {
     /// By descriptor id.
     records: Box<[Record]>,
     posted: u16,
+    /// Posted chains at and below which more are posted.
+    refill_at: u16,
     /// Frames that were handed over by value.
     direct: u64,
     broken: bool,
@@ -51,11 +53,14 @@ pub(super) struct ReceiveQueue<P: Policy> {
 impl<P: Policy> ReceiveQueue<P> {
     pub(super) fn new(ring: DriverRing<P>, layout: ReceiveLayout) -> Self {
         let size = usize::from(ring.size());
+        // When the NIC is about to run dry, a single one is worth it.
+        let few = layout.posted_max.min(BATCH).saturating_sub(1);
         ReceiveQueue {
             ring,
             layout,
             records: (0..size).map(|_| Record::default()).collect(),
             posted: 0,
+            refill_at: layout.posted_max.saturating_sub(BATCH).max(few),
             direct: 0,
             broken: false,
         }
@@ -148,7 +153,8 @@ impl<P: Policy> ReceiveQueue<P> {
         }
         let len = len - NET_HEADER_LEN;
         set_only(&mut frame.pieces, Piece { slot, start: NET_HEADER_LEN, len });
-        if frame.header.num_buffers != 1 || !frame.header.check(len) {
+        frame.header.num_buffers = 1;
+        if !frame.header.check(len) {
             counters.rx_returned += 1;
             counters.rx_drop_header += 1;
             drop_pieces(arena, frame);
@@ -332,8 +338,7 @@ impl<P: Policy> ReceiveQueue<P> {
     /// Whether a full batch is missing, or anything when the NIC is about to run dry.
     #[inline]
     pub(super) fn wants_refill(&self, arena: &Arena) -> bool {
-        let wanted = self.layout.posted_max.saturating_sub(self.posted);
-        (wanted >= BATCH || self.posted < BATCH && wanted > 0)
+        self.posted <= self.refill_at
             && arena.free_receive() >= u32::from(self.layout.slots)
             && !self.broken
     }

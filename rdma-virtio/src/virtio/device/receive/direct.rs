@@ -6,7 +6,7 @@
 
 use super::{BATCH, Kind, ReceiveSide, Room, check_received};
 use crate::counters::DeviceCounters;
-use crate::memory::region::{RegionTable, Segment};
+use crate::memory::region::{Near, RegionTable, Segment};
 use crate::nic::{Completion, Nic, PolledOne, Wire};
 use crate::virtio::device::{FRAME_LEN_MIN, NO_COMPLETION, Setup};
 use crate::virtio::features::Features;
@@ -35,7 +35,7 @@ impl<P: Policy> ReceiveSide<P> {
         head: u16,
         (addr, length): (u64, u32),
     ) -> bool {
-        let Some(first) = regions.find_near(&mut self.region, addr, length) else { return false };
+        let Some(first) = regions.find_near(&mut self.near, addr, length) else { return false };
         if length < NET_HEADER_LEN {
             return false;
         }
@@ -119,7 +119,6 @@ impl<P: Policy> ReceiveSide<P> {
             return None;
         }
         first.read_all(header.as_bytes_mut());
-        header.num_buffers = 1;
         room.kind = Kind::None;
         self.outstanding -= 1;
         let mut len = byte_len;
@@ -130,6 +129,11 @@ impl<P: Policy> ReceiveSide<P> {
             len = 0;
         }
         Some(UsedElement { id: u32::from(head), len })
+    }
+
+    /// The region table may change.
+    pub(in crate::virtio::device) fn forget_region(&mut self) {
+        self.near = Near::default();
     }
 
     /// The counters with the messages that were handed over by value.

@@ -6,7 +6,7 @@
 
 use super::TransmitSide;
 use crate::counters::DeviceCounters;
-use crate::memory::region::RegionTable;
+use crate::memory::region::{Near, RegionTable};
 use crate::nic::{Nic, SendWr, Wire};
 use crate::virtio::device::offload::native_checksum;
 use crate::virtio::device::{FRAME_LEN_MIN, Setup};
@@ -30,13 +30,18 @@ impl<P: Policy> TransmitSide<P> {
         if len < NET_HEADER_LEN + FRAME_LEN_MIN || self.unsignalled != 0 {
             return false;
         }
-        let Some(segment) = regions.find_near(&mut self.region, addr, len) else { return false };
+        let Some(segment) = regions.find_near(&mut self.near, addr, len) else { return false };
         let plain = setup.wire == Wire::VirtioNet
             && native_checksum(setup, &header, len - NET_HEADER_LEN).is_some();
         let sent = plain && nic.post_send_short(segment.sge())
             || self.send_inline(nic, (setup, regions), (addr, len), &header);
         self.direct += u64::from(sent);
         sent
+    }
+
+    /// The region table may change.
+    pub(in crate::virtio::device) fn forget_region(&mut self) {
+        self.near = Near::default();
     }
 
     /// An inline send of one element. Whatever it is that is refused: the queue's way handles and
