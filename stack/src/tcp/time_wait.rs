@@ -12,6 +12,9 @@ use crate::slab::{Id, Slab};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{Options, TcpFlags, TcpHeader, Timestamps};
 
+/// Stale places in the queue of expiry that are worth no tidying.
+const EXPIRY_SLACK: usize = 64;
+
 /// A connection in TIME-WAIT.
 pub(super) struct TimeWait {
     pub(super) tuple: FourTuple,
@@ -120,6 +123,12 @@ impl TimeWaits {
     pub(super) fn insert(&mut self, entry: TimeWait) -> Result<u32, TimeWait> {
         let expires = entry.expires;
         let id = self.slab.insert(entry)?;
+        if self.expiry.len() > 2 * self.slab.len() as usize + EXPIRY_SLACK {
+            // Most are stale, for their connections were opened again: the queue stays in
+            // proportion to what there is.
+            let slab = &self.slab;
+            self.expiry.retain(|&(id, _)| slab.get(id).is_some());
+        }
         self.expiry.push_back((id, expires));
         Ok(id.index())
     }

@@ -200,3 +200,26 @@ fn data_behind_the_fin_is_refused() {
     assert_eq!(script.read(id), Ok(Vec::new()));
     assert_ne!(script.read(id), Err(ReceiveError::WouldBlock));
 }
+
+#[test]
+fn time_waits_that_are_used_again_leave_nothing_behind() {
+    let mut script = time_wait(true);
+    for round in 1..500 {
+        // The peer opens again at once, with a later timestamp and number, and we close again.
+        let ts = PEER_TS + 100 * round;
+        script.peer_iss = script.peer_iss.wrapping_add(1000);
+        script.send(seg("S", 0, 0).mss(1000).ts(ts, 0));
+        script.expect("SA", 0, 1);
+        script.send(seg("A", 1, 1).ts(ts + 1, 0));
+        let id = script.world.accept(0, script.listener).unwrap();
+        script.close(id);
+        script.expect("FA", 1, 1);
+        script.send(seg("FA", 1, 2).ts(ts + 2, 0));
+        script.expect("A", 2, 2);
+        script.wait(Duration::from_millis(2));
+    }
+    assert_eq!(script.host().stack.tcp().0.time_waits(), 1);
+    assert_eq!(script.host().stack.tcp().0.counters().time_waits_reused, 499);
+    script.wait(Duration::from_secs(61));
+    assert_eq!(script.host().stack.tcp().0.time_waits(), 0);
+}
