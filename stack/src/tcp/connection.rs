@@ -340,3 +340,19 @@ impl Connection {
         allowed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Connection;
+
+    /// Of the table's entry besides the connection: its generation. Of the timer wheel: 24 bytes
+    /// a connection. Of the demultiplexer: an index and a control byte, at 7/8 load at most, in a
+    /// table that may just have doubled.
+    const TABLES: usize = 8 + 24 + 2 * (8 + 1) * 8 / 7 + 1;
+
+    #[test]
+    fn an_idle_connection_takes_at_most_a_kibibyte_besides_its_buffers() {
+        let bytes = size_of::<Connection>() + TABLES;
+        assert!(bytes <= 1024, "{bytes} bytes");
+    }
+}
