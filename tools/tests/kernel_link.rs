@@ -29,15 +29,13 @@ fn down_and_up(world: &World, down: impl FnOnce(), up: impl FnOnce()) {
     down();
     node.until("the news", || pending(node.counter("link_down") == 0)).unwrap();
     assert_eq!(ours.write(pattern(0, 100_000)).unwrap(), 100_000);
-    kernel_writes(&theirs, 100_000).unwrap();
-    theirs.shutdown(Shutdown::Write).unwrap();
+    let theirs = kernel_flow(theirs, 100_000);
     sleeps(&node);
     up();
     node.until("the news", || pending(node.counter("link_up") == 0)).unwrap();
-    let reader = world.kernel(move || kernel_reads(&theirs).unwrap());
     ours.shutdown(Shutdown::Write).unwrap();
     assert_eq!(node.read_all(&ours).unwrap(), 100_000);
-    assert_eq!(node.join("the kernel's end", reader), 100_000);
+    assert_eq!(node.join("the kernel's end", theirs), 100_000);
 }
 
 /// Deletes the interface under open connections.

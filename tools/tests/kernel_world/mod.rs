@@ -3,7 +3,7 @@
 //!
 //! Every wait has an end, [`LIMIT`]; no test asserts how fast anything is.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
 mod flows;
 mod host;
@@ -37,7 +37,7 @@ pub(crate) const US: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2)),
 ];
 /// The longest that anything may take.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// How Roceway and the kernel are joined, and where the kernel's side is.
 pub(crate) struct World {
