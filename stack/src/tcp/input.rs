@@ -113,6 +113,11 @@ impl Tcp {
             remote_port: header.source_port,
         };
         let payload = payload_of(packet, bytes, u32::from(header.header_len), mem);
+        let mut header = header;
+        if payload.len() + u32::from(header.header_len) < packet.transport_len {
+            // More pieces than are taken at once: the rest will come again, and the FIN with it.
+            header.flags = header.flags.without(TcpFlags::FIN);
+        }
         let segment = Segment { header, options, payload };
         self.dispatch(&tuple, segment, (now, ip), mem);
     }

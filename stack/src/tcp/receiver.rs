@@ -8,7 +8,6 @@ use super::reassembly::{Data, Reassembly, ReceiveWindow};
 use super::receive_queue::ReceiveQueue;
 use super::seq::SeqNum;
 use super::timers::Timer;
-use crate::frame::TX_PIECES_MAX;
 use crate::memory::{Memory, Piece};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{SACK_BLOCKS_MAX, SackBlock};
@@ -19,8 +18,11 @@ const QUICK_ACKS: u8 = 16;
 /// A timestamp older than this says nothing about PAWS (RFC 7323 §5.5).
 const TS_RECENT_MAX_AGE: Duration = Duration::from_secs(24 * 24 * 3600);
 
+/// Most pieces of a segment that are taken: 64 KiB in buffers of 2 KiB that begin with headers.
+const RX_PIECES_MAX: usize = 34;
+
 /// Payload of a segment under processing; what is left of it at the end is released.
-pub(super) type PayloadPieces = ArrayVec<Piece, TX_PIECES_MAX>;
+pub(super) type PayloadPieces = ArrayVec<Piece, RX_PIECES_MAX>;
 
 /// Payload as it came.
 #[derive(Debug)]
