@@ -39,6 +39,7 @@ pub(crate) enum Request {
     SetPeer(UdpId, SocketAddr),
     SendDatagram(UdpId, Option<SocketAddr>),
     ReceiveDatagram(UdpId),
+    PeekDatagram(UdpId),
     DatagramAddr(UdpId),
     PeerAddr(UdpId),
     SetBroadcast(UdpId, bool),
@@ -141,7 +142,9 @@ impl Request {
                 Some((Socket::Connection(id), Readiness::READABLE))
             }
             Request::SendDatagram(id, _) => Some((Socket::Datagram(id), Readiness::WRITABLE)),
-            Request::ReceiveDatagram(id) => Some((Socket::Datagram(id), Readiness::READABLE)),
+            Request::ReceiveDatagram(id) | Request::PeekDatagram(id) => {
+                Some((Socket::Datagram(id), Readiness::READABLE))
+            }
             _ => None,
         }
     }
@@ -177,9 +180,10 @@ impl Request {
                 let peeked = stack.tcp().0.peek(id, out, &memory);
                 peeked.map(Reply::Bytes).map_err(CallError::Receive)
             }
-            (Request::SendDatagram(..) | Request::ReceiveDatagram(_), data) => {
-                self.datagram(core, data)
-            }
+            (
+                Request::SendDatagram(..) | Request::ReceiveDatagram(_) | Request::PeekDatagram(_),
+                data,
+            ) => self.datagram(core, data),
             _ => self.rare(core),
         }
     }
@@ -195,6 +199,10 @@ impl Request {
                 .map_err(CallError::Udp),
             (Request::ReceiveDatagram(id), Data::In(out)) => udp
                 .recv_from(id, out, cx.mem)
+                .map(|received| Reply::BytesFrom(received.len, received.source))
+                .map_err(CallError::Udp),
+            (Request::PeekDatagram(id), Data::In(out)) => udp
+                .peek_from(id, out, cx.mem)
                 .map(|received| Reply::BytesFrom(received.len, received.source))
                 .map_err(CallError::Udp),
             _ => Err(CallError::NoSocket),

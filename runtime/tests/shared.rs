@@ -201,6 +201,7 @@ fn datagrams_go_both_ways() {
         let mut out = [0; 100];
         for i in 0..100_u8 {
             one.send(&[i; 50]).expect("room");
+            assert_eq!(one.peek(&mut out).expect("a datagram"), 50);
             assert_eq!(one.recv(&mut out).expect("a datagram"), 50);
             assert_eq!(out[49], i);
         }

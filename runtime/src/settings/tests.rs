@@ -115,8 +115,7 @@ fn mistakes_elsewhere_name_the_nearest_too() {
         "command line: `maybe` is no value for tcp.sack: it must be on or off"
     );
     assert!(Flags::default().set("mtu").is_err());
-    let mut missing = Flags::default();
-    missing.config = Some("/nowhere/it.toml".into());
+    let missing = Flags { config: Some("/nowhere/it.toml".into()), ..Flags::default() };
     let error = Settings::from(&missing, []).expect_err("no file").to_string();
     assert!(error.starts_with("/nowhere/it.toml: No such file"), "{error}");
 }

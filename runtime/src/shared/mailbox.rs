@@ -72,7 +72,7 @@ struct Slot {
 }
 
 /// What running a call came to.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Ran {
     /// Its caller has its answer.
     Done,
@@ -276,9 +276,10 @@ impl Mailbox {
         let (request, length) = (call.request, call.length);
         let data = match request {
             Request::Send(_) | Request::SendDatagram(..) => Data::Out(&call.buffer[..length]),
-            Request::Receive(_) | Request::Peek(_) | Request::ReceiveDatagram(_) => {
-                Data::In(&mut call.buffer[..length])
-            }
+            Request::Receive(_)
+            | Request::Peek(_)
+            | Request::ReceiveDatagram(_)
+            | Request::PeekDatagram(_) => Data::In(&mut call.buffer[..length]),
             _ => Data::None,
         };
         let outcome = request.execute(core, data);
@@ -316,7 +317,7 @@ impl Mailbox {
 }
 
 /// What [`Mailbox::run_next`] found.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Next {
     /// Ran to its end.
     Done(Request),

@@ -10,6 +10,7 @@
 mod driven;
 pub(crate) mod mailbox;
 mod owned;
+mod patience;
 mod tcp;
 mod udp;
 

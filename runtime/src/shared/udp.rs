@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use roceway_stack::udp::UdpId;
 
-use super::tcp::{Patience, each};
+use super::patience::{Patience, each};
 use super::{Worker, unexpected};
 use crate::calls::{Data, Reply, Request};
 
@@ -99,6 +99,26 @@ impl UdpSocket {
     /// As [`UdpSocket::recv_from`].
     pub fn recv(&self, out: &mut [u8]) -> io::Result<usize> {
         Ok(self.recv_from(out)?.0)
+    }
+
+    /// As [`UdpSocket::recv_from`], but the datagram stays.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::recv_from`].
+    pub fn peek_from(&self, out: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let Bound { worker, id, patience } = &*self.0;
+        match worker.call(Request::PeekDatagram(*id), Data::In(out), patience.to_read())? {
+            Reply::BytesFrom(n, source) => Ok((n, source)),
+            _ => unexpected(),
+        }
+    }
+
+    /// As [`UdpSocket::peek_from`], without the address.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::recv_from`].
+    pub fn peek(&self, out: &mut [u8]) -> io::Result<usize> {
+        Ok(self.peek_from(out)?.0)
     }
 
     fn address(&self, request: Request) -> io::Result<SocketAddr> {
