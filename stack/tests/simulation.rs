@@ -25,10 +25,11 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 /// Runs a kind of world for many seeds; a failure says how to see it again.
-fn for_seeds(kind: &str, share: u64, run: impl Fn(u64)) {
+/// Seeds that once found something run always.
+fn for_seeds(kind: &str, share: u64, found: &[u64], run: impl Fn(u64)) {
     let first = number("ROCEWAY_SIM_FIRST", 0);
     let count = (number("ROCEWAY_SIM_SEEDS", SEEDS) / share).max(1);
-    for seed in first..first + count {
+    for seed in found.iter().copied().chain(first..first + count) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
             let commit = option_env!("ROCEWAY_COMMIT").unwrap_or("the working tree");
             eprintln!(
@@ -214,8 +215,9 @@ impl Trial {
         let most = 1 + self.world.random.index(flow.read_max);
         while let Some(len) = self.world.read(end, id, &mut self.buffer[..most]) {
             if len == 0 {
-                assert_eq!(stream.read, stream.total, "the end of the stream comes early");
-                stream.ended = true;
+                let early = stream.read < stream.total;
+                assert!(!early, "the stream of flow {n} ends early{}", self.report());
+                self.flows[n].streams[1 - end].ended = true;
                 return;
             }
             let right = self.pattern.at(stream.salt, stream.read, len) == &self.buffer[..len];
@@ -341,7 +343,7 @@ fn run(mut trial: Trial) -> World {
 
 #[test]
 fn both_directions_under_every_fault() {
-    for_seeds("both_directions_under_every_fault", 1, |seed| {
+    for_seeds("both_directions_under_every_fault", 1, &[26, 1217], |seed| {
         let mut trial = Trial::new(setup_of(seed));
         let mut random = Random::new(seed);
         for _ in 0..random.of(&[1, 1, 2, 5]) {
@@ -354,7 +356,7 @@ fn both_directions_under_every_fault() {
 
 #[test]
 fn hosts_stall_and_links_fail() {
-    for_seeds("hosts_stall_and_links_fail", 1, |seed| {
+    for_seeds("hosts_stall_and_links_fail", 1, &[28, 1205], |seed| {
         let mut trial = Trial::new(setup_of(seed));
         let mut random = Random::new(seed);
         trial.open([random.of(&[0, 3000, 100_000]), random.of(&[0, 3000, 100_000])]);
@@ -375,7 +377,7 @@ fn hosts_stall_and_links_fail() {
 
 #[test]
 fn memory_is_scarce() {
-    for_seeds("memory_is_scarce", 1, |seed| {
+    for_seeds("memory_is_scarce", 1, &[9], |seed| {
         let mut random = Random::new(seed);
         let mut setup = setup_of(seed);
         let receive = random.of(&[8, 20, 64]);
@@ -425,7 +427,7 @@ fn near_the_wrap(mut setup: Setup, before: u32) -> Setup {
 
 #[test]
 fn sequence_numbers_wrap() {
-    for_seeds("sequence_numbers_wrap", 2, |seed| {
+    for_seeds("sequence_numbers_wrap", 2, &[2], |seed| {
         let mut random = Random::new(seed);
         let mut setup = setup_of(seed);
         setup.delay = Duration::from_micros(10);
@@ -441,7 +443,7 @@ fn timestamps_wrap() {
     // TSvals begin at an offset that only the stack knows: in steps of 2^27 ticks, one of the
     // hosts' clocks passes the wrap, and the sign of the difference, during some run.
     let step = Duration::from_nanos(1 << 47);
-    for_seeds("timestamps_wrap", 10, |seed| {
+    for_seeds("timestamps_wrap", 10, &[], |seed| {
         for n in 0..32 {
             let mut setup = setup_of(seed);
             setup.tcp.timestamps = true;
