@@ -1,7 +1,7 @@
 //! Who turns when no thread is there for it: of those that wait exactly one, the leader.
 //!
-//! Pure state that lives under the lock of what is turned; a waiter's token is what it is woken by. The
-//! protocol, whose every interleaving the model in `lead_tests` checks:
+//! Pure state that lives under the lock of what is turned; a waiter's token is what it is woken by.
+//! The protocol, whose every interleaving the model in `lead_tests` checks:
 //!
 //! - A thread that must wait enters. It leads if nobody does, else it sleeps on its token.
 //! - Whoever finds a waiter's socket ready says so ([`Lead::make_due`]) and wakes it once the lock

@@ -168,8 +168,8 @@ fn stopping_the_worker_wakes_everybody() {
         let (listener, mut one, _two) = connect(&client, &server);
         let accepting = thread::spawn(move || listener.accept().err().expect("an end").kind());
         let udp = UdpSocket::bind(&server, address(2, 9)).expect("a socket");
-        let receiving = thread::spawn(move || udp.recv(&mut [0]).err().expect("an end").kind());
-        let reading = thread::spawn(move || one.read(&mut [0]).err().expect("an end").kind());
+        let receiving = thread::spawn(move || udp.recv(&mut [0]).expect_err("an end").kind());
+        let reading = thread::spawn(move || one.read(&mut [0]).expect_err("an end").kind());
         thread::sleep(SHORT);
         client.stop();
         server.stop();

@@ -1,18 +1,15 @@
 //! The file server of the examples: what it serves, and what it refuses.
 
-mod common;
-#[path = "../examples/http_server/request.rs"]
-mod request;
-#[path = "../examples/http_server/serve.rs"]
-mod serve;
-
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use common::{address, each_manner};
-use request::{Refusal, Request, parse};
-use roceway_runtime::shared::{TcpListener, TcpStream, Worker};
+use roceway_runtime::settings::Settings;
+use roceway_runtime::shared::{Manner, TcpListener, TcpStream, Worker};
+
+use super::request::{Refusal, Request, end_of_head, parse};
+use super::serve::serve;
+use crate::support::{second, soft_pair};
 
 fn file(path: &str, keep_alive: bool) -> Result<Request, Refusal> {
     Ok(Request { path: PathBuf::from(path), head_only: false, keep_alive })
@@ -58,11 +55,11 @@ fn files() -> tempfile::TempDir {
 
 /// Status line and body.
 fn ask(client: &Worker, head: &str) -> (String, Vec<u8>) {
-    let mut stream = TcpStream::connect(client, address(2, 80)).expect("a connection");
+    let mut stream = TcpStream::connect(client, second(80)).expect("a connection");
     stream.write_all(head.as_bytes()).expect("room");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");
-    let end = request::end_of_head(&answer).expect("a head");
+    let end = end_of_head(&answer).expect("a head");
     let head = String::from_utf8(answer[..end].to_vec()).expect("text");
     (head.lines().next().unwrap_or_default().to_owned(), answer[end..].to_vec())
 }
@@ -72,10 +69,13 @@ fn files_are_served_in_both_manners() {
     let root = files();
     let serve_below = |listener: TcpListener, root: &Path| {
         let root = root.to_owned();
-        thread::spawn(move || serve::serve(&listener, &root))
+        thread::spawn(move || serve(&listener, &root))
     };
-    each_manner(|client, server| {
-        let listener = TcpListener::bind(&server, address(2, 80)).expect("a listener");
+    for manner in [Manner::Owned, Manner::CallerDriven] {
+        let [client, server] = soft_pair(&Settings::new()).map(|(nic, settings)| {
+            Worker::with_nic(nic, &settings.worker, manner).expect("a worker")
+        });
+        let listener = TcpListener::bind(&server, second(80)).expect("a listener");
         let serving = serve_below(listener.try_clone().expect("a handle"), root.path());
         let (status, body) = ask(&client, "GET /large HTTP/1.0\r\n\r\n");
         assert_eq!(status, "HTTP/1.1 200 OK");
@@ -101,5 +101,5 @@ fn files_are_served_in_both_manners() {
         assert_eq!(status, "HTTP/1.1 431 Request Header Fields Too Large");
         listener.shutdown().expect("a worker");
         serving.join().expect("the server").expect("an orderly end");
-    });
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use roceway_runtime::shared::{TcpListener, TcpStream};
 
-use crate::request::{self, HEAD_MAX, Refusal, Request};
+use super::request::{self, HEAD_MAX, Refusal, Request};
 
 /// Connections at once; the next one is told to come again.
 const CONNECTIONS_MAX: usize = 256;

@@ -8,9 +8,7 @@
 //! curl http://10.0.0.2/
 //! ```
 
-mod request;
-mod serve;
-#[path = "../support/mod.rs"]
+mod http;
 mod support;
 
 use std::io::{self, Read, Write};
@@ -36,7 +34,7 @@ fn worker(nic: AnyNic, settings: &Settings) -> Worker {
 fn serve_at(worker: &Worker, port: u16, root: &Path) -> io::Result<()> {
     let listener = TcpListener::bind(worker, (Ipv4Addr::UNSPECIFIED, port))?;
     println!("serving {} on {}", root.display(), listener.local_addr()?);
-    serve::serve(&listener, root)
+    http::serve(&listener, root)
 }
 
 /// Fetches one file and says how long that took.
@@ -47,7 +45,7 @@ fn fetch(worker: &Worker, from: SocketAddr, path: &str) -> io::Result<()> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let took = start.elapsed();
-    let head = request::end_of_head(&answer).ok_or(io::ErrorKind::InvalidData)?;
+    let head = http::end_of_head(&answer).ok_or(io::ErrorKind::InvalidData)?;
     let status = String::from_utf8_lossy(&answer[..head]);
     let status = status.lines().next().unwrap_or_default();
     let body = answer.len() - head;
