@@ -217,7 +217,8 @@ impl Arena {
         match self.state.get_mut(slot.0 as usize) {
             Some(state) if *state & !CLASS == 1 => {
                 let class = &mut self.classes[class_of(*state)];
-                *state = FREE | (*state & CLASS) | class.head;
+                // The one reference becomes the link.
+                *state = (*state ^ (FREE | 1)) | class.head;
                 class.head = slot.0;
                 class.free += 1;
             }

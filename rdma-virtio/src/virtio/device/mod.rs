@@ -48,6 +48,10 @@ pub(super) struct Setup {
     pub(super) native: Features,
     /// Bytes in front of a frame that do not go to the NIC.
     pub(super) in_front: u32,
+    /// Whether a checksum that is still to be computed is passed on as it stands: from the driver
+    /// to the wire, and from the wire to the driver.
+    pub(super) passes_out: bool,
+    pub(super) passes_in: bool,
     pub(super) max_inline: u32,
     pub(super) max_send_sge: usize,
     pub(super) max_recv_sge: usize,
@@ -85,12 +89,16 @@ impl<P: Policy> NetDevice<P> {
         scratch: Option<Segment>,
     ) -> NetDevice<P> {
         let event_index = features.has(Features::EVENT_IDX);
+        let native = Features::native(nic).and(features);
+        let in_message = nic.wire == Wire::VirtioNet;
         let setup = Setup {
+            passes_out: in_message && native.has(Features::CSUM),
+            passes_in: in_message && features.has(Features::GUEST_CSUM),
             wire: nic.wire,
             spanning: nic.receive == Receive::Spanning && nic.wire == Wire::VirtioNet,
             mergeable: features.has(Features::MRG_RXBUF),
             features,
-            native: Features::native(nic).and(features),
+            native,
             in_front: match nic.wire {
                 Wire::Frames => NET_HEADER_LEN,
                 Wire::VirtioNet => 0,

@@ -12,7 +12,7 @@ use crate::virtio::net_header::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_C
 use crate::virtio::segmentation::Plan;
 
 /// What a header asks of the NIC if the NIC does it as it stands: nothing, or one checksum.
-#[inline(always)]
+#[inline]
 pub(super) fn native_checksum(
     setup: &Setup,
     header: &NetHeader,

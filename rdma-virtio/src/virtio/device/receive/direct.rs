@@ -7,9 +7,8 @@
 use super::{BATCH, Kind, ReceiveSide, Room, check_received};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{Near, RegionTable, Segment};
-use crate::nic::{Completion, Nic, PolledOne, Wire};
+use crate::nic::{Completion, Nic, PolledOne};
 use crate::virtio::device::{FRAME_LEN_MIN, NO_COMPLETION, Setup};
-use crate::virtio::features::Features;
 use crate::virtio::net_header::{GSO_NONE, NET_HEADER_LEN, NetHeader};
 use crate::virtio::ring::{Notify, Policy, UsedElement};
 
@@ -113,9 +112,9 @@ impl<P: Policy> ReceiveSide<P> {
         let head = u16::try_from(wr_id).ok()?;
         let room = self.rooms.get_mut(usize::from(head))?;
         let first = room.first;
-        // What has no header in it, or does not fit, is for the queue's way to count.
+        // What has no header in it, does not fit or needs work is for the queue's way.
         let fits = byte_len >= NET_HEADER_LEN + FRAME_LEN_MIN && byte_len <= first.length();
-        if room.kind != Kind::One || self.midway || setup.wire != Wire::VirtioNet || !fits {
+        if room.kind != Kind::One || self.midway || !setup.passes_in || !fits {
             return None;
         }
         first.read_all(header.as_bytes_mut());
@@ -123,7 +122,7 @@ impl<P: Policy> ReceiveSide<P> {
         self.outstanding -= 1;
         let mut len = byte_len;
         // A partial checksum is for the driver, who looks whether it lies inside.
-        if header.gso_type == GSO_NONE && setup.features.has(Features::GUEST_CSUM) {
+        if header.gso_type == GSO_NONE {
             self.direct += 1;
         } else if !check_one(setup, counters, first.take(len), header) {
             len = 0;

@@ -7,11 +7,11 @@
 use super::TransmitSide;
 use crate::counters::DeviceCounters;
 use crate::memory::region::{Near, RegionTable};
-use crate::nic::{Nic, SendWr, Wire};
+use crate::nic::{Nic, SendWr};
 use crate::virtio::device::offload::native_checksum;
 use crate::virtio::device::{FRAME_LEN_MIN, Setup};
 use crate::virtio::layout::Descriptor;
-use crate::virtio::net_header::{NET_HEADER_LEN, NetHeader};
+use crate::virtio::net_header::{GSO_NONE, NET_HEADER_LEN, NetHeader};
 use crate::virtio::ring::Policy;
 
 impl<P: Policy> TransmitSide<P> {
@@ -31,8 +31,8 @@ impl<P: Policy> TransmitSide<P> {
             return false;
         }
         let Some(segment) = regions.find_near(&mut self.near, addr, len) else { return false };
-        let plain = setup.wire == Wire::VirtioNet
-            && native_checksum(setup, &header, len - NET_HEADER_LEN).is_some();
+        let plain =
+            setup.passes_out && header.gso_type == GSO_NONE && header.check(len - NET_HEADER_LEN);
         let sent = plain && nic.post_send_short(segment.sge())
             || self.send_inline(nic, (setup, regions), (addr, len), &header);
         self.direct += u64::from(sent);
