@@ -182,7 +182,7 @@ fn a_peer_that_sends_byte_by_byte_cannot_fill_more_than_the_buffer() {
         if window == 0 {
             break;
         }
-        if window < 64 {
+        if window < 3000 {
             len = 1;
         }
         script.send(seg("A", seq, 1).bytes(len.min(usize::try_from(window).unwrap())));
