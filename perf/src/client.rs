@@ -20,6 +20,8 @@ use crate::workload::{Outcome, Remote, Workload};
 
 /// How long a control message or a connection may take.
 const ANSWER_NS_MAX: u64 = 10_000_000_000;
+/// Connections that are prepared together; well below what a listener's queue holds.
+const BATCH: usize = 256;
 /// How long the other end may take to close after its test.
 const CLOSE_NS_MAX: u64 = 10_000_000_000;
 
@@ -77,6 +79,17 @@ impl TestError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
                 "check that the server runs and that no firewall drops its ports"
             }
+            Self::Io { source, .. }
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::ConnectionAborted
+                        | io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::UnexpectedEof
+                        | io::ErrorKind::BrokenPipe
+                ) =>
+            {
+                "the other end went away or gave up; its own messages say why"
+            }
             Self::Refused { .. } => "choose smaller sizes, or look at the server's own limits",
             Self::NotNetserver { .. } => "name the control port of a netserver with -p",
             Self::NoLink { .. } => {
@@ -117,48 +130,88 @@ pub fn prepare<T: Transport>(
     server: SocketAddr,
     token: Token,
 ) -> Result<Prepared<T>, TestError> {
-    let request = request_of(workload, server.ip())?;
-    let what = || format!("control connection to {server}");
-    let mut control =
-        open_stream(transport, server, Role::Control, token).map_err(doing(what()))?;
-    control::send(transport, &mut control, &request.encode(), ANSWER_NS_MAX)
-        .map_err(doing(what()))?;
-    let answer = control::receive(transport, &mut control, ANSWER_NS_MAX, "asking for the test")
-        .map_err(doing(what()))?;
+    let mut prepared = Vec::with_capacity(1);
+    prepare_batch(transport, workload, server, token..token + 1, &mut prepared)?;
+    prepared.pop().ok_or(TestError::Length("a test needs at least one connection"))
+}
+
+/// Prepares one connection for each token, each step for all of them together: one after the other,
+/// thousands of connections would outlast the server's patience with the first.
+fn prepare_batch<T: Transport>(
+    transport: &mut T,
+    workload: &Workload,
+    server: SocketAddr,
+    tokens: std::ops::Range<Token>,
+    prepared: &mut Vec<Prepared<T>>,
+) -> Result<(), TestError> {
+    let request = request_of(workload, server.ip())?.encode();
+    let what = || doing(format!("control connection to {server}"));
+    let mut controls = Vec::with_capacity(tokens.len());
+    for token in tokens.clone() {
+        controls.push(transport.connect(server, Role::Control, token).map_err(what())?);
+    }
+    for control in &mut controls {
+        wait_connected(transport, control).map_err(what())?;
+        control::send(transport, control, &request, ANSWER_NS_MAX).map_err(what())?;
+    }
+    let begin = prepared.len();
+    for (mut control, token) in controls.into_iter().zip(tokens) {
+        let answer =
+            control::receive(transport, &mut control, ANSWER_NS_MAX, "asking for the test")
+                .map_err(what())?;
+        let to = SocketAddr::new(server.ip(), data_port(&answer, server)?);
+        let data = begin_data(transport, workload, to, token)
+            .map_err(doing(format!("data connection to {to}")))?;
+        prepared.push(Prepared { control, data });
+    }
+    for one in prepared.iter_mut().skip(begin) {
+        if let Data::Pipe(Pipe::Stream(stream)) = &mut one.data {
+            wait_connected(transport, stream).map_err(doing("data connection"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The data port of an answer.
+fn data_port(answer: &control::message::Message, server: SocketAddr) -> Result<u16, TestError> {
     if answer.errno != 0 {
         return Err(TestError::Refused { server, errno: answer.errno });
     }
     let port = answer.word(control::message::response::DATA_PORT);
-    let port = u16::try_from(port).ok().filter(|port| *port != 0);
-    let (kind::OMNI_RESPONSE, Some(port)) = (answer.kind, port) else {
-        return Err(TestError::NotNetserver { server, kind: answer.kind });
-    };
-    let to = SocketAddr::new(server.ip(), port);
-    let data = open_data(transport, workload, to, token)
-        .map_err(doing(format!("data connection to {to}")))?;
-    Ok(Prepared { control, data })
+    match (answer.kind, u16::try_from(port).ok().filter(|port| *port != 0)) {
+        (kind::OMNI_RESPONSE, Some(port)) => Ok(port),
+        (kind, _) => Err(TestError::NotNetserver { server, kind }),
+    }
 }
 
-fn open_stream<T: Transport>(
-    transport: &mut T,
-    to: SocketAddr,
-    role: Role,
-    token: Token,
-) -> io::Result<T::Stream> {
-    let mut stream = transport.connect(to, role, token)?;
-    wait_for(transport, ANSWER_NS_MAX, "connecting", |transport| transport.connected(&mut stream))?;
-    Ok(stream)
+fn wait_connected<T: Transport>(transport: &mut T, stream: &mut T::Stream) -> io::Result<()> {
+    wait_for(transport, ANSWER_NS_MAX, "connecting", |transport| transport.connected(stream))
 }
 
-/// Opens a control connection that never asks for anything.
+/// Opens control connections that never ask for anything.
 ///
 /// # Errors
-/// If it is not established in time.
-pub fn open_quiet<T: Transport>(transport: &mut T, server: SocketAddr) -> io::Result<T::Stream> {
-    open_stream(transport, server, Role::Control, 0)
+/// If one is not established in time.
+pub fn open_quiet<T: Transport>(
+    transport: &mut T,
+    server: SocketAddr,
+    number: usize,
+) -> io::Result<Vec<T::Stream>> {
+    let mut all: Vec<T::Stream> = Vec::with_capacity(number);
+    while all.len() < number {
+        let begin = all.len();
+        for _ in begin..number.min(begin + BATCH) {
+            all.push(transport.connect(server, Role::Control, 0)?);
+        }
+        for stream in all.iter_mut().skip(begin) {
+            wait_connected(transport, stream)?;
+        }
+    }
+    Ok(all)
 }
 
-fn open_data<T: Transport>(
+/// Starts to open the data connection.
+fn begin_data<T: Transport>(
     transport: &mut T,
     workload: &Workload,
     to: SocketAddr,
@@ -167,7 +220,7 @@ fn open_data<T: Transport>(
     match (workload.test.protocol, workload.test.kind) {
         (Protocol::Tcp, Kind::ConnectRequestResponse) => Ok(Data::To(to)),
         (Protocol::Tcp, Kind::RequestResponse | Kind::Send | Kind::Receive) => {
-            Ok(Data::Pipe(Pipe::Stream(open_stream(transport, to, Role::Data, token)?)))
+            Ok(Data::Pipe(Pipe::Stream(transport.connect(to, Role::Data, token)?)))
         }
         (Protocol::Udp, _) => {
             let mut socket = transport.bind(wildcard(to), token)?;
@@ -324,10 +377,12 @@ pub fn test<T: Transport>(
     server: SocketAddr,
     watch: &mut dyn FnMut(&Recorder),
 ) -> Result<Outcome, TestError> {
-    let all: Result<Vec<_>, _> = (0..workload.connections)
-        .map(|token| prepare(transport, workload, server, token))
-        .collect();
-    execute(transport, all?, workload, watch)
+    let mut all = Vec::with_capacity(workload.connections);
+    while all.len() < workload.connections {
+        let end = workload.connections.min(all.len() + BATCH);
+        prepare_batch(transport, workload, server, all.len()..end, &mut all)?;
+    }
+    execute(transport, all, workload, watch)
 }
 
 /// Runs a whole test over the blocking kernel: a thread for each connection, started together.

@@ -117,9 +117,7 @@ fn test(
     watch: &mut dyn FnMut(&Recorder),
 ) -> Result<(Outcome, WorkerState), TestError> {
     let failed = |source| TestError::Io { what: "an idle connection".into(), source };
-    let idle: io::Result<Vec<_>> =
-        (0..opening.idle_connections).map(|_| client::open_quiet(transport, server)).collect();
-    let idle = idle.map_err(failed)?;
+    let idle = client::open_quiet(transport, server, opening.idle_connections).map_err(failed)?;
     let outcome = client::test(transport, workload, server, watch)?;
     drop(idle);
     Ok((outcome, transport.state()))

@@ -11,6 +11,9 @@ use crate::histogram::Latency;
 /// Width and height in pixels.
 const SIZE: (u32, u32) = (960, 540);
 
+/// Slower ones than this part of all are not shown: they would press the others together.
+const SHOWN_MAX: f64 = 0.999;
+
 /// Why a picture could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the picture {path}: {reason}")]
@@ -40,7 +43,8 @@ fn draw(
         .iter()
         .map(|(_, latency)| {
             let points = latency.cumulative();
-            points.into_iter().map(|(ns, part)| (real(ns) / 1000.0, part)).collect()
+            let points = points.into_iter().filter(|(_, part)| *part <= SHOWN_MAX);
+            points.map(|(ns, part)| (real(ns) / 1000.0, part)).collect()
         })
         .collect();
     let all = || lines.iter().flatten().map(|point| point.0);

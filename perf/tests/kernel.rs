@@ -97,9 +97,10 @@ fn an_open_loop_keeps_its_rate() {
     work.rate = Rate::new(2000.0);
     work.window.until = Until::Elapsed(Duration::from_millis(200));
     for waiting in [Waiting::Spin, Waiting::Epoll] {
-        let transactions = run(waiting, &work).counted.transactions;
-        // Never more than the schedule; how many fewer depends on the load of the machine.
-        assert!((1..=420).contains(&transactions), "{waiting}: {transactions}");
+        let counted = run(waiting, &work).counted;
+        // Those of the warm-up may be answered late; how many fewer depends on the machine's load.
+        let due = counted.elapsed_ns / 500_000 + 2 * 64;
+        assert!((1..=due).contains(&counted.transactions), "{waiting}: {counted:?}");
     }
 }
 

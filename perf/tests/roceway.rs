@@ -1,47 +1,62 @@
 //! Every test over Roceway at both ends of a soft link, through the control protocol, with tiny
 //! lengths. Nothing here asserts a time.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use roceway_perf::catalogue::TESTS;
+use roceway_perf::catalogue::{TESTS, find};
 use roceway_perf::client;
+use roceway_perf::control::message::{MESSAGE_BYTES, Message};
+use roceway_perf::ends::{self, ADDRESSES, Opening, soft_pair};
 use roceway_perf::kernel::SocketOptions;
 use roceway_perf::local::with_server;
+use roceway_perf::pacing::Rate;
 use roceway_perf::recorder::{Until, Window};
 use roceway_perf::roceway::Roceway;
+use roceway_perf::transport::{Role, Transport, wait_for};
 use roceway_perf::workload::{Outcome, Workload};
-use roceway_runtime::local::Worker;
-use roceway_runtime::rdma_virtio::nic::any::AnyNic;
-use roceway_runtime::rdma_virtio::nic::soft::{SoftNic, SoftOptions};
+use roceway_runtime::rdma_virtio::nic::soft::SoftOptions;
 use roceway_runtime::{Prefix, WorkerConfig};
 
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// How long anything may take before a test is given up.
+const PATIENCE_NS: u64 = 20_000_000_000;
 
-fn worker(nic: SoftNic, address: Ipv4Addr) -> io::Result<Roceway> {
-    let config = WorkerConfig::new(Prefix { address: IpAddr::V4(address), length: 24 });
-    let worker = Worker::with_nic(AnyNic::from(nic), &config).map_err(io::Error::other)?;
-    Ok(Roceway::new(worker, SocketOptions::default()))
+/// An end with the default idle policy: tests share their cores with others.
+fn opening(address: Ipv4Addr) -> Opening {
+    let config = WorkerConfig::new(Prefix { address: address.into(), length: 24 });
+    Opening { keep_end: true, ..Opening::new(config, SocketOptions::default()) }
 }
 
 fn run(workload: &Workload, options: &SoftOptions) -> Outcome {
-    let (here, there) = SoftNic::pair(options).unwrap();
+    let nics = soft_pair(options).unwrap();
+    let (outcome, states) = ends::pair(nics, &ADDRESSES.map(opening), workload, &mut |_| ())
+        .unwrap_or_else(|error| panic!("{} {options:?}: {error}", workload.test.name));
+    for state in &states {
+        assert!(!state.counters.is_empty(), "{state:?}");
+    }
+    // Control and data connections are still open when the state is taken.
+    assert!(!states[0].connections.is_empty(), "{states:?}");
+    outcome
+}
+
+/// Runs `body` with a client's worker against a server over a soft link.
+fn with_client(body: impl FnOnce(&mut Roceway, SocketAddr)) {
+    let (here, there) = soft_pair(&SoftOptions::default()).unwrap();
     with_server(
         None,
-        SocketAddr::new(SERVER.into(), 0),
-        move || worker(there, SERVER),
+        SocketAddr::new(ADDRESSES[1].into(), 0),
+        move || opening(ADDRESSES[1]).start(there, "server").map_err(io::Error::other),
         |transport, server, stop| server.serve(transport, stop),
         |server| {
-            let mut transport = worker(here, CLIENT).unwrap();
-            transport.wait_for_link(5_000_000_000).unwrap();
-            let outcome = client::test(&mut transport, workload, server, &mut |_| ());
+            let mut transport = opening(ADDRESSES[0]).start(here, "client").unwrap();
+            transport.wait_for_link(PATIENCE_NS).unwrap();
+            body(&mut transport, server);
             transport.worker().check_counters();
-            outcome
+            Ok(())
         },
     )
-    .unwrap_or_else(|error| panic!("{} {options:?}: {error}", workload.test.name))
+    .unwrap();
 }
 
 fn workload(test: &'static roceway_perf::catalogue::Test) -> Workload {
@@ -87,4 +102,84 @@ fn many_connections_and_large_messages_share_a_worker() {
         assert_eq!(outcome.counted.transactions, 200, "{}", test.name);
         assert_eq!(outcome.counted.bytes, 200 * 25_000, "{}", test.name);
     }
+}
+
+#[test]
+fn requests_under_way_on_several_connections_are_counted_exactly() {
+    for (test, connections, depth) in [("tcp_rr", 1, 64), ("tcp_rr", 8, 4), ("udp_rr", 4, 8)] {
+        let mut work = workload(find(test).unwrap());
+        (work.connections, work.depth) = (connections, depth);
+        work.window.warmup = Duration::ZERO;
+        work.window.until = Until::Count(4000);
+        let outcome = run(&work, &SoftOptions::default());
+        assert_eq!(outcome.counted.transactions, 4000, "{test} {connections} {depth}");
+        let samples = outcome.latency.and_then(|latency| latency.summary());
+        assert_eq!(samples.map(|summary| summary.count), Some(4000));
+    }
+}
+
+#[test]
+fn an_open_loop_never_exceeds_its_rate() {
+    let mut work = workload(find("tcp_rr").unwrap());
+    (work.connections, work.depth, work.rate) = (2, 64, Rate::new(2000.0));
+    work.window.until = Until::Elapsed(Duration::from_millis(200));
+    let counted = run(&work, &SoftOptions::default()).counted;
+    // Those of the warm-up may be answered late; how many fewer depends on the machine's load.
+    let due = counted.elapsed_ns / 500_000 + 2 * 64;
+    assert!((1..=due).contains(&counted.transactions), "{counted:?}");
+}
+
+/// Sends `bytes` on a control connection of its own; what comes back, until it has a message's
+/// length or the server closes.
+fn tell(transport: &mut Roceway, server: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = client::open_quiet(transport, server, 1).unwrap().remove(0);
+    let (mut sent, mut answer, mut part) = (0, Vec::new(), [0; MESSAGE_BYTES]);
+    wait_for(transport, PATIENCE_NS, "answer", |transport| {
+        if sent < bytes.len() {
+            sent += transport.try_send(&mut stream, &bytes[sent..])?;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        match transport.try_recv(&mut stream, &mut part) {
+            Ok(0) => return Ok(()),
+            Ok(n) => answer.extend_from_slice(&part[..n]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        if answer.len() < MESSAGE_BYTES { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    })
+    .unwrap();
+    answer
+}
+
+#[test]
+fn a_bad_client_is_answered_and_disturbs_nobody() {
+    with_client(|transport, server| {
+        for kind in [0, 1, 96, u32::MAX] {
+            let answer = tell(transport, server, &Message::new(kind, 0).encode());
+            let answer: &[u8; MESSAGE_BYTES] = answer.as_slice().try_into().unwrap();
+            assert_ne!(Message::decode(answer).errno, 0, "type {kind}");
+        }
+        let all_ones = [0xff; MESSAGE_BYTES];
+        assert!(!tell(transport, server, &all_ones).is_empty());
+        let mut half = client::open_quiet(transport, server, 1).unwrap().remove(0);
+        transport.try_send(&mut half, &[0; 100]).unwrap();
+        // One that asks for a test and never opens its data connection, and one that goes away.
+        drop(transport.connect(server, Role::Control, 0).unwrap());
+        let outcome =
+            client::test(transport, &workload(find("tcp_rr").unwrap()), server, &mut |_| ());
+        assert!(outcome.unwrap().counted.transactions > 0);
+        drop(half);
+    });
+}
+
+#[test]
+fn thousands_of_quiet_connections_leave_a_test_alone() {
+    let mut client = opening(ADDRESSES[0]);
+    client.idle_connections = 2000;
+    let nics = soft_pair(&SoftOptions::default()).unwrap();
+    let work = workload(find("tcp_rr").unwrap());
+    let (outcome, states) =
+        ends::pair(nics, &[client, opening(ADDRESSES[1])], &work, &mut |_| ()).unwrap();
+    assert!(outcome.counted.transactions > 0);
+    assert_eq!(states[0].connections.len(), 2002);
 }
