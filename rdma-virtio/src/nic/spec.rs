@@ -96,7 +96,7 @@ pub const KINDS: &[KindHelp] = &[
     },
 ];
 
-/// Options of every kind: faults on what is received.
+/// Options of every kind: faults on what is received, and with `sends` on what is sent.
 pub const FAULT_OPTIONS: &[OptionHelp] = &[
     option("loss", "0..1 or %", "0", "rate of received messages lost"),
     option("dup", "0..1 or %", "0", "rate of received messages delivered twice"),
@@ -105,6 +105,7 @@ pub const FAULT_OPTIONS: &[OptionHelp] = &[
     option("error", "0..1 or %", "0", "rate of sends that complete in error"),
     option("delay", "0..10s", "0", "time that received messages are held back"),
     option("seed", "number", "1", "seed of the faults"),
+    option("sends", "on|off", "off", "loss, dup and reorder of sent messages, too"),
 ];
 
 /// What to open.
@@ -282,6 +283,7 @@ fn set_fault(faults: &mut FaultOptions, value: &Value<'_>) -> Result<(), String>
         "corrupt" => faults.corrupt = value.rate()?,
         "error" => faults.send_error = value.rate()?,
         "delay" => faults.delay_ns = value.time_ns()?,
+        "sends" => faults.sends = value.switch()?,
         _ => faults.seed = value.text.parse().map_err(|_| value.wrong("a number"))?,
     }
     Ok(())

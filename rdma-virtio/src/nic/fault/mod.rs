@@ -1,6 +1,6 @@
 //! A wrapper that injects seeded faults into any NIC.
 //!
-//! It works on received messages, and on the completions of sends. A message that is dropped
+//! It works on received messages, on the completions of sends, and, if asked to, on sends. A message that is dropped
 //! or withheld keeps its posted receives here; dropped ones are posted again beneath. So the NIC's
 //! contract holds but for one thing, which is the purpose: receives complete in the order in which
 //! messages are delivered, not in posting order, as where buffers have been dropped beneath.
@@ -15,6 +15,7 @@
 
 mod buffers;
 mod corrupt;
+mod sends;
 mod verdict;
 
 use std::collections::VecDeque;
@@ -23,11 +24,12 @@ use std::os::fd::RawFd;
 pub use verdict::{DELAY_NS_MAX, FaultOptions, REORDER_DISTANCE_MAX};
 
 use super::{
-    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PostError, RecvWr,
-    RegionView, SendWr, WcChecksum, WcStatus,
+    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, Offload, PostError, RecvWr,
+    RegionView, SendWr, Sge, WcChecksum, WcStatus,
 };
 use buffers::{Buffers, ELEMENTS_MAX, Filled};
 use corrupt::{Corrupted, corrupt};
+use sends::Sends;
 use verdict::{Random, Verdict};
 
 /// Receives kept back for duplicates at most: a 64 KiB message takes 17 of 4 KiB.
@@ -82,6 +84,12 @@ counters! {
     receive_errors,
     /// Send completions turned into errors.
     send_errors,
+    /// Sends that never went out.
+    sends_lost,
+    /// Sends that went out twice.
+    sends_duplicated,
+    /// Sends held to be overtaken.
+    sends_reordered,
 }
 
 /// A message that is held back.
@@ -103,6 +111,8 @@ pub struct FaultyNic<N: Nic> {
     capabilities: Capabilities,
     receive_random: Random,
     send_random: Random,
+    /// Present if sends are to have faults.
+    sends: Option<Sends>,
     regions: Vec<(u32, RegionView)>,
     buffers: Buffers,
     /// Receives that are not posted beneath.
@@ -136,12 +146,19 @@ impl<N: Nic> FaultyNic<N> {
         capabilities.max_recv_sge = capabilities.max_recv_sge.min(most);
         let receives = usize::try_from(capabilities.max_recv_wr).unwrap_or(0);
         let longest = usize::try_from(capabilities.max_message).unwrap_or(0);
+        let sends = options.sends.then(|| {
+            // What may be held or lost cannot be read before the call returns.
+            capabilities.max_inline = 0;
+            let capacity = usize::try_from(capabilities.max_send_wr).unwrap_or(0);
+            Sends::new(options.seed.rotate_left(32), capacity)
+        });
         Ok(FaultyNic {
             inner,
             options,
             capabilities,
             receive_random: Random::new(options.seed),
             send_random: Random::new(!options.seed),
+            sends,
             regions: Vec::new(),
             buffers: Buffers::new(receives),
             spare: VecDeque::with_capacity(receives),
@@ -164,7 +181,14 @@ impl<N: Nic> FaultyNic<N> {
     /// What was counted so far.
     #[must_use]
     pub fn counters(&self) -> FaultCounters {
-        FaultCounters { held: u64::try_from(self.held.len()).unwrap_or(u64::MAX), ..self.counters }
+        let faults = self.sends.as_ref().map(|sends| sends.faults).unwrap_or_default();
+        FaultCounters {
+            held: u64::try_from(self.held.len()).unwrap_or(u64::MAX),
+            sends_lost: faults.lost,
+            sends_duplicated: faults.duplicated,
+            sends_reordered: faults.reordered,
+            ..self.counters
+        }
     }
 
     /// Receives to keep back for duplicates.
@@ -393,7 +417,10 @@ impl<N: Nic> Nic for FaultyNic<N> {
     }
 
     fn post_send(&mut self, wr: &SendWr<'_>) -> Result<(), PostError> {
-        self.inner.post_send(wr)
+        match &mut self.sends {
+            Some(sends) => sends.post(&mut self.inner, wr, &self.options, self.now_ns),
+            None => self.inner.post_send(wr),
+        }
     }
 
     fn doorbell(&mut self) {
@@ -414,7 +441,10 @@ impl<N: Nic> Nic for FaultyNic<N> {
     }
 
     fn poll_send(&mut self, out: &mut [Completion]) -> usize {
-        let count = self.inner.poll_send(out);
+        let count = match &mut self.sends {
+            Some(sends) => sends.poll(&mut self.inner, out),
+            None => self.inner.poll_send(out),
+        };
         for completion in &mut out[..count] {
             let fails = self.send_random.chance(self.options.send_error);
             if fails && completion.status == WcStatus::Success {
@@ -426,7 +456,8 @@ impl<N: Nic> Nic for FaultyNic<N> {
     }
 
     fn arm(&mut self) -> Result<Armed, DeviceError> {
-        if !self.ready.is_empty() || !self.held.is_empty() {
+        let holds = self.sends.as_ref().is_some_and(Sends::holds);
+        if holds || !self.ready.is_empty() || !self.held.is_empty() {
             return Ok(Armed::Pending);
         }
         self.inner.arm()
@@ -444,6 +475,9 @@ impl<N: Nic> Nic for FaultyNic<N> {
         self.now_ns = now_ns;
         self.release_due();
         self.refill();
+        if let Some(sends) = &mut self.sends {
+            sends.release(&mut self.inner, now_ns.saturating_sub(REORDER_NS_MAX));
+        }
         self.inner.maintain(now_ns)
     }
 

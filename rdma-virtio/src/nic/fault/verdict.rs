@@ -20,6 +20,8 @@ pub struct FaultOptions {
     pub delay_ns: u64,
     /// Seed of all verdicts.
     pub seed: u64,
+    /// Whether loss, duplication and reordering befall what is sent, too.
+    pub sends: bool,
 }
 
 /// By how many later messages a reordered one is overtaken at most.
@@ -37,6 +39,7 @@ impl Default for FaultOptions {
             send_error: 0.0,
             delay_ns: 0,
             seed: 1,
+            sends: false,
         }
     }
 }
