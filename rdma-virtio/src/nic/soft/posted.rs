@@ -121,8 +121,8 @@ impl Posted {
         Ok(())
     }
 
-    /// Copies a message that lies in a slot into the oldest receive if that has one place with room for it, and takes
-    /// the receive out: its `wr_id`.
+    /// Copies a message that lies in a slot into the oldest receive if that has one place with room
+    /// for it, and takes the receive out: its `wr_id`.
     #[inline(always)]
     pub(super) fn take_short(&mut self, source: Source) -> Option<u64> {
         let receive = self.receives.get(self.index(self.first))?;

@@ -120,7 +120,8 @@ impl<P: Policy> ReceiveQueue<P> {
         }
     }
 
-    /// As [`ReceiveQueue::take`], for a chain of one slot that is a frame, with its header in `frame`.
+    /// As [`ReceiveQueue::take`], for a chain of one slot that is a frame, with its header in
+    /// `frame`.
     #[inline(always)]
     pub(super) fn take_one(
         &mut self,

@@ -1,8 +1,8 @@
 //! The short way of one plain frame, both halves being in one thread: the descriptor and the header
 //! that lies in it are handed over by value.
 //!
-//! The checks are those of the long way, and whatever does not pass them is left to it, which counts
-//! it.
+//! The checks are those of the long way, and whatever does not pass them is left to it, which
+//! counts it.
 
 use super::TransmitSide;
 use crate::counters::DeviceCounters;
