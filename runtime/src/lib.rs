@@ -1,7 +1,10 @@
 //! Workers: stack, virtio-net device and busy-polling loop joined on one core, and the sockets on
 //! them.
 //!
-//! [`local`] is the worker on the application's own thread: poll-based, without locks.
+//! - [`local`] is the worker on the application's own thread: poll-based, without locks.
+//! - [`asynchronous`] has tasks and sockets for them on that thread.
+//! - [`shared`] has workers and blocking sockets for any thread.
+//! - [`settings`] makes a configuration of flags, variables and a file.
 #![forbid(unsafe_code)]
 
 pub mod asynchronous;

@@ -25,6 +25,39 @@ fn connect(client: &Worker, server: &Worker) -> (TcpListener, TcpStream, TcpStre
 }
 
 #[test]
+fn handles_cross_threads() {
+    fn crosses<T: Send + Sync>() {}
+    crosses::<Worker>();
+    crosses::<TcpListener>();
+    crosses::<TcpStream>();
+    crosses::<UdpSocket>();
+}
+
+/// However a connection ends at one end, the other end's reader and writer return.
+#[test]
+fn every_way_to_end_reaches_the_other_end() {
+    type End = fn(TcpStream, &Worker);
+    let ends: [(&str, End, bool); 4] = [
+        ("dropped", |stream, _| drop(stream), true),
+        ("shut down", |stream, _| stream.shutdown(Shutdown::Both).expect("connected"), true),
+        ("aborted", |stream, _| stream.abort().expect("a worker"), false),
+        ("its worker stopped", |_, worker| worker.stop(), false),
+    ];
+    for (name, end, orderly) in ends {
+        each_manner(|client, server| {
+            let (_listener, one, mut two) = connect(&client, &server);
+            let reading = thread::spawn(move || two.read(&mut [0]).map_err(|error| error.kind()));
+            thread::sleep(SHORT);
+            end(one, &client);
+            // A worker that is gone takes its NIC along, which ends the link.
+            drop(client);
+            let outcome = reading.join().expect("the reader");
+            assert_eq!(outcome.is_ok(), orderly, "{name}: {outcome:?}");
+        });
+    }
+}
+
+#[test]
 fn bytes_come_back_in_order() {
     each_manner(|client, server| {
         let (_listener, mut one, mut two) = connect(&client, &server);

@@ -103,8 +103,9 @@ impl Worker {
         }
     }
 
-    /// Ends the worker: calls that wait and calls to come fail with `BrokenPipe`. What was written
-    /// and not yet sent is lost, so close connections first.
+    /// Ends the worker: calls that wait and calls to come fail with `BrokenPipe`. An owned worker
+    /// goes on for up to 200 ms for what its peers have not acknowledged; a caller-driven one has
+    /// sent what it could when the calls that wrote it returned.
     pub fn stop(&self) {
         match &*self.0 {
             Running::Owned(owned) => owned.stop(),

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::Wake;
 use std::thread::{self, JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use roceway_rdma_virtio::nic::any::AnyNic;
+use roceway_stack::tcp::TcpInfo;
 
 use super::Wait;
 use super::mailbox::Mailbox;
@@ -20,6 +22,9 @@ use crate::local;
 
 /// Jobs that wait for the worker's thread; a further one yields until there is room.
 const JOBS_MAX: usize = 64;
+
+/// How long a worker that ends goes on for the sake of what its peers have not acknowledged.
+const LINGER: Duration = Duration::from_millis(200);
 
 type Job = Box<dyn FnOnce(&Executor) + Send>;
 
@@ -163,6 +168,26 @@ fn turn_until_stopped(executor: &Executor, post: &Post) {
         while let Some(job) = post.jobs.pop() {
             job(executor);
             host.expect_work();
+        }
+    }
+    linger(executor);
+}
+
+/// What was closed before the end is still delivered, if the peer takes it within [`LINGER`].
+fn linger(executor: &Executor) {
+    let end = Instant::now() + LINGER;
+    let is_owing = || {
+        let mut owes = false;
+        let visit = &mut |info: &TcpInfo| owes |= info.unsent > 0 || info.unacked > 0;
+        executor.handle().worker().visit_connections(visit);
+        owes
+    };
+    // The first turn takes the last commands, the closes among them.
+    loop {
+        executor.handle().host().expect_work();
+        let _idle_or_not = executor.turn();
+        if !is_owing() || Instant::now() >= end {
+            return;
         }
     }
 }
