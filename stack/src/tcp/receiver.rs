@@ -151,7 +151,9 @@ impl Receiver {
         // Rounded up, for the peer must not see the edge move back by a fraction of the scale. A
         // peer that sends byte by byte would so push it on for ever: a quarter of the buffer is
         // where that ends.
-        let up = if window.saturating_sub(room) > self.limit / 4 { 0 } else { (1 << shift) - 1 };
+        let promised = self.queue.len().saturating_add(window);
+        let full = promised > self.limit.saturating_add(self.limit / 4);
+        let up = if full { 0 } else { (1 << shift) - 1 };
         let units = (window.saturating_add(up) >> shift).min(u32::from(u16::MAX));
         let advertised = units << shift;
         if advertised > known {
