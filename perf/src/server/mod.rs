@@ -94,7 +94,9 @@ impl<T: Transport> Server<T> {
             let before = if look && spins && pass == Pass::Idle { Pass::Busy } else { pass };
             pass = transport.turn_with(before, &mut tokens, |transport, known, tokens| {
                 // Timers belong to sessions that no event may ever name again.
-                let known = if due { Ready::Any } else { known };
+                if due && known == Ready::Listed {
+                    tokens.extend(self.active.iter().map(|index| index + 1));
+                }
                 self.step(transport, known, tokens, look)
             })?;
             if look {
