@@ -3,7 +3,7 @@
 use crate::random::Random;
 
 /// Longest input.
-pub const LENGTH_MAX: usize = 8192;
+pub const LENGTH_MAX: usize = 16_384;
 
 /// Values at which arithmetic goes wrong.
 const EDGES: [u64; 14] = [

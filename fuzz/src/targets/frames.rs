@@ -8,9 +8,10 @@ use roceway_stack::frame::{Offloads, RxChecksum};
 use roceway_stack::time::Duration;
 
 use super::host::{Host, OUR_PORT, PEER_PORT, ethernet, fix_checksum, fragment, packet};
+use super::recorded;
 use crate::input::Input;
 
-const FRAMES_MAX: u32 = 64;
+const FRAMES_MAX: u32 = 96;
 
 /// The target.
 pub(crate) fn run(data: &[u8]) {
@@ -18,13 +19,18 @@ pub(crate) fn run(data: &[u8]) {
     let offloads = input.byte();
     let bit = |n: u8| offloads & n != 0;
     let mut host = Host::new(Offloads { tx_checksum: bit(1), tso4: bit(2), tso6: bit(4) });
+    steps(&mut host, &mut input);
+    host.end();
+}
+
+/// Takes an input behind its first byte.
+pub(crate) fn steps(host: &mut Host, input: &mut Input<'_>) {
     for _ in 0..FRAMES_MAX {
         if input.is_empty() {
             break;
         }
-        step(&mut host, &mut input);
+        step(host, input);
     }
-    host.end();
 }
 
 fn step(host: &mut Host, input: &mut Input<'_>) {
@@ -67,6 +73,14 @@ fn step(host: &mut Host, input: &mut Input<'_>) {
                 let (udp, cx) = host.stack.udp(host.now, &mut host.mem);
                 let _ = udp.recv_from(id, &mut buffer, cx.mem);
             }
+            return;
+        }
+        12 => {
+            host.echo();
+            return;
+        }
+        13 => {
+            host.close();
             return;
         }
         _ => packet(v6, payload.pop().unwrap_or(0), &payload),
@@ -113,7 +127,8 @@ fn quoting(v6: bool, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn shaped(parts: &[(u8, &[u8])]) -> Vec<u8> {
+/// An input of these shapes and bytes.
+pub(crate) fn shaped(parts: &[(u8, &[u8])]) -> Vec<u8> {
     let mut bytes = vec![0];
     for (shape, part) in parts {
         bytes.push(*shape);
@@ -123,8 +138,14 @@ fn shaped(parts: &[(u8, &[u8])]) -> Vec<u8> {
     bytes
 }
 
-/// One of each kind that is of use.
+/// Recorded connections, and one frame of each kind that is of use.
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = alone();
+    seeds.extend([recorded::connection(false), recorded::connection(true)]);
+    seeds
+}
+
+fn alone() -> Vec<Vec<u8>> {
     let arp =
         [0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 2, 10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 10, 0, 0, 1];
     let mut solicitation = vec![135, 0, 0, 0, 0, 0, 0, 0, 0xfd];

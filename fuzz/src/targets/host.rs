@@ -141,6 +141,26 @@ impl Host {
         self.now = self.now.max(until);
     }
 
+    /// The application reads from every connection and writes the same back.
+    pub(crate) fn echo(&mut self) {
+        let mut buffer = [0; 2048];
+        for id in self.connections.clone() {
+            let tcp = self.stack.tcp().0;
+            if let Ok(count) = tcp.receive(id, &mut buffer, self.now, &mut self.mem) {
+                let _ = tcp.send(id, &buffer[..count], self.now, &mut self.mem);
+            }
+        }
+        self.settle();
+    }
+
+    /// The application closes every connection.
+    pub(crate) fn close(&mut self) {
+        for id in std::mem::take(&mut self.connections) {
+            self.stack.tcp().0.close(id, self.now, &mut self.mem);
+        }
+        self.settle();
+    }
+
     /// Closes all sockets and waits until nothing is left.
     pub(crate) fn end(mut self) {
         self.settle();

@@ -6,6 +6,7 @@ mod host;
 mod link;
 mod netperf;
 mod nic;
+mod recorded;
 mod ring_device;
 mod ring_driver;
 mod soft;

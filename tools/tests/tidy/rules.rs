@@ -12,7 +12,8 @@ const PARAMETERS_MAX: usize = 5;
 /// How far above an unsafe block its reason may stand.
 const SAFETY_LINES_MAX: usize = 12;
 /// Where unsafe code may be.
-const UNSAFE_PLACES: [&str; 2] = ["rdma-virtio/", "busypoll/src/sys"];
+const UNSAFE_PLACES: [&str; 4] =
+    ["rdma-virtio/", "busypoll/src/sys", "fuzz/src/coverage", "fuzz/src/targets/"];
 /// Crates that forbid unsafe code to the compiler too.
 const SAFE_CRATES: [&str; 3] = ["stack", "runtime", "perf"];
 /// Split, so that this file does not contain them.
