@@ -3,7 +3,8 @@
 //! A test is an entry of [`catalogue`]; a [`workload`] is a test with its numbers. The [`client`]
 //! asks a server for it in netperf's [`control`] protocol and runs its [`flow`]s over a
 //! [`transport`]: the host [`kernel`], or [`roceway`]. The [`server`] is the other end; [`local`]
-//! and [`ends`] put one end or both into this process. A [`recorder`] counts, a [`histogram`] holds the
+//! and [`ends`] put one end or both into this process. A [`recorder`] counts, a [`histogram`]
+//! holds the
 //! latencies, and [`compare`] lets all contenders take turns.
 //!
 //! Nothing here is needed by the library, and nothing here reads or writes memory unsafely.

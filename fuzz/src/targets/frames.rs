@@ -2,7 +2,8 @@
 //! UDP and TCP without a connection.
 //!
 //! An input is a byte of offloads and then frames, each a byte of shape, a 16-bit length and bytes.
-//! The shape says what is put around the bytes and set right, so that they get past the first checks.
+//! The shape says what is put around the bytes and set right, so that they get past the first
+//! checks.
 
 use roceway_stack::frame::{Offloads, RxChecksum};
 use roceway_stack::time::Duration;

@@ -1,7 +1,8 @@
 //! A NIC that ends in itself: it checks what it is asked to do as hardware would, takes the bytes,
 //! and delivers what the target tells it to.
 //!
-//! A request that hardware would refuse for its lkey or bounds is a failure of the device half, which
+//! A request that hardware would refuse for its lkey or bounds is a failure of the device half,
+//! which
 //! must have checked it before.
 
 use std::collections::VecDeque;

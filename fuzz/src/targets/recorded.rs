@@ -90,7 +90,8 @@ impl Recorder {
     }
 }
 
-/// Neighbours found, a handshake, requests and answers, a close from the host and one from the peer.
+/// Neighbours found, a handshake, requests and answers, a close from the host and one from the
+/// peer.
 pub(crate) fn connection(v6: bool) -> Vec<u8> {
     let mut recorder = Recorder::new(v6);
     let remote = SocketAddr::new(our_address(v6), OUR_PORT);

@@ -161,7 +161,8 @@ impl<P: Policy> World<P> {
         assert!(sends <= u32::from(SIZE) && receives <= u32::from(SIZE));
     }
 
-    /// Everything that the NIC has comes back, at the latest with the next good frame: a batch whose
+    /// Everything that the NIC has comes back, at the latest with the next good frame: a batch
+    /// whose
     /// last chain was refused ends without a signal.
     fn end(mut self) {
         self.nic.completes = true;

@@ -1,6 +1,7 @@
 //! A wrapper that injects seeded faults into any NIC.
 //!
-//! It works on received messages, on the completions of sends, and, if asked to, on sends. A message that is dropped
+//! It works on received messages, on the completions of sends, and, if asked to, on sends. A
+//! message that is dropped
 //! or withheld keeps its posted receives here; dropped ones are posted again beneath. So the NIC's
 //! contract holds but for one thing, which is the purpose: receives complete in the order in which
 //! messages are delivered, not in posting order, as where buffers have been dropped beneath.

@@ -21,7 +21,8 @@ fn take<const N: usize>(data: &mut &[u8]) -> [u8; N] {
     bytes
 }
 
-/// A linked peer that writes anything into its ring and its progress: steps of a byte that says what
+/// A linked peer that writes anything into its ring and its progress: steps of a byte that says
+/// what
 /// and its arguments.
 pub fn ring(mut data: &[u8]) {
     let (mut victim, mut hostile) = linked();

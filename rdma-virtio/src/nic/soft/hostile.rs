@@ -1,4 +1,5 @@
-//! The other end of a soft NIC in hostile hands, and the NIC that it is up against: for the tests of
+//! The other end of a soft NIC in hostile hands, and the NIC that it is up against: for the
+//! tests of
 //! this folder and for fuzzing. Nothing of it is in an ordinary build.
 
 use std::os::fd::AsFd;
