@@ -2,6 +2,7 @@
 
 use roceway_busypoll::{Armed, Progress, Work};
 use roceway_rdma_virtio::nic::{self, Nic, NicEvent};
+use roceway_stack::memory::Memory;
 use roceway_stack::stack::Stack;
 use roceway_stack::time::{Duration, Instant};
 
@@ -110,10 +111,11 @@ impl Work for Core {
             return Progress::NONE;
         }
         self.timers_looked_at = self.now + TIMERS_PERIOD;
-        if self.now < self.stack.next_deadline() {
+        let due = self.now >= self.stack.next_deadline();
+        let mut memory = self.port.memory();
+        if !due && !memory.receive_is_low() {
             return Progress::NONE;
         }
-        let mut memory = self.port.memory();
         Progress::done(self.stack.on_timers(self.now, budget, &mut memory))
     }
 

@@ -123,7 +123,8 @@ impl Stack {
     /// The next frame to send; false if there is none now.
     #[inline(never)]
     pub fn poll_frame<M: Memory>(&mut self, now: Instant, mem: &mut M, out: &mut TxFrame) -> bool {
-        if self.tcp.has_frames() && self.tcp.poll_frame(now, &mut self.ip, mem, out) {
+        let generation = self.ip.neighbor_generation();
+        if self.tcp.has_frames(generation) && self.tcp.poll_frame(now, &mut self.ip, mem, out) {
             return true;
         }
         if self.ip.has_frames() && self.ip.poll_frame(mem, out) {
@@ -137,9 +138,8 @@ impl Stack {
     #[inline]
     #[must_use]
     pub fn has_frames(&self) -> bool {
-        self.tcp.has_frames()
-            || self.ip.has_frames()
-            || self.udp.wants_poll(self.ip.neighbor_generation())
+        let generation = self.ip.neighbor_generation();
+        self.tcp.has_frames(generation) || self.ip.has_frames() || self.udp.wants_poll(generation)
     }
 
     /// Handles timers that have expired, at most about `budget`; returns how many.

@@ -410,7 +410,7 @@ impl Tcp {
         }
     }
 
-    /// The error that ended a connection, if one did; taken, as `SO_ERROR` does.
+    /// The error that ended a connection, if one did. It stays: every later call says the same.
     pub fn take_error(&mut self, id: Id<Connection>) -> Option<ConnectionError> {
         self.connections.get_mut(id).and_then(|connection| connection.error)
     }

@@ -30,7 +30,7 @@ impl Tcp {
         mem: &mut M,
         out: &mut TxFrame,
     ) -> bool {
-        if !self.replies.is_empty() && self.poll_reply(now, ip, mem, out) {
+        if self.replies.is_ready(ip.neighbor_generation()) && self.poll_reply(now, ip, mem, out) {
             return true;
         }
         if !self.unresolved.is_empty() {
@@ -201,8 +201,13 @@ impl Tcp {
     /// Whether a frame may be ready: one look at three queues.
     #[inline]
     #[must_use]
-    pub(crate) fn has_frames(&self) -> bool {
-        !self.ready.is_empty() || !self.replies.is_empty() || !self.unresolved.is_empty()
+    pub(crate) fn has_frames(&self, neighbor_generation: u32) -> bool {
+        // What waits for a neighbour waits until the cache has changed.
+        !self.ready.is_empty()
+            || self.replies.is_ready(neighbor_generation)
+            || (!self.unresolved.is_empty()
+                && (self.deferred_at != Instant::NEVER
+                    || self.unresolved_since != neighbor_generation))
     }
 
     /// Handles timers that have expired, at most `budget`; returns how many.

@@ -71,10 +71,10 @@ impl Replies {
         room
     }
 
-    /// Whether one may be ready.
+    /// Whether one may be ready: it is not while the first waits for its neighbour.
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+    pub(super) fn is_ready(&self, neighbor_generation: u32) -> bool {
+        !self.queue.is_empty() && self.waits_for != Some(neighbor_generation)
     }
 
     /// The next reply as a frame; `None` if none can be sent now.

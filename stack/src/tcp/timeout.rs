@@ -61,6 +61,10 @@ impl Connection {
         }
         ctx.counters.timeouts += 1;
         self.snd.retransmissions = self.snd.retransmissions.saturating_add(1);
+        if self.snd.retransmissions == ctx.config.retransmissions_doubt {
+            // R1 (RFC 9293 §3.8.3): route and neighbour are looked up afresh.
+            self.snd.template.neighbor_generation = None;
+        }
         if self.state.is_opening() {
             self.snd.rtt.on_syn_timeout();
             self.snd.syn_due = true;
