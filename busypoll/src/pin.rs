@@ -105,15 +105,20 @@ impl fmt::Display for AllowedList {
     }
 }
 
+/// CPUs that a `cpu_set_t` holds.
+const CPU_SET_SIZE: usize = 1024;
+
 /// Keeps the calling thread on `cpu`.
 ///
 /// # Errors
 /// If the CPU does not exist or the process may not use it.
 pub fn pin_current_thread(cpu: Cpu) -> Result<(), PinError> {
-    if core_affinity::set_for_current(core_affinity::CoreId { id: cpu.0 }) {
+    let allowed = allowed_cpus();
+    // A number beyond the system's CPU set would end the process within the call.
+    let known = cpu.0 < CPU_SET_SIZE;
+    if known && core_affinity::set_for_current(core_affinity::CoreId { id: cpu.0 }) {
         return Ok(());
     }
-    let allowed = allowed_cpus();
     let list = match (allowed.first(), allowed.last()) {
         (Some(first), Some(last)) => Some((allowed.len(), first.0, last.0)),
         _ => None,
