@@ -123,6 +123,18 @@ fn a_syn_flood_leaves_other_connections_alone() {
     script.world.check();
 }
 
+fn connect_ten_thousand(world: &mut World) -> Vec<Id<Connection>> {
+    let mut idle = Vec::new();
+    for _ in 0..10_000 {
+        idle.push(world.connect(0, 8));
+        if idle.len() % 100 == 0 {
+            world.run_for(Duration::from_millis(50));
+        }
+    }
+    world.run_for(Duration::from_secs(1));
+    idle
+}
+
 #[test]
 fn ten_thousand_connections_with_a_byte_each_leave_room_for_a_stream() {
     let setup = Setup {
@@ -145,14 +157,7 @@ fn ten_thousand_connections_with_a_byte_each_leave_room_for_a_stream() {
         let (tcp, ip) = world.hosts[1].stack.tcp();
         tcp.listen((address, 8).into(), 20_000, ip).unwrap()
     };
-    let mut idle = Vec::new();
-    for _ in 0..10_000 {
-        idle.push(world.connect(0, 8));
-        if idle.len() % 100 == 0 {
-            world.run_for(Duration::from_millis(50));
-        }
-    }
-    world.run_for(Duration::from_secs(1));
+    let idle = connect_ten_thousand(&mut world);
     let mut accepted = Vec::new();
     while let Some(id) = world.accept(1, listener) {
         accepted.push(id);

@@ -127,9 +127,10 @@ impl<P: Policy> ReceiveQueue<P> {
         &mut self,
         arena: &mut Arena,
         frame: &mut Received,
-        UsedElement { id, len }: UsedElement,
+        used: UsedElement,
         counters: &mut DriverCounters,
     ) -> bool {
+        let UsedElement { id, len } = used;
         let (Some(record), Ok(head)) = (self.records.get_mut(id as usize), u16::try_from(id))
         else {
             counters.bad_used_id += 1;
