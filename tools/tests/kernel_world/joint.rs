@@ -21,8 +21,11 @@ pub(crate) fn connection(
 ) -> (TcpStream, KernelStream) {
     if ours_opens {
         let listener = world.in_kernel(move || KernelListener::bind((HOST[family], 0)).unwrap());
-        let stream = node.connect(listener.local_addr().unwrap()).unwrap();
-        (stream, accept(&listener))
+        let to = listener.local_addr().unwrap();
+        // Roceway turns until the kernel has accepted: the last step of the handshake may be lost.
+        let thread = world.kernel(move || accept(&listener));
+        let stream = node.connect(to).unwrap();
+        (stream, node.join("the kernel's accept", thread))
     } else {
         let to = SocketAddr::new(US[family], PORT);
         let listener = TcpListener::bind(&node.worker, to).unwrap();
