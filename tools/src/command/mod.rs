@@ -12,7 +12,8 @@ use clap::{Parser, Subcommand};
 
 /// A user-space TCP/IP runtime for RoCE hosts.
 #[derive(Parser, Debug)]
-#[command(name = "roceway", version, about, arg_required_else_help = true)]
+#[command(name = "roceway", version, arg_required_else_help = true)]
+#[command(about = "A user-space TCP/IP runtime for RoCE hosts")]
 #[command(after_help = "Examples:
   roceway perf compare
   roceway perf tcp_rr -l 5
