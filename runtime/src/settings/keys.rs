@@ -50,7 +50,8 @@ fn each<T: std::str::FromStr>(value: Value<'_>, wanted: &str) -> Result<Vec<T>, 
 }
 
 fn addresses(settings: &mut Settings, value: Value<'_>) -> Result<(), String> {
-    let parse = |part: &str| part.trim().parse::<Prefix>().map_err(|error| error.to_string());
+    let wanted = |error| format!("an address with its prefix, such as 10.0.0.1/24; {error}");
+    let parse = |part: &str| part.trim().parse::<Prefix>().map_err(wanted);
     settings.worker.addresses = value.0.split(',').map(parse).collect::<Result<_, _>>()?;
     Ok(())
 }
