@@ -164,15 +164,22 @@ impl Port {
         if self.capture.is_some() {
             self.capture_sent(now, &[to_device(piece)], &PLAIN_HEADER);
         }
+        self.interface.transmit_lent(to_device(piece), &PLAIN_HEADER) || self.transmit_held(piece)
+    }
+
+    /// A plain frame that the device reads later: with a reference, and as any other frame.
+    #[inline(never)]
+    fn transmit_held(&mut self, piece: Piece) -> bool {
+        self.interface.memory().retain(to_device(piece).slot);
         match self.interface.transmit(&[to_device(piece)], &PLAIN_HEADER) {
             Ok(()) => true,
-            Err(error) => self.transmit_plain_later(piece, error),
+            Err(error) => self.transmit_held_later(piece, error),
         }
     }
 
     /// The device did not take a plain frame: it waits as any other does.
     #[cold]
-    fn transmit_plain_later(&mut self, piece: Piece, error: TransmitError) -> bool {
+    fn transmit_held_later(&mut self, piece: Piece, error: TransmitError) -> bool {
         self.sending.pieces.clear();
         self.sending.pieces.push(piece);
         self.sending.checksum = Some(Stack::PLAIN_CHECKSUM);

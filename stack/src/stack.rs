@@ -109,9 +109,10 @@ impl Stack {
         }
     }
 
-    /// The next frame to send, if it is the plainest there is: one piece, which carries one
-    /// reference, with [`Stack::PLAIN_CHECKSUM`] left to the device. `None` says nothing about
-    /// other frames: ask [`Stack::poll_frame`] then.
+    /// The next frame to send, if it is the plainest there is: one piece, with
+    /// [`Stack::PLAIN_CHECKSUM`] left to the device. It is only lent: who reads it after the next
+    /// call of the stack retains its slot. `None` says nothing about other frames: ask
+    /// [`Stack::poll_frame`] then.
     #[inline(always)]
     pub fn poll_plain_frame<M: Memory>(&mut self, now: Instant, mem: &mut M) -> Option<Piece> {
         self.tcp.poll_expected(now, &self.ip, mem)
@@ -140,6 +141,13 @@ impl Stack {
     pub fn has_frames(&self) -> bool {
         let generation = self.ip.neighbor_generation();
         self.tcp.has_frames(generation) || self.ip.has_frames() || self.udp.wants_poll(generation)
+    }
+
+    /// Whether [`Tcp::poll_event`] or [`Udp::poll_event`] may have something to tell: two loads.
+    #[inline]
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        self.tcp.has_events() || self.udp.has_events()
     }
 
     /// Handles timers that have expired, at most about `budget`; returns how many.

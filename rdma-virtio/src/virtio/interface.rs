@@ -158,14 +158,27 @@ impl<N: Nic> NetInterface<N> {
     #[inline(always)]
     pub fn transmit(&mut self, pieces: &[Piece], header: &NetHeader) -> Result<(), TransmitError> {
         if let [piece] = *pieces
-            && piece.len <= self.inline_frame_max
-            && let Some(descriptor) = self.driver.describe(&mut self.arena, piece, header)
-            && self.device.transmit_directly(&mut self.nic, descriptor, *header)
+            && self.transmit_lent(piece, header)
         {
-            self.driver.sent_directly(&mut self.arena, piece);
+            self.arena.release(piece.slot);
             return Ok(());
         }
         self.transmit_queued(pieces, header)
+    }
+
+    /// Sends a frame of one piece inline, if that can be done at once: true says that its bytes
+    /// were read. Takes no reference; otherwise as [`NetInterface::transmit`], which is to be
+    /// called after false.
+    #[inline(always)]
+    pub fn transmit_lent(&mut self, piece: Piece, header: &NetHeader) -> bool {
+        if piece.len <= self.inline_frame_max
+            && let Some(descriptor) = self.driver.describe(&mut self.arena, piece, header)
+            && self.device.transmit_directly(&mut self.nic, descriptor, *header)
+        {
+            self.driver.sent_directly(piece);
+            return true;
+        }
+        false
     }
 
     #[inline(never)]

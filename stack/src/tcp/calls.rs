@@ -432,7 +432,10 @@ impl Tcp {
     /// at once.
     pub fn watch(&mut self, id: Id<Connection>, interest: Readiness) {
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.watch.interest = interest;
+            let watch = &mut connection.watch;
+            watch.interest = interest;
+            // Nobody waits for the rest any more.
+            watch.pending = watch.pending.intersection(interest);
             let ready = connection.readiness();
             connection.notify(ready);
             self.settle(id.index());
@@ -443,6 +446,7 @@ impl Tcp {
     pub fn watch_listener(&mut self, id: Id<Listener>, on: bool) {
         let Some(listener) = self.listeners.get_mut(id) else { return };
         listener.watch.interest = if on { Readiness::READABLE } else { Readiness::NONE };
+        listener.watch.pending = Readiness::NONE;
         if on && !listener.accepted.is_empty() {
             listener.watch.pending = Readiness::READABLE;
             if !listener.watch.listed {
@@ -450,6 +454,13 @@ impl Tcp {
                 self.events.push_back(Listed::Listener(id.index()));
             }
         }
+    }
+
+    /// Whether [`Tcp::poll_event`] may have something to tell.
+    #[must_use]
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// The next event; each socket is in the queue at most once.

@@ -174,6 +174,12 @@ impl Connection {
         }
     }
 
+    /// Whether timers, events or the ready queue must learn of this connection.
+    #[inline(always)]
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.reschedule || !self.watch.pending.is_empty() || (!self.queued && self.wants_to_send())
+    }
+
     /// Says that something may now be read or written.
     #[inline]
     pub(super) fn notify(&mut self, readiness: Readiness) {

@@ -219,7 +219,7 @@ impl Connection {
     #[inline]
     fn fields<M: Memory>(&mut self, head: Head, behind: u32, ctx: &mut Context<'_, M>) -> Fields {
         let syn = head.flags.intersects(TcpFlags::SYN);
-        let window = self.rcv.advertise(self.snd.scaling && !syn);
+        let window = self.rcv.advertise(if syn { 0 } else { self.rcv.scale });
         let mut flags = head.flags;
         let mut urgent = 0;
         if let Some(up) = self.snd.urgent {

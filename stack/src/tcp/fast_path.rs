@@ -58,17 +58,20 @@ impl Connection {
         }
         self.rcv.last_heard = ctx.now;
         self.rcv.on_timestamp(segment.timestamps.value, segment.seq, ctx.now);
-        self.snd.wnd =
-            u32::from(segment.window) << if self.snd.scaling { self.snd.scale } else { 0 };
+        self.snd.wnd = u32::from(segment.window) << (self.snd.scale & 15);
         self.snd.wnd_max = self.snd.wnd_max.max(self.snd.wnd);
         self.snd.wl1 = segment.seq;
         self.snd.wl2 = segment.ack;
+        let mut ready = Readiness::NONE;
         if acked > 0 {
             self.on_expected_ack(segment, acked, ctx);
+            ready = Readiness::WRITABLE;
         }
         if segment.payload_len > 0 {
             self.on_expected_data(segment, pieces, ctx);
+            self.notify(ready.union(Readiness::READABLE));
         } else {
+            self.notify(ready);
             for piece in pieces {
                 ctx.mem.release(piece.slot);
             }
@@ -83,8 +86,7 @@ impl Connection {
         acked: u32,
         ctx: &mut Context<'_, M>,
     ) {
-        let echoed = None;
-        let _sample = self.snd.rtt.on_ack(segment.ack, echoed, ctx.now);
+        self.snd.rtt.on_timed_ack(segment.ack, ctx.now);
         if self.snd.cwnd_limited {
             self.snd.congestion.on_ack(&AckSample {
                 now: ctx.now,
@@ -102,7 +104,6 @@ impl Connection {
             self.snd.outstanding_since = ctx.now;
             self.arm(Timer::Retransmit, ctx.now + self.snd.rtt.rto().duration());
         }
-        self.notify(Readiness::WRITABLE);
     }
 
     #[inline(always)]
@@ -125,23 +126,23 @@ impl Connection {
             skip = 0;
         }
         self.schedule_ack(ctx.now, ctx.config.delayed_ack);
-        self.notify(Readiness::READABLE);
     }
 
     /// Sends all there is if that is one small write whose headers go in front of it, in its own
-    /// slot: the whole frame, with one reference. Otherwise does nothing.
+    /// slot: the whole frame, lent until it is acknowledged. Otherwise does nothing.
     #[inline(always)]
     pub(super) fn send_expected<M: Memory>(&mut self, ctx: &mut Context<'_, M>) -> Option<Piece> {
         let snd = &mut self.snd;
         let in_flight = snd.in_flight();
         let len = snd.queue.len().wrapping_sub(in_flight);
-        let usable = snd.congestion.window().min(snd.wnd);
+        // A segment fits every congestion window.
+        let cwnd = if in_flight == 0 { u32::MAX } else { snd.congestion.window() };
         let plain = self.fast
             && snd.fin == Fin::None
             && snd.probe == ProbeDue::No
             && (snd.nodelay || in_flight == 0)
             && len.wrapping_sub(1) < u32::from(snd.mss)
-            && in_flight + len <= usable
+            && in_flight + len <= snd.wnd.min(cwnd)
             && (in_flight > 0 || ctx.now.since(snd.last_sent) < SURELY_NOT_IDLE)
             && ctx.offloads.tx_checksum;
         if !plain {
@@ -155,17 +156,13 @@ impl Connection {
             seq: snd.nxt,
             ack: self.rcv.nxt,
             flags: ACK_PUSH,
-            window: self.rcv.advertise(snd.scaling),
+            window: self.rcv.advertise(self.rcv.scale),
             urgent: 0,
             ts_value: snd.clock.value(ctx.now),
             ts_echo: self.rcv.ts_recent,
             behind: len + EXPECTED_OPTIONS_LEN,
         };
         snd.template.emit_expected(ctx.mem.bytes_mut(frame), &fields);
-        ctx.mem.retain(frame.slot);
-        if in_flight == 0 {
-            snd.outstanding_since = ctx.now;
-        }
         snd.nxt = snd.nxt.plus(len);
         snd.rtt.on_sent(snd.nxt, ctx.now);
         snd.last_sent = ctx.now;
@@ -173,6 +170,7 @@ impl Connection {
         self.rcv.interactive = true;
         self.timers.disarm(Timer::DelayedAck);
         if in_flight == 0 {
+            self.snd.outstanding_since = ctx.now;
             self.arm(Timer::Retransmit, ctx.now + self.snd.rtt.rto().duration());
         }
         ctx.counters.segments_sent += 1;

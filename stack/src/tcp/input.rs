@@ -73,9 +73,12 @@ impl Tcp {
         if !connection.on_expected(&expected, frame.pieces, &mut ctx) {
             return false;
         }
+        let unsettled = connection.is_unsettled();
         self.counters.segments_received += 1;
         self.counters.predicted += 1;
-        self.settle(index);
+        if unsettled {
+            self.settle(index);
+        }
         true
     }
 
@@ -427,12 +430,11 @@ fn expect_v4(frame: &[u8; V4_HEADERS], expectation: &Expectation) -> Option<Expe
     {
         return None;
     }
-    // RFC 1071: the sum of all words, the checksum among them, is all ones.
-    let sum = u64::from(word(frame, 14))
-        + u64::from(word(frame, 18))
-        + u64::from(word(frame, 22))
-        + u64::from(word(frame, 26))
-        + u64::from(word(frame, 30));
+    // RFC 1071: the sum of all words, the checksum among them, is all ones, in any byte order.
+    let sum = u64::from(native(frame, 14))
+        + u64::from(native(frame, 18))
+        + u64::from(native(frame, 22))
+        + expectation.address_sum;
     if sum % 0xffff != 0 {
         return None;
     }
@@ -451,6 +453,11 @@ fn expect_v4(frame: &[u8; V4_HEADERS], expectation: &Expectation) -> Option<Expe
 #[inline]
 fn ports(frame: &[u8; V4_HEADERS]) -> u32 {
     u32::from_ne_bytes([frame[34], frame[35], frame[36], frame[37]])
+}
+
+#[inline]
+fn native(frame: &[u8; V4_HEADERS], at: usize) -> u32 {
+    u32::from_ne_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]])
 }
 
 #[inline]

@@ -177,8 +177,7 @@ impl Tcp {
         Some((connection, ctx))
     }
 
-    /// After an operation: timers, events and the ready queue. Mostly there is nothing to do.
-    #[inline]
+    /// After an operation: timers, events and the ready queue.
     fn settle(&mut self, index: u32) {
         let Some(connection) = self.connections.at_mut(index) else { return };
         let wants = !connection.queued && connection.wants_to_send();

@@ -13,12 +13,14 @@ const PIECES_BEFORE_COMPACTION: usize = 64;
 /// Bytes in a slot below which a piece is not worth its slot.
 const WORTHWHILE_BYTES: u32 = 512;
 
-/// The queue: compacted bytes first, pieces after them.
+/// The queue: compacted bytes first, pieces after them. One piece that is all there is lies beside
+/// the ring.
 #[derive(Debug, Default)]
 pub(super) struct ReceiveQueue {
+    lone: Option<Piece>,
+    bytes: u32,
     compacted: VecDeque<u8>,
     pieces: Ring<Piece>,
-    bytes: u32,
 }
 
 impl ReceiveQueue {
@@ -30,12 +32,23 @@ impl ReceiveQueue {
 
     /// Slots held.
     pub(super) fn slots(&self) -> usize {
-        self.pieces.len()
+        self.pieces.len() + usize::from(self.lone.is_some())
     }
 
     /// Appends a piece, taking over its reference; returns bytes compacted.
     #[inline]
     pub(super) fn push<M: Memory>(&mut self, piece: Piece, mem: &mut M) -> u32 {
+        if self.bytes == 0 && self.lone.is_none() && !mem.receive_is_low() {
+            self.bytes = piece.len;
+            self.lone = Some(piece);
+            return 0;
+        }
+        self.push_behind(piece, mem)
+    }
+
+    #[inline(never)]
+    fn push_behind<M: Memory>(&mut self, piece: Piece, mem: &mut M) -> u32 {
+        self.line_up();
         self.bytes += piece.len;
         self.pieces.push_back(piece);
         if self.pieces.len() > PIECES_BEFORE_COMPACTION || mem.receive_is_low() {
@@ -44,11 +57,17 @@ impl ReceiveQueue {
         0
     }
 
+    /// Puts a lone piece into the ring, where any others follow it.
+    #[inline]
+    fn line_up(&mut self) {
+        if let Some(piece) = self.lone.take() {
+            self.pieces.push_front(piece);
+        }
+    }
+
     /// Appends bytes that lie in no slot.
     pub(super) fn push_bytes<M: Memory>(&mut self, bytes: &[u8], mem: &mut M) {
-        if !self.pieces.is_empty() {
-            self.compact(mem);
-        }
+        self.compact(mem);
         self.compacted.extend(bytes);
         self.bytes += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     }
@@ -64,6 +83,7 @@ impl ReceiveQueue {
 
     /// Copies all pieces into memory of the queue's own and releases them; returns bytes copied.
     pub(super) fn compact<M: Memory>(&mut self, mem: &mut M) -> u32 {
+        self.line_up();
         let mut copied = 0;
         while let Some(piece) = self.pieces.pop_front() {
             self.compacted.extend(mem.bytes(piece));
@@ -76,6 +96,22 @@ impl ReceiveQueue {
     /// Copies unread bytes to `out` and forgets them; returns how many.
     #[inline]
     pub(super) fn read<M: Memory>(&mut self, out: &mut [u8], mem: &mut M) -> usize {
+        if let Some(piece) = self.lone
+            && piece.len == self.bytes
+            && let Some(out) = out.get_mut(..piece.len as usize)
+        {
+            copy(out, mem.bytes(piece));
+            mem.release(piece.slot);
+            self.lone = None;
+            self.bytes = 0;
+            return out.len();
+        }
+        if self.bytes == 0 { 0 } else { self.read_any(out, mem) }
+    }
+
+    #[inline(never)]
+    fn read_any<M: Memory>(&mut self, out: &mut [u8], mem: &mut M) -> usize {
+        self.line_up();
         let mut done = if self.compacted.is_empty() { 0 } else { self.read_compacted(out) };
         while done < out.len() {
             let Some(front) = self.pieces.front_mut() else { break };
@@ -117,7 +153,7 @@ impl ReceiveQueue {
             *to = *from;
             done += 1;
         }
-        for piece in self.pieces.iter() {
+        for piece in self.lone.iter().chain(self.pieces.iter()) {
             let room = u32::try_from(out.len() - done).unwrap_or(u32::MAX);
             let source = piece.take(piece.len.min(room));
             out[done..done + source.len as usize].copy_from_slice(mem.bytes(source));
@@ -128,6 +164,7 @@ impl ReceiveQueue {
 
     /// Forgets everything.
     pub(super) fn clear<M: Memory>(&mut self, mem: &mut M) {
+        self.line_up();
         while let Some(piece) = self.pieces.pop_front() {
             mem.release(piece.slot);
         }

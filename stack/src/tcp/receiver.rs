@@ -130,7 +130,8 @@ impl Receiver {
     /// Bytes of the window that the peer knows and has not used.
     #[inline]
     pub(super) fn window(&self) -> u32 {
-        if self.edge.after(self.nxt) { self.nxt.distance_to(self.edge) } else { 0 }
+        let ahead = self.nxt.distance_to(self.edge);
+        if ahead <= u32::MAX / 2 { ahead } else { 0 }
     }
 
     /// Bytes that could be advertised: the free part of the buffer.
@@ -140,21 +141,22 @@ impl Receiver {
     }
 
     /// The window field of a segment that goes out now; never takes back what was promised
-    /// (RFC 9293 §3.8.6, SHLD-14), and moves the edge only by worthwhile steps (§3.8.6.2.2).
+    /// (RFC 9293 §3.8.6, SHLD-14), and moves the edge only by worthwhile steps (§3.8.6.2.2). A SYN's
+    /// window is not scaled: `shift` is 0 there (RFC 7323 §2.2), and `scale` elsewhere. Windows,
+    /// buffers and what lies in them are below 2^30 bytes, so that no sum here overflows.
     #[inline(always)]
-    pub(super) fn advertise(&mut self, scaled: bool) -> u16 {
+    pub(super) fn advertise(&mut self, shift: u8) -> u16 {
         let known = self.window();
         let room = self.room();
         let step = (self.limit / 2).min(u32::from(self.segment_size));
-        let window = if room >= known.saturating_add(step) { room } else { known };
-        let shift = if scaled { self.scale } else { 0 };
+        let window = if room >= known + step { room } else { known };
+        let shift = shift & 15;
         // Rounded up, for the peer must not see the edge move back by a fraction of the scale. A
         // peer that sends byte by byte would so push it on for ever: a quarter of the buffer is
         // where that ends.
-        let promised = self.queue.len().saturating_add(window);
-        let full = promised > self.limit.saturating_add(self.limit / 4);
+        let full = self.queue.len() + window > self.limit + self.limit / 4;
         let up = if full { 0 } else { (1 << shift) - 1 };
-        let units = (window.saturating_add(up) >> shift).min(u32::from(u16::MAX));
+        let units = ((window + up) >> shift).min(u32::from(u16::MAX));
         let advertised = units << shift;
         if advertised > known {
             self.edge = self.nxt.plus(advertised);
@@ -208,7 +210,7 @@ impl Receiver {
 impl Connection {
     /// New bytes arrived in order: decide when to acknowledge (RFC 9293 §3.8.6.3, RFC 5681 §4.2:
     /// every second full-sized segment at least, and within the delay).
-    #[inline]
+    #[inline(always)]
     pub(super) fn schedule_ack(&mut self, now: Instant, delay: Duration) {
         let rcv = &mut self.rcv;
         if rcv.ack == AckDue::Now {

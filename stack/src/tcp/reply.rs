@@ -103,7 +103,7 @@ impl Replies {
                     let mut template =
                         HeaderTemplate::new(&reply.tuple, reply.timestamps.is_some());
                     template.set_link(ip.mac(), mac, generation);
-                    write(&reply, &template, slot, mem, out);
+                    write(&reply, &mut template, slot, mem, out);
                     if !offloads.tx_checksum {
                         complete(out, mem);
                     }
@@ -124,7 +124,7 @@ impl Replies {
 
 fn write<M: Memory>(
     reply: &Reply,
-    template: &HeaderTemplate,
+    template: &mut HeaderTemplate,
     slot: crate::memory::Slot,
     mem: &mut M,
     out: &mut TxFrame,

@@ -165,6 +165,16 @@ impl Rtt {
         Some(sample)
     }
 
+    /// [`Rtt::on_ack`] where timestamps tell nothing better: only the timed range counts.
+    #[inline(always)]
+    pub fn on_timed_ack(&mut self, ack: SeqNum, now: Instant) {
+        if self.timed_at != Instant::NEVER && !ack.before(self.timed_end) {
+            let sample = now.since(self.timed_at);
+            self.timed_at = Instant::NEVER;
+            self.on_sample(sample);
+        }
+    }
+
     /// Takes in one round trip (RFC 6298 §2.2, §2.3) and ends the backoff (§5.7 of it, Karn).
     #[inline]
     pub fn on_sample(&mut self, rtt: Duration) {

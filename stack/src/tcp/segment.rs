@@ -116,7 +116,7 @@ impl Connection {
             header.seq = self.rcv.nxt;
             header.flags = header.flags.without(TcpFlags::SYN);
             // RFC 7323 §2.2: its window is not scaled.
-            header.window >>= if self.snd.scaling { self.snd.scale } else { 0 };
+            header.window >>= self.snd.scale;
         }
     }
 
@@ -361,7 +361,7 @@ impl Connection {
         let snd = &mut self.snd;
         let newer = snd.wl1.before(seq) || (snd.wl1 == seq && snd.wl2.at_or_before(ack));
         if newer || force {
-            let shift = if snd.scaling { snd.scale } else { 0 };
+            let shift = snd.scale;
             snd.wnd = u32::from(segment.header.window) << shift;
             snd.wnd_max = snd.wnd_max.max(snd.wnd);
             snd.wl1 = seq;

@@ -2,7 +2,8 @@
 //! device can reach. Offsets count from `snd_una`; the queue knows no sequence numbers.
 //!
 //! A small write that finds everything sent gets a small slot with room for its headers in front,
-//! so that header and payload leave as one piece; all else is appended to 4 KiB chunks.
+//! so that header and payload leave as one piece; all else is appended to 4 KiB chunks. While one
+//! such write is all there is, as between request and response, it lies beside the ring of chunks.
 
 use crate::copy::copy;
 use crate::frame::{TX_HEADROOM, TX_PIECES_MAX};
@@ -27,11 +28,21 @@ pub(super) struct Cursor {
     within: u32,
 }
 
+/// The one small write that is the whole queue, with headroom; the ring is empty meanwhile.
+#[derive(Clone, Copy, Debug, Default)]
+enum Lone {
+    #[default]
+    None,
+    Unsent(Piece),
+    Sent(Piece),
+}
+
 /// The queue.
 #[derive(Debug, Default)]
 pub(super) struct SendQueue {
-    chunks: Ring<Chunk>,
+    lone: Lone,
     bytes: u32,
+    chunks: Ring<Chunk>,
     unsent: Cursor,
 }
 
@@ -56,10 +67,36 @@ impl SendQueue {
         layout: WriteLayout,
         mem: &mut M,
     ) -> usize {
+        let fits = data.len().wrapping_sub(1) < layout.small_max();
+        if self.bytes == 0
+            && fits
+            && !mem.small_is_low()
+            && let Some(slot) = mem.allocate(SlotClass::Small)
+        {
+            let len = clamp_len(data.len(), SMALL_SLOT_LEN);
+            let piece = Piece { slot, start: TX_HEADROOM + layout.header_len, len };
+            copy(mem.bytes_mut(piece), data);
+            self.lone = Lone::Unsent(piece);
+            self.bytes = len;
+            return data.len();
+        }
+        self.write_more(data, limit, layout, mem)
+    }
+
+    /// As [`SendQueue::write`], behind what is queued already, or more than fits a small slot.
+    #[inline(never)]
+    fn write_more<M: Memory>(
+        &mut self,
+        data: &[u8],
+        limit: u32,
+        layout: WriteLayout,
+        mem: &mut M,
+    ) -> usize {
+        self.line_up();
         let room = limit.saturating_sub(self.bytes) as usize;
         let data = &data[..data.len().min(room)];
         if layout.all_sent
-            && data.len() <= layout.small_max()
+            && data.len().wrapping_sub(1) < layout.small_max()
             && !mem.small_is_low()
             && let Some(slot) = mem.allocate(SlotClass::Small)
         {
@@ -68,6 +105,20 @@ impl SendQueue {
             return self.push(Chunk { slot, start, len: 0, end, headroom: true }, data, mem);
         }
         self.append(data, mem)
+    }
+
+    /// Puts a lone write into the ring, where any others follow it.
+    #[inline]
+    fn line_up(&mut self) {
+        let (piece, sent) = match self.lone {
+            Lone::None => return,
+            Lone::Unsent(piece) => (piece, false),
+            Lone::Sent(piece) => (piece, true),
+        };
+        let Piece { slot, start, len } = piece;
+        self.lone = Lone::None;
+        self.chunks.push_back(Chunk { slot, start, len, end: SMALL_SLOT_LEN, headroom: !sent });
+        self.unsent = Cursor { chunk: 0, within: if sent { len } else { 0 } };
     }
 
     fn append<M: Memory>(&mut self, data: &[u8], mem: &mut M) -> usize {
@@ -106,7 +157,8 @@ impl SendQueue {
     }
 
     /// The next unsent bytes, at most `len`, as pieces: how many, and the place behind them.
-    pub(super) fn peek_unsent(&self, len: u32, out: &mut Pieces) -> (Cursor, u32) {
+    pub(super) fn peek_unsent(&mut self, len: u32, out: &mut Pieces) -> (Cursor, u32) {
+        self.line_up();
         self.collect(self.unsent, len, out)
     }
 
@@ -119,6 +171,18 @@ impl SendQueue {
     /// it: the headers then go in front, in the same slot.
     #[inline(always)]
     pub(super) fn take_with_headroom(&mut self, len: u32) -> Option<Piece> {
+        if let Lone::Unsent(piece) = self.lone
+            && piece.len == len
+        {
+            self.lone = Lone::Sent(piece);
+            return Some(piece);
+        }
+        self.take_chunk_with_headroom(len)
+    }
+
+    #[inline(never)]
+    fn take_chunk_with_headroom(&mut self, len: u32) -> Option<Piece> {
+        self.line_up();
         let mut chunk = self.chunks.get_mut(self.unsent.chunk)?;
         if self.unsent.within == chunk.len {
             self.unsent = Cursor { chunk: self.unsent.chunk + 1, within: 0 };
@@ -136,7 +200,8 @@ impl SendQueue {
     }
 
     /// Bytes at `offset`, at most `len`, for a retransmission.
-    pub(super) fn peek(&self, offset: u32, len: u32, out: &mut Pieces) -> u32 {
+    pub(super) fn peek(&mut self, offset: u32, len: u32, out: &mut Pieces) -> u32 {
+        self.line_up();
         let mut at = Cursor::default();
         let mut left = offset;
         while let Some(chunk) = self.chunks.get(at.chunk) {
@@ -168,7 +233,7 @@ impl SendQueue {
     }
 
     /// Whether the device still reads any slot of the range of `len` bytes at `offset`.
-    pub(super) fn in_device<M: Memory>(&self, offset: u32, len: u32, mem: &M) -> bool {
+    pub(super) fn in_device<M: Memory>(&mut self, offset: u32, len: u32, mem: &M) -> bool {
         let mut pieces = Pieces::new();
         self.peek(offset, len, &mut pieces);
         pieces.iter().any(|piece| mem.is_shared(piece.slot))
@@ -178,20 +243,20 @@ impl SendQueue {
     #[inline]
     pub(super) fn acknowledge<M: Memory>(&mut self, n: u32, mem: &mut M) {
         debug_assert!(n <= self.bytes);
-        if let Some(&Chunk { slot, len, .. }) = self.chunks.get(0)
-            && len == n
-            && self.chunks.len() == 1
+        if let Lone::Sent(piece) = self.lone
+            && piece.len == n
         {
-            let _all = self.chunks.pop_front();
-            self.bytes -= n;
-            self.unsent = Cursor::default();
-            mem.release(slot);
+            self.lone = Lone::None;
+            self.bytes = 0;
+            mem.release(piece.slot);
             return;
         }
         self.acknowledge_some(n, mem);
     }
 
+    #[inline(never)]
     fn acknowledge_some<M: Memory>(&mut self, n: u32, mem: &mut M) {
+        self.line_up();
         let mut left = n.min(self.bytes);
         self.bytes -= left;
         while let Some(chunk) = self.chunks.front_mut() {
@@ -216,6 +281,7 @@ impl SendQueue {
 
     /// Gives every slot back.
     pub(super) fn clear<M: Memory>(&mut self, mem: &mut M) {
+        self.line_up();
         while let Some(chunk) = self.chunks.pop_front() {
             mem.release(chunk.slot);
         }

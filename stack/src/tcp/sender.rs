@@ -271,12 +271,13 @@ impl Connection {
         let blocks = self.rcv.sack_option_len(snd.template.option_len());
         let segment = if blocks == 0 { snd.frame_max } else { u32::from(snd.mss) - blocks };
         let len = grant.limit.min(segment).min(data);
-        if snd.queue.in_device(offset, len, ctx.mem) {
+        if self.snd.queue.in_device(offset, len, ctx.mem) {
             // The device still reads these bytes: nothing is lost yet that we know of.
             ctx.counters.retransmissions_deferred += 1;
             self.snd.deferred = true;
             return None;
         }
+        let snd = &self.snd;
         let fin = snd.fin == Fin::Sent && grant.from.plus(len) == snd.fin_seq();
         if len == 0 && !fin {
             return None;

@@ -1,5 +1,6 @@
 //! The headers of a connection's segments, ready to be copied: Ethernet, IP, TCP and, where they
-//! were negotiated, timestamps. What changes from segment to segment is patched in.
+//! were negotiated, timestamps. What changes from segment to segment is patched in; lengths and the
+//! sums over them stay in the template, for a segment is mostly as long as the one before it.
 //!
 //! The IPv4 identification stays 0: with DF set a datagram is atomic (RFC 6864 §4.1).
 
@@ -39,6 +40,8 @@ pub(super) struct HeaderTemplate {
     len: u8,
     v6: bool,
     timestamps: bool,
+    /// What lengths and sums in `bytes` are for: the bytes behind the fixed TCP header.
+    sized_for: u32,
     /// Sum over addresses and protocol, not folded.
     pseudo_sum: u32,
     /// Sum over the IPv4 header with its length and checksum zero, not folded.
@@ -59,6 +62,8 @@ pub(super) struct Expectation {
     pub(super) addresses: u64,
     /// Bytes 34 to 37: the peer's and our port.
     pub(super) ports: u32,
+    /// Sum of both IP addresses as words in native byte order, not folded.
+    pub(super) address_sum: u64,
 }
 
 impl HeaderTemplate {
@@ -76,10 +81,12 @@ impl HeaderTemplate {
         frame[30..34].copy_from_slice(&b[26..30]);
         frame[34..36].copy_from_slice(&b[36..38]);
         frame[36..38].copy_from_slice(&b[34..36]);
+        let addresses = word64(&frame, 26);
         Some(Expectation {
             link_start: word64(&frame, 0),
             link_end: word64(&frame, 8),
-            addresses: word64(&frame, 26),
+            addresses,
+            address_sum: (addresses & 0xffff_ffff) + (addresses >> 32),
             ports: u32::from_ne_bytes([frame[34], frame[35], frame[36], frame[37]]),
         })
     }
@@ -122,6 +129,7 @@ impl HeaderTemplate {
             len: u8::try_from(len).unwrap_or(u8::MAX),
             v6,
             timestamps,
+            sized_for: u32::MAX,
             neighbor_generation: None,
         }
     }
@@ -176,7 +184,7 @@ impl HeaderTemplate {
     /// Writes the headers with the template's own options to the front of `out`, the checksum
     /// holding the pseudo-header's sum. `fields.behind` counts from the fixed header's end.
     #[inline]
-    pub(super) fn emit(&self, out: &mut [u8], fields: &Fields) {
+    pub(super) fn emit(&mut self, out: &mut [u8], fields: &Fields) {
         let ok = if self.timestamps && !self.v6 {
             self.emit_fixed::<66, 34>(out, fields, true)
         } else if self.timestamps {
@@ -189,14 +197,14 @@ impl HeaderTemplate {
 
     /// As [`HeaderTemplate::emit`] on the fast path, which only takes IPv4 with timestamps.
     #[inline(always)]
-    pub(super) fn emit_expected(&self, out: &mut [u8], fields: &Fields) {
+    pub(super) fn emit_expected(&mut self, out: &mut [u8], fields: &Fields) {
         let ok = self.emit_fixed::<66, 34>(out, fields, true);
         debug_assert!(ok, "header room is too small");
     }
 
     /// Writes the headers without any option and with a data offset for `option_len` bytes of
     /// options, which the caller writes behind.
-    pub(super) fn emit_with_options(&self, out: &mut [u8], fields: &Fields, option_len: u32) {
+    pub(super) fn emit_with_options(&mut self, out: &mut [u8], fields: &Fields, option_len: u32) {
         let ok = self.emit_bare(out, fields);
         debug_assert!(ok, "header room is too small");
         let offset = if self.v6 { 54 } else { 34 } + 12;
@@ -204,7 +212,7 @@ impl HeaderTemplate {
         out[offset] = words << 4;
     }
 
-    fn emit_bare(&self, out: &mut [u8], fields: &Fields) -> bool {
+    fn emit_bare(&mut self, out: &mut [u8], fields: &Fields) -> bool {
         if self.v6 {
             self.emit_fixed::<74, 54>(out, fields, false)
         } else {
@@ -215,27 +223,21 @@ impl HeaderTemplate {
     /// `LEN` bytes of headers with TCP at `TCP`.
     #[inline(always)]
     fn emit_fixed<const LEN: usize, const TCP: usize>(
-        &self,
+        &mut self,
         out: &mut [u8],
         fields: &Fields,
         timestamps: bool,
     ) -> bool {
+        if self.sized_for != fields.behind {
+            self.resize(fields.behind);
+        }
         let Some(out) = out.first_chunk_mut::<LEN>() else { return false };
         let Some(source) = self.bytes.first_chunk::<LEN>() else { return false };
         *out = *source;
-        let tcp_len = 20 + fields.behind;
-        if TCP == 34 {
-            let total = 20 + tcp_len;
-            out[16..18].copy_from_slice(&low16(total).to_be_bytes());
-            out[24..26].copy_from_slice(&(!fold(self.ip_sum + total)).to_be_bytes());
-        } else {
-            out[18..20].copy_from_slice(&low16(tcp_len).to_be_bytes());
-        }
         out[TCP + 4..TCP + 8].copy_from_slice(&fields.seq.get().to_be_bytes());
         out[TCP + 8..TCP + 12].copy_from_slice(&fields.ack.get().to_be_bytes());
         out[TCP + 13] = fields.flags;
         out[TCP + 14..TCP + 16].copy_from_slice(&fields.window.to_be_bytes());
-        out[TCP + 16..TCP + 18].copy_from_slice(&fold(self.pseudo_sum + tcp_len).to_be_bytes());
         out[TCP + 18..TCP + 20].copy_from_slice(&fields.urgent.to_be_bytes());
         if timestamps {
             out[TCP + 24..TCP + 28].copy_from_slice(&fields.ts_value.to_be_bytes());
@@ -244,6 +246,23 @@ impl HeaderTemplate {
             out[TCP + 12] = 5 << 4;
         }
         true
+    }
+
+    /// Puts lengths, the IPv4 header's checksum and the pseudo-header's sum into the template, for
+    /// segments with `behind` bytes behind the fixed TCP header.
+    #[inline(never)]
+    fn resize(&mut self, behind: u32) {
+        self.sized_for = behind;
+        let tcp_len = 20 + behind;
+        let (length_at, length, tcp) =
+            if self.v6 { (18, tcp_len, 54) } else { (16, 20 + tcp_len, 34) };
+        let pseudo_sum = fold(self.pseudo_sum + tcp_len);
+        self.bytes[length_at..length_at + 2].copy_from_slice(&low16(length).to_be_bytes());
+        self.bytes[tcp + 16..tcp + 18].copy_from_slice(&pseudo_sum.to_be_bytes());
+        if !self.v6 {
+            let checksum = !fold(self.ip_sum + length);
+            self.bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
+        }
     }
 }
 

@@ -78,7 +78,7 @@ impl Connection {
         Disposition::Done
     }
 
-    fn first_segment_in_device<M: Memory>(&self, ctx: &Context<'_, M>) -> bool {
+    fn first_segment_in_device<M: Memory>(&mut self, ctx: &Context<'_, M>) -> bool {
         let len = self.snd.queue.len().min(u32::from(self.snd.mss));
         len > 0 && self.snd.queue.in_device(0, len, ctx.mem)
     }

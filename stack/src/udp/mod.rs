@@ -2,8 +2,8 @@
 //!
 //! A datagram is copied once on its way out, into a slot behind its headers, and once on its way
 //! in, out of the slot in which the device left it. [`Udp::poll_frame`] hands frames out,
-//! [`Udp::poll_event`] tells which sockets became readable or writable. Nothing here walks over
-//! sockets, but for [`Udp::check`].
+//! [`Udp::poll_event`] tells which of the sockets named by [`Udp::watch`] became readable or
+//! writable. Nothing here walks over sockets, but for [`Udp::check`].
 //!
 //! Invariants: every queue has a limit ([`UdpConfig`]); a slot is held by exactly one queue; a
 //! datagram received is read, thrown away with its socket, or dropped and counted.
@@ -60,6 +60,26 @@ pub struct Readiness {
     pub writable: bool,
 }
 
+impl Readiness {
+    /// For nothing.
+    pub const NONE: Readiness = Readiness { readable: false, writable: false };
+
+    /// What both have.
+    #[must_use]
+    pub const fn intersection(self, other: Readiness) -> Readiness {
+        Readiness {
+            readable: self.readable && other.readable,
+            writable: self.writable && other.writable,
+        }
+    }
+
+    /// Whether there is nothing.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        !self.readable && !self.writable
+    }
+}
+
 /// Every UDP socket of an interface.
 pub struct Udp {
     config: UdpConfig,
@@ -71,7 +91,7 @@ pub struct Udp {
     chain: VecDeque<Piece>,
     /// Frames of a datagram that is being cut up; empty between calls.
     cut: Vec<Outgoing>,
-    /// Sockets that became ready, each once.
+    /// Watched sockets that became ready, each once.
     events: Ring<UdpId>,
     /// Sockets whose last call to send found no room, each once.
     blocked: Ring<UdpId>,
@@ -231,13 +251,32 @@ impl Udp {
         self.sockets.get(id).map(UdpSocket::readiness)
     }
 
-    /// A socket that became ready since it was last named here, and for what.
+    /// Sets what [`Udp::poll_event`] reports of a socket, at first nothing. What it is ready for
+    /// already is reported at once.
+    pub fn watch(&mut self, id: UdpId, interest: Readiness) {
+        if let Some(socket) = self.sockets.get_mut(id) {
+            socket.interest = interest;
+            self.announce(id);
+        }
+    }
+
+    /// Whether [`Udp::poll_event`] may have something to tell.
+    #[must_use]
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// A watched socket that became ready since it was last named here, and for what.
     #[inline]
     pub fn poll_event(&mut self) -> Option<(UdpId, Readiness)> {
         while let Some(id) = self.events.pop_front() {
             if let Some(socket) = self.sockets.get_mut(id) {
                 socket.listed = false;
-                return Some((id, socket.readiness()));
+                let ready = socket.readiness().intersection(socket.interest);
+                if !ready.is_empty() {
+                    return Some((id, ready));
+                }
             }
         }
         None
@@ -276,11 +315,13 @@ impl Udp {
         }
     }
 
-    /// Puts a socket into the list of events unless it is there.
+    /// Puts a socket into the list of events if somebody waits for what it is ready for and it is
+    /// not there.
     #[inline]
     fn announce(&mut self, id: UdpId) {
         if let Some(socket) = self.sockets.get_mut(id)
             && !socket.listed
+            && !socket.readiness().intersection(socket.interest).is_empty()
         {
             socket.listed = true;
             self.events.push_back(id);

@@ -102,7 +102,7 @@ impl Udp {
             socket.holding = true;
             self.holders.push_back(id);
         }
-        if !socket.listed {
+        if socket.interest.readable && !socket.listed {
             socket.listed = true;
             self.events.push_back(id);
         }

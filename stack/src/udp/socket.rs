@@ -34,6 +34,8 @@ pub struct UdpSocket {
     pub(super) may_broadcast: bool,
     /// Whether a call found no room to send.
     pub(super) blocked: bool,
+    /// What somebody waits for: nothing, and it is never listed.
+    pub(super) interest: Readiness,
     /// Whether it is in the list of events.
     pub(super) listed: bool,
     /// Whether it is in the list of those that hold receive slots.
@@ -53,6 +55,7 @@ impl UdpSocket {
             error: None,
             may_broadcast: false,
             blocked: false,
+            interest: Readiness::NONE,
             listed: false,
             holding: false,
         }

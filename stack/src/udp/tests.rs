@@ -78,8 +78,13 @@ impl Host {
         Host::with(number, |config| config.mtu = mtu, UdpConfig::default(), limits)
     }
 
+    /// A socket whose every event is reported from now on.
     fn bind(&mut self, local: SocketAddr) -> UdpId {
-        self.udp.bind(&self.ip, local).unwrap()
+        let id = self.udp.bind(&self.ip, local).unwrap();
+        self.udp.watch(id, Readiness { readable: true, writable: true });
+        let ready = Readiness { readable: false, writable: true };
+        assert_eq!(self.events().last(), Some(&(id, ready)), "what it is ready for already");
+        id
     }
 
     fn send(&mut self, id: UdpId, data: &[u8], to: Option<SocketAddr>) -> Result<(), UdpError> {

@@ -118,10 +118,9 @@ impl<P: Policy> NetDriver<P> {
 
     /// The device took the descriptor and is done with it.
     #[inline(always)]
-    pub(super) fn sent_directly(&mut self, arena: &mut Arena, piece: Piece) {
+    pub(super) fn sent_directly(&mut self, piece: Piece) {
         self.direct += 1;
         self.counters.tx_bytes += u64::from(piece.len);
-        arena.release(piece.slot);
     }
 
     /// The short form for one thread: a returned chain handed over by value.
