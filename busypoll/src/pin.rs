@@ -9,6 +9,8 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+pub use crate::quota::Quota;
+
 /// A hardware thread as the system numbers it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct Cpu(pub usize);
@@ -61,18 +63,22 @@ impl fmt::Display for Warning {
 
 /// One hardware thread's place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Place {
-    package: usize,
-    core: usize,
-    node: usize,
-    isolated: bool,
+pub struct Place {
+    /// The processor's package.
+    pub package: usize,
+    /// The core in the package.
+    pub core: usize,
+    /// The NUMA node.
+    pub node: usize,
+    /// Whether the scheduler leaves it alone.
+    pub isolated: bool,
 }
 
 /// The hardware threads that this thread may run on, and the limits around them.
 #[derive(Clone, Debug)]
 pub struct Topology {
     places: BTreeMap<Cpu, Place>,
-    quota_cpus: Option<f64>,
+    quota: Option<Quota>,
 }
 
 /// Cores chosen by [`Topology::choose`].
@@ -147,7 +153,9 @@ impl Topology {
         Topology::read_below(Path::new("/"), &allowed_cpus())
     }
 
-    fn read_below(root: &Path, allowed: &[Cpu]) -> Topology {
+    /// Reads what a system tells below `root`, such as a recorded one.
+    #[must_use]
+    pub fn read_below(root: &Path, allowed: &[Cpu]) -> Topology {
         let cpu_folder = root.join("sys/devices/system/cpu");
         let isolated = read_list(&cpu_folder.join("isolated"));
         let nodes = nodes(&root.join("sys/devices/system/node"));
@@ -162,7 +170,19 @@ impl Topology {
             (cpu, place)
         };
         let places = allowed.iter().map(place).collect();
-        Topology { places, quota_cpus: crate::quota::cgroup_quota(root) }
+        Topology { places, quota: crate::quota::cgroup_quota(root) }
+    }
+
+    /// Where a hardware thread is, if it is at hand.
+    #[must_use]
+    pub fn place(&self, cpu: Cpu) -> Option<Place> {
+        self.places.get(&cpu).copied()
+    }
+
+    /// What the control groups allow, if they limit it.
+    #[must_use]
+    pub fn quota(&self) -> Option<&Quota> {
+        self.quota.as_ref()
     }
 
     /// The hardware threads at hand.
@@ -202,8 +222,8 @@ impl Topology {
                 }
             }
         }
-        if let Some(cpus_worth) = self.quota_cpus {
-            warnings.push(Warning::Quota { cpus: cpus_worth });
+        if let Some(quota) = &self.quota {
+            warnings.push(Warning::Quota { cpus: quota.cpus });
         }
         warnings
     }
@@ -246,17 +266,21 @@ fn read_number(path: &Path) -> Option<usize> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// A list such as `0-3,8`. What is not of this form is left out.
 fn read_list(path: &Path) -> Vec<usize> {
+    cpu_list(&fs::read_to_string(path).unwrap_or_default())
+}
+
+/// The CPUs of a list such as `0-3,8`. What is not of this form is left out.
+#[must_use]
+pub fn cpu_list(text: &str) -> Vec<usize> {
     /// No machine numbers more CPUs; keeps a garbled list from filling memory.
     const CPU_MAX: usize = 65_536;
-    let text = fs::read_to_string(path).unwrap_or_default();
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last) = (first.trim().parse().ok()?, last.trim().parse::<usize>().ok()?);
         Some(first..=last.min(CPU_MAX))
     };
-    text.trim().split(',').filter_map(range).flatten().collect()
+    text.trim().split(',').filter_map(range).flatten().take(CPU_MAX).collect()
 }
 
 #[cfg(all(test, not(loom)))]

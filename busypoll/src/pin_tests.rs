@@ -100,8 +100,8 @@ fn quota_is_the_smallest_on_the_way_up() {
         .file("sys/fs/cgroup/cpu,cpuacct/c/cpu.cfs_quota_us", "50000\n")
         .file("sys/fs/cgroup/cpu,cpuacct/c/cpu.cfs_period_us", "100000\n")
         .file("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n");
-    assert_eq!(v1.read(&[0]).quota_cpus, Some(0.5));
-    assert_eq!(Machine::new("unlimited").read(&[0]).quota_cpus, None);
+    assert_eq!(v1.read(&[0]).quota().map(|quota| quota.cpus), Some(0.5));
+    assert_eq!(Machine::new("unlimited").read(&[0]).quota(), None);
 }
 
 #[test]

@@ -3,10 +3,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The smallest quota among this process's group and those above it, in CPUs; none if unlimited.
-pub(crate) fn cgroup_quota(root: &Path) -> Option<f64> {
+/// CPU time that a control group allows.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Quota {
+    /// In CPUs.
+    pub cpus: f64,
+    /// The file that says so.
+    pub file: PathBuf,
+}
+
+/// The smallest quota among this process's group and those above it; none if unlimited.
+pub(crate) fn cgroup_quota(root: &Path) -> Option<Quota> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
-    let mut smallest: Option<f64> = None;
+    let mut smallest: Option<Quota> = None;
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else { continue };
@@ -21,7 +30,7 @@ pub(crate) fn cgroup_quota(root: &Path) -> Option<f64> {
             for folder in upward(&root.join(mount), group) {
                 let quota = quota_v2(&folder).or_else(|| quota_v1(&folder));
                 smallest = match (smallest, quota) {
-                    (Some(one), Some(other)) => Some(one.min(other)),
+                    (Some(one), Some(other)) if other.cpus < one.cpus => Some(other),
                     (one, other) => one.or(other),
                 };
             }
@@ -37,17 +46,19 @@ fn upward(mount: &Path, group: &str) -> Vec<PathBuf> {
 }
 
 /// `cpu.max`: `quota period` or `max period`, in microseconds.
-fn quota_v2(folder: &Path) -> Option<f64> {
-    let text = fs::read_to_string(folder.join("cpu.max")).ok()?;
+fn quota_v2(folder: &Path) -> Option<Quota> {
+    let file = folder.join("cpu.max");
+    let text = fs::read_to_string(&file).ok()?;
     let (quota, period) = text.trim().split_once(' ')?;
-    ratio(quota, period)
+    Some(Quota { cpus: ratio(quota, period)?, file })
 }
 
 /// `cpu.cfs_quota_us` (-1 is none) and `cpu.cfs_period_us`.
-fn quota_v1(folder: &Path) -> Option<f64> {
-    let quota = fs::read_to_string(folder.join("cpu.cfs_quota_us")).ok()?;
+fn quota_v1(folder: &Path) -> Option<Quota> {
+    let file = folder.join("cpu.cfs_quota_us");
+    let quota = fs::read_to_string(&file).ok()?;
     let period = fs::read_to_string(folder.join("cpu.cfs_period_us")).ok()?;
-    ratio(quota.trim(), period.trim())
+    Some(Quota { cpus: ratio(quota.trim(), period.trim())?, file })
 }
 
 fn ratio(quota: &str, period: &str) -> Option<f64> {

@@ -52,7 +52,8 @@ fn cpus_in(list: &str) -> Option<usize> {
 }
 
 /// The model in the text of `/proc/cpuinfo`; processors other than x86 call it by other names.
-fn cpu_model(text: &str) -> String {
+#[must_use]
+pub fn cpu_model(text: &str) -> String {
     let fields = text.lines().filter_map(|line| line.split_once(':'));
     let mut models =
         fields.filter(|(name, _)| ["model name", "Model", "cpu model"].contains(&name.trim()));
