@@ -66,15 +66,21 @@ impl Core {
             NicEvent::LinkDown => self.link.link_down += 1,
             NicEvent::PeerGone => {
                 self.link.peers_gone += 1;
-                let (stack, mut memory) = self.parts();
-                stack.on_link_lost(&mut memory);
+                self.lose_link();
             }
             NicEvent::Removed => {
                 self.link.device_removed += 1;
-                let (stack, mut memory) = self.parts();
-                stack.on_link_lost(&mut memory);
+                self.lose_link();
             }
         }
+    }
+
+    /// Ends every connection. The application learns of it in the next turn, since its phase of
+    /// this one is over.
+    fn lose_link(&mut self) {
+        let (stack, mut memory) = self.parts();
+        stack.on_link_lost(&mut memory);
+        self.expect_work = true;
     }
 
     /// Whether any frame waits in either direction.

@@ -85,6 +85,7 @@ impl Host {
     /// A worker that also takes calls from `mailbox`, if there is one.
     pub(crate) fn new(worker: local::Worker, mailbox: Option<Arc<Mailbox>>) -> Host {
         let bell = worker.shared.sleeper.borrow().doorbell().clone();
+        worker.shared.hosted.set(true);
         let alert = Arc::new(Alert { runnable: AtomicBool::new(false), bell });
         Host { worker, guests: RefCell::default(), mailbox, alert, threads_due: Cell::new(false) }
     }

@@ -9,7 +9,7 @@ use std::task::Waker;
 
 use roceway_stack::slab::Id;
 use roceway_stack::tcp::{Connection, Event, Listener, Readiness};
-use roceway_stack::udp::UdpId;
+use roceway_stack::udp::{self, UdpId};
 
 use crate::core::Core;
 
@@ -25,8 +25,8 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// List and place of its waiters.
-    fn place(self) -> (usize, usize) {
+    /// Its kind, and its place among those of its kind.
+    pub(crate) fn place(self) -> (usize, usize) {
         let (list, index) = match self {
             Socket::Connection(id) => (0, id.index()),
             Socket::Listener(id) => (1, id.index()),
@@ -173,12 +173,7 @@ impl Waits {
             interest = interest.union(entry.interest);
             at = entry.next;
         }
-        match socket {
-            Socket::Connection(id) => core.stack.tcp().0.watch(id, interest),
-            Socket::Listener(id) => core.stack.tcp().0.watch_listener(id, !interest.is_empty()),
-            // UDP reports every socket, once each.
-            Socket::Datagram(_) => {}
-        }
+        watch(socket, interest, core);
     }
 
     /// Takes events from the stack, at most `budget`, and hands over whom they concern. A waiter
@@ -216,8 +211,25 @@ impl Waits {
     }
 }
 
+/// Has the stack report this of a socket and nothing else, at once what is ready already.
+pub(crate) fn watch(socket: Socket, interest: Readiness, core: &mut Core) {
+    match socket {
+        Socket::Connection(id) => core.stack.tcp().0.watch(id, interest),
+        Socket::Listener(id) => core.stack.tcp().0.watch_listener(id, !interest.is_empty()),
+        Socket::Datagram(id) => {
+            let interest = udp::Readiness {
+                readable: interest.contains(Readiness::READABLE),
+                writable: interest.contains(Readiness::WRITABLE),
+            };
+            let now = core.now;
+            let (stack, mut memory) = core.parts();
+            stack.udp(now, &mut memory).0.watch(id, interest);
+        }
+    }
+}
+
 /// The stack's next event, of TCP or UDP.
-fn next_event(core: &mut Core) -> Option<(Socket, Readiness)> {
+pub(crate) fn next_event(core: &mut Core) -> Option<(Socket, Readiness)> {
     if let Some(event) = core.stack.tcp().0.poll_event() {
         return Some(match event {
             Event::Connection(id, ready) => (Socket::Connection(id), ready),

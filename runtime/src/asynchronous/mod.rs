@@ -97,6 +97,8 @@ impl Executor {
 
     pub(crate) fn with_mailbox(worker: local::Worker, mailbox: Option<Arc<Mailbox>>) -> Executor {
         let host = Rc::new(Host::new(worker, mailbox));
+        // The first turn polls the driver, which from then on hears of every task that can run.
+        host.alert.set();
         let waker = Waker::from(Arc::clone(&host.alert));
         let tasks = Rc::new(LocalExecutor::new());
         let polled = Rc::new(Cell::new(0));

@@ -4,11 +4,12 @@
 //! [`Worker::turn`] and uses them between turns. No call here waits: what cannot be done now is
 //! [`std::io::ErrorKind::WouldBlock`].
 
+mod events;
 mod phases;
 mod tcp;
 mod udp;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
@@ -18,6 +19,7 @@ use roceway_rdma_virtio::nic::any::AnyNic;
 use roceway_rdma_virtio::nic::{Nic, spec};
 use roceway_stack::tcp::TcpInfo;
 
+pub use events::{Event, Readiness};
 use phases::Phases;
 pub use tcp::{TcpListener, TcpStream};
 pub use udp::UdpSocket;
@@ -33,6 +35,10 @@ pub(crate) struct Shared {
     pub(crate) core: RefCell<Core>,
     pub(crate) turning: RefCell<Loop>,
     pub(crate) sleeper: RefCell<EventWait>,
+    /// What the application calls the sockets that it watches.
+    tokens: RefCell<events::Tokens>,
+    /// An executor takes the events.
+    pub(crate) hosted: Cell<bool>,
 }
 
 /// A worker: device, stack and loop of one thread. Clones are handles to the same one.
@@ -67,6 +73,8 @@ impl Worker {
             core: RefCell::new(core),
             turning: RefCell::new(turning),
             sleeper: RefCell::new(EventWait::new(bell, Some(event_fd))),
+            tokens: RefCell::default(),
+            hosted: Cell::new(false),
         };
         Ok(Worker { shared: Rc::new(shared) })
     }

@@ -27,6 +27,10 @@ impl TcpListener {
         self.id
     }
 
+    pub(super) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     /// Listens on an address of the worker, or on all of them if it is unspecified. Port 0 takes a
     /// free one.
     ///
@@ -92,6 +96,10 @@ impl TcpStream {
     #[inline]
     pub(crate) fn id(&self) -> Id<Connection> {
         self.id
+    }
+
+    pub(super) fn worker(&self) -> &Worker {
+        &self.worker
     }
 
     /// Starts to connect; [`TcpStream::is_connected`] says when it is done.

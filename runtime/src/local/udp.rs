@@ -20,6 +20,10 @@ impl UdpSocket {
         self.id
     }
 
+    pub(super) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     /// A socket on an address of the worker, or on all of them if it is unspecified. Port 0 takes
     /// a free one.
     ///

@@ -1,0 +1,146 @@
+//! Which sockets became ready: for an application that holds thousands of them and must not ask
+//! each.
+//!
+//! A socket is named by a token of the application's choice with `watch`; from then on
+//! [`Worker::poll_event`] reports it whenever something new has come for it, and what is there
+//! already is reported at once. It is epoll with `EPOLLET`: an event says that something has
+//! changed, so whoever takes one uses the socket until `WouldBlock` before it waits for the next.
+//! A socket is in the queue at most once, with all that has come for it. It may be reported
+//! without need (an acknowledgement that brought no room for a large write), never too late.
+//!
+//! Watching, reporting and closing cost the same however many sockets there are, and allocate
+//! nothing once the table of tokens has grown; a socket that is not watched, and a worker whose
+//! application never asks, cost nothing. A closed socket is forgotten with its event.
+//!
+//! Events come while the worker turns: an application inside [`Worker::turn_with`] finds those of
+//! the frames that were just received. What it leaves in the queue stays there, but no turn is made
+//! for it, and the worker may sleep over it: so take them all. The tasks of an
+//! [`Executor`](crate::asynchronous::Executor) are woken from the same queue: with its worker
+//! `watch` does nothing and nothing is reported here.
+
+pub use roceway_stack::tcp::Readiness;
+
+use super::{TcpListener, TcpStream, UdpSocket, Worker};
+use crate::waits::{self, Socket};
+
+/// What became ready.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// What the application calls the socket.
+    pub token: u64,
+    /// What can be done with it, of what it is watched for. A listener is readable when a
+    /// connection can be accepted; a connection that ended is both, and its calls say why.
+    pub ready: Readiness,
+}
+
+/// A token, and the socket that it is for: the places of closed sockets are used again.
+#[derive(Clone, Copy)]
+struct Named {
+    socket: Socket,
+    token: u64,
+}
+
+/// The tokens of the watched sockets of one worker, by kind and place of the socket.
+#[derive(Default)]
+pub(super) struct Tokens {
+    kinds: [Vec<Option<Named>>; 3],
+}
+
+impl Tokens {
+    fn set(&mut self, socket: Socket, token: u64) {
+        let (kind, place) = socket.place();
+        let names = &mut self.kinds[kind];
+        if names.len() <= place {
+            names.resize(place + 1, None);
+        }
+        names[place] = Some(Named { socket, token });
+    }
+
+    fn get(&self, socket: Socket) -> Option<u64> {
+        let (kind, place) = socket.place();
+        let named = (*self.kinds[kind].get(place)?)?;
+        (named.socket == socket).then_some(named.token)
+    }
+}
+
+impl Worker {
+    /// Whether [`Worker::poll_event`] may have something to tell: two loads.
+    #[must_use]
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        self.shared.core.borrow().stack.has_events()
+    }
+
+    /// The next of the watched sockets that became ready, in the order in which they did (TCP
+    /// before UDP). `None` once all were told.
+    #[inline]
+    pub fn poll_event(&self) -> Option<Event> {
+        if !self.has_events() {
+            return None;
+        }
+        self.next_event()
+    }
+
+    fn next_event(&self) -> Option<Event> {
+        if self.shared.hosted.get() {
+            return None;
+        }
+        let core = &mut *self.shared.core.borrow_mut();
+        let tokens = self.shared.tokens.borrow();
+        loop {
+            let (socket, ready) = waits::next_event(core)?;
+            if let Some(token) = tokens.get(socket) {
+                return Some(Event { token, ready });
+            }
+        }
+    }
+
+    fn watch(&self, socket: Socket, token: u64, interest: Readiness) {
+        if self.shared.hosted.get() {
+            return;
+        }
+        self.shared.tokens.borrow_mut().set(socket, token);
+        let core = &mut *self.shared.core.borrow_mut();
+        waits::watch(socket, interest, core);
+        // What is ready already is an event now: no sleep before the application was asked.
+        core.expect_work |= core.stack.has_events();
+    }
+}
+
+impl TcpListener {
+    /// Has [`Worker::poll_event`] report under `token` that a connection can be accepted.
+    pub fn watch(&self, token: u64) {
+        self.worker().watch(Socket::Listener(self.id()), token, Readiness::READABLE);
+    }
+
+    /// Ends [`TcpListener::watch`].
+    pub fn unwatch(&self) {
+        self.worker().watch(Socket::Listener(self.id()), 0, Readiness::NONE);
+    }
+}
+
+impl TcpStream {
+    /// Has [`Worker::poll_event`] report under `token` what comes of `interest`, and nothing else
+    /// from now on. A connection that is being opened is writable once it is established.
+    pub fn watch(&self, token: u64, interest: Readiness) {
+        self.worker().watch(Socket::Connection(self.id()), token, interest);
+    }
+
+    /// Ends [`TcpStream::watch`].
+    pub fn unwatch(&self) {
+        self.watch(0, Readiness::NONE);
+    }
+}
+
+impl UdpSocket {
+    /// Has [`Worker::poll_event`] report under `token` what comes of `interest`, and nothing else
+    /// from now on. What the peer's host said of an earlier datagram makes a socket readable.
+    pub fn watch(&self, token: u64, interest: Readiness) {
+        self.worker().watch(Socket::Datagram(self.id()), token, interest);
+    }
+
+    /// Ends [`UdpSocket::watch`].
+    pub fn unwatch(&self) {
+        self.watch(0, Readiness::NONE);
+    }
+}
