@@ -164,15 +164,13 @@ impl Request {
     pub(crate) fn execute(self, core: &mut Core, data: Data<'_>) -> Result<Reply, CallError> {
         match (self, data) {
             (Request::Send(id), Data::Out(bytes)) => {
-                let now = core.now;
                 let (stack, mut memory) = core.parts();
-                let sent = stack.tcp().0.send(id, bytes, now, &mut memory);
+                let sent = stack.tcp().0.send(id, bytes, &mut memory);
                 sent.map(Reply::Bytes).map_err(CallError::Send)
             }
             (Request::Receive(id), Data::In(out)) => {
-                let now = core.now;
                 let (stack, mut memory) = core.parts();
-                let received = stack.tcp().0.receive(id, out, now, &mut memory);
+                let received = stack.tcp().0.receive(id, out, &mut memory);
                 received.map(Reply::Bytes).map_err(CallError::Receive)
             }
             (Request::Peek(id), Data::In(out)) => {
@@ -235,7 +233,7 @@ impl Request {
                 Ok(Reply::Done)
             }
             Request::Connect { to, from } => tcp
-                .connect(to, from, (now, ip), &mut memory)
+                .connect(to, from, (now, ip))
                 .map(Reply::Connection)
                 .map_err(CallError::Connect),
             Request::Close(id) => {

@@ -84,22 +84,33 @@ impl Core {
     }
 
     /// Whether any frame waits in either direction.
-    #[inline]
+    #[inline(always)]
     fn has_work(&self) -> bool {
         self.port.interface.recv_ready()
             || self.stack.has_frames()
             || self.expect_work
             || self.port.is_stalled()
     }
+
+    #[inline(never)]
+    fn look_at_timers(&mut self, budget: u32) -> Progress {
+        self.timers_looked_at = self.now + TIMERS_PERIOD;
+        let due = self.now >= self.stack.next_deadline();
+        let mut memory = self.port.memory();
+        if !due && !memory.receive_is_low() {
+            return Progress::NONE;
+        }
+        Progress::done(self.stack.on_timers(self.now, budget, &mut memory))
+    }
 }
 
 impl Work for Core {
-    #[inline]
+    #[inline(always)]
     fn ready(&mut self) -> bool {
         self.has_work()
     }
 
-    #[inline]
+    #[inline(always)]
     fn control(&mut self, now: u64, _budget: u32) -> Progress {
         self.now = Instant::from_nanos(now);
         self.expect_work = false;
@@ -111,18 +122,12 @@ impl Work for Core {
         Progress::done(self.port.pump_receive(&mut self.stack, self.now, budget))
     }
 
-    #[inline]
+    #[inline(always)]
     fn timers(&mut self, _now: u64, budget: u32) -> Progress {
         if self.now < self.timers_looked_at {
             return Progress::NONE;
         }
-        self.timers_looked_at = self.now + TIMERS_PERIOD;
-        let due = self.now >= self.stack.next_deadline();
-        let mut memory = self.port.memory();
-        if !due && !memory.receive_is_low() {
-            return Progress::NONE;
-        }
-        Progress::done(self.stack.on_timers(self.now, budget, &mut memory))
+        self.look_at_timers(budget)
     }
 
     #[inline]
@@ -135,12 +140,12 @@ impl Work for Core {
         Progress::done(self.port.pump_transmit(&mut self.stack, self.now, budget))
     }
 
-    #[inline]
+    #[inline(always)]
     fn doorbell(&mut self) {
         self.port.doorbell();
     }
 
-    #[inline]
+    #[inline(always)]
     fn after(&mut self, _now: u64, _budget: u32) -> Progress {
         self.port.interface.reap();
         self.port.interface.refill();

@@ -81,7 +81,11 @@ impl Port {
     #[inline]
     pub(crate) fn pump_receive(&mut self, stack: &mut Stack, now: Instant, budget: u32) -> u32 {
         let mut done = 0;
-        while done < budget && self.interface.receive(&mut self.received) {
+        // The look before each further frame is shorter than an attempt to take one.
+        while done < budget
+            && (done == 0 || self.interface.recv_ready())
+            && self.interface.receive(&mut self.received)
+        {
             done += 1;
             if self.capture.is_some() {
                 self.capture_received(now);
@@ -135,8 +139,9 @@ impl Port {
     #[inline]
     pub(crate) fn pump_transmit(&mut self, stack: &mut Stack, now: Instant, budget: u32) -> u32 {
         let mut done = 0;
-        while done < budget && (stack.has_frames() || self.stalled) {
-            let sent = self.transmit_plain(stack, now) || self.transmit_next(stack, now);
+        while done < budget {
+            let sent = self.transmit_plain(stack, now)
+                || ((stack.has_frames() || self.stalled) && self.transmit_next(stack, now));
             if !sent {
                 break;
             }

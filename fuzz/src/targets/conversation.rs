@@ -96,7 +96,7 @@ impl Peer {
         if passive {
             let remote = SocketAddr::new(peer_address(self.v6), PEER_PORT);
             let (tcp, ip) = host.stack.tcp();
-            let id = tcp.connect(remote, None, (host.now, ip), &mut host.mem).expect("a port");
+            let id = tcp.connect(remote, None, (host.now, ip)).expect("a port");
             host.connections.push(id);
             host.settle();
             self.listen(host);
@@ -282,10 +282,10 @@ fn call(host: &mut Host, input: &mut Input<'_>) {
     let now = host.now;
     let tcp = host.stack.tcp().0;
     match what & 0x0f {
-        0..=2 => drop(tcp.send(id, &buffer, now, &mut host.mem)),
-        3..=5 => drop(tcp.receive(id, &mut buffer, now, &mut host.mem)),
+        0..=2 => drop(tcp.send(id, &buffer, &mut host.mem)),
+        3..=5 => drop(tcp.receive(id, &mut buffer, &mut host.mem)),
         6 => drop(tcp.peek(id, &mut buffer, &host.mem)),
-        7 => drop(tcp.send_urgent(id, &buffer, now, &mut host.mem)),
+        7 => drop(tcp.send_urgent(id, &buffer, &mut host.mem)),
         8 => drop(tcp.shutdown(id, what & 0x10 != 0, what & 0x20 != 0)),
         9 => tcp.close(id, now, &mut host.mem),
         10 => tcp.abort(id, &mut host.mem),

@@ -146,8 +146,8 @@ impl Host {
         let mut buffer = [0; 2048];
         for id in self.connections.clone() {
             let tcp = self.stack.tcp().0;
-            if let Ok(count) = tcp.receive(id, &mut buffer, self.now, &mut self.mem) {
-                let _ = tcp.send(id, &buffer[..count], self.now, &mut self.mem);
+            if let Ok(count) = tcp.receive(id, &mut buffer, &mut self.mem) {
+                let _ = tcp.send(id, &buffer[..count], &mut self.mem);
             }
         }
         self.settle();

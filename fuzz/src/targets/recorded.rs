@@ -98,13 +98,13 @@ pub(crate) fn connection(v6: bool) -> Vec<u8> {
     for closes_first in [true, false] {
         let now = recorder.host.now;
         let (tcp, ip) = recorder.peer.tcp();
-        let opened = tcp.connect(remote, None, (now, ip), &mut recorder.mem);
+        let opened = tcp.connect(remote, None, (now, ip));
         let id = opened.expect("a free port");
         recorder.exchange();
         for length in [1, 300, 1900] {
             let data = vec![0x61; length];
             let now = recorder.host.now;
-            let _ = recorder.peer.tcp().0.send(id, &data, now, &mut recorder.mem);
+            let _ = recorder.peer.tcp().0.send(id, &data, &mut recorder.mem);
             recorder.exchange();
             recorder.happens(ECHO);
             recorder.happens(WAIT);

@@ -90,7 +90,7 @@ impl Worker {
     /// uses sockets as always, and returns how many things it did. It must not turn the worker.
     #[inline]
     pub fn turn_with(&self, application: impl FnMut() -> u32) -> Turned {
-        let mut work = Phases { core: &self.shared.core, application };
+        let mut work = Phases::new(&self.shared.core, application);
         self.shared.turning.borrow_mut().turn(&mut work)
     }
 
@@ -110,7 +110,7 @@ impl Worker {
     /// If the system refuses to wait.
     #[inline]
     pub fn turn_with_or_sleep(&self, application: impl FnMut() -> u32) -> io::Result<Turned> {
-        let mut work = Phases { core: &self.shared.core, application };
+        let mut work = Phases::new(&self.shared.core, application);
         let mut turning = self.shared.turning.borrow_mut();
         turning.run_once(&mut work, &mut *self.shared.sleeper.borrow_mut())
     }

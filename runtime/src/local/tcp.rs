@@ -121,9 +121,8 @@ impl TcpStream {
     ) -> io::Result<TcpStream> {
         let core = &mut *worker.shared.core.borrow_mut();
         let now = core.now;
-        let (stack, mut memory) = core.parts();
-        let (tcp, ip) = stack.tcp();
-        let id = tcp.connect(to, from, (now, ip), &mut memory).map_err(io_error::of_connect)?;
+        let (tcp, ip) = core.stack.tcp();
+        let id = tcp.connect(to, from, (now, ip)).map_err(io_error::of_connect)?;
         core.expect_work = true;
         Ok(TcpStream { worker: worker.clone(), id })
     }
@@ -146,12 +145,11 @@ impl TcpStream {
     ///
     /// # Errors
     /// `WouldBlock` if there are none now; otherwise why the connection ended.
-    #[inline]
+    #[inline(always)]
     pub fn read(&self, out: &mut [u8]) -> io::Result<usize> {
         let core = &mut *self.worker.shared.core.borrow_mut();
-        let now = core.now;
         let (stack, mut memory) = core.parts();
-        stack.tcp().0.receive(self.id, out, now, &mut memory).map_err(io_error::of_receive)
+        stack.tcp().0.receive(self.id, out, &mut memory).map_err(io_error::of_receive)
     }
 
     /// As [`TcpStream::read`], but the bytes stay.
@@ -168,12 +166,11 @@ impl TcpStream {
     ///
     /// # Errors
     /// `WouldBlock` if there is no room now; otherwise why nothing can be written.
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
         let core = &mut *self.worker.shared.core.borrow_mut();
-        let now = core.now;
         let (stack, mut memory) = core.parts();
-        stack.tcp().0.send(self.id, data, now, &mut memory).map_err(io_error::of_send)
+        stack.tcp().0.send(self.id, data, &mut memory).map_err(io_error::of_send)
     }
 
     /// Shuts down one direction or both.

@@ -246,6 +246,7 @@ impl Ip {
 
     /// Whether a control frame waits to be sent.
     #[must_use]
+    #[inline(always)]
     pub fn has_frames(&self) -> bool {
         !self.control.is_empty()
     }

@@ -58,12 +58,11 @@ impl Tcp {
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub fn connect<M: Memory>(
+    pub fn connect(
         &mut self,
         remote: SocketAddr,
         local: Option<SocketAddr>,
         (now, ip): (Instant, &Ip),
-        mem: &mut M,
     ) -> Result<Id<Connection>, ConnectError> {
         let bad = remote.port() == 0
             || remote.ip().is_unspecified()
@@ -90,7 +89,6 @@ impl Tcp {
         let id = self.add(connection).map_err(|()| ConnectError::TooMany)?;
         self.counters.active_opens += 1;
         self.settle(id.index());
-        let _mem = mem;
         Ok(id)
     }
 
@@ -212,15 +210,32 @@ impl Tcp {
     ///
     /// # Errors
     /// See [`SendError`].
-    #[inline]
+    #[inline(always)]
     pub fn send<M: Memory>(
         &mut self,
         id: Id<Connection>,
         data: &[u8],
-        now: Instant,
         mem: &mut M,
     ) -> Result<usize, SendError> {
-        let _now = now;
+        if let Some(connection) = self.connections.get_mut(id)
+            && let Some(n) = connection.send_lone(data, mem)
+        {
+            if !connection.queued {
+                connection.queued = true;
+                self.ready.push_back(id.index());
+            }
+            return Ok(n);
+        }
+        self.send_any(id, data, mem)
+    }
+
+    #[inline(never)]
+    fn send_any<M: Memory>(
+        &mut self,
+        id: Id<Connection>,
+        data: &[u8],
+        mem: &mut M,
+    ) -> Result<usize, SendError> {
         let connection = self.connections.get_mut(id).ok_or(SendError::NoSocket)?;
         let result = connection.send(data, mem);
         if !connection.queued {
@@ -234,15 +249,31 @@ impl Tcp {
     ///
     /// # Errors
     /// See [`ReceiveError`].
-    #[inline]
+    #[inline(always)]
     pub fn receive<M: Memory>(
         &mut self,
         id: Id<Connection>,
         out: &mut [u8],
-        now: Instant,
         mem: &mut M,
     ) -> Result<usize, ReceiveError> {
-        let _now = now;
+        if let Some(connection) = self.connections.get_mut(id)
+            && let Some(n) = connection.receive_lone(out, mem)
+        {
+            if connection.rcv.ack == super::receiver::AckDue::Now {
+                self.settle(id.index());
+            }
+            return Ok(n);
+        }
+        self.receive_any(id, out, mem)
+    }
+
+    #[inline(never)]
+    fn receive_any<M: Memory>(
+        &mut self,
+        id: Id<Connection>,
+        out: &mut [u8],
+        mem: &mut M,
+    ) -> Result<usize, ReceiveError> {
         let connection = self.connections.get_mut(id).ok_or(ReceiveError::NoSocket)?;
         let result = connection.receive(out, mem);
         if connection.rcv.ack == super::receiver::AckDue::Now {
@@ -276,10 +307,9 @@ impl Tcp {
         &mut self,
         id: Id<Connection>,
         data: &[u8],
-        now: Instant,
         mem: &mut M,
     ) -> Result<usize, SendError> {
-        let sent = self.send(id, data, now, mem)?;
+        let sent = self.send(id, data, mem)?;
         if let Some(connection) = self.connections.get_mut(id) {
             connection.snd.urgent = Some(connection.snd.una.plus(connection.snd.queue.len()));
             connection.fast = false;

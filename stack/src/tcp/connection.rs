@@ -7,6 +7,7 @@
 use super::config::{KeepAlive, TcpConfig};
 use super::counters::TcpCounters;
 use super::error::{ConnectionError, ReceiveError, SendError};
+use super::fast_path::EXPECTED_HEADERS_LEN;
 use super::listener::Listener;
 use super::receiver::Receiver;
 use super::send_queue::WriteLayout;
@@ -201,8 +202,16 @@ impl Connection {
             && self.keep_alive_probes_sent == 0;
     }
 
+    /// Takes all of `data` if it is one small write in the plainest state; otherwise does nothing.
+    #[inline(always)]
+    pub(super) fn send_lone<M: Memory>(&mut self, data: &[u8], mem: &mut M) -> Option<usize> {
+        if !self.fast {
+            return None;
+        }
+        self.snd.queue.write_lone(data, EXPECTED_HEADERS_LEN, mem)
+    }
+
     /// Copies bytes into the send queue.
-    #[inline]
     pub(super) fn send<M: Memory>(&mut self, data: &[u8], mem: &mut M) -> Result<usize, SendError> {
         if !self.state.may_send() {
             return Err(self.send_refusal());
@@ -224,8 +233,15 @@ impl Connection {
         }
     }
 
+    /// Copies out all received bytes if they are one piece that fits; otherwise does nothing.
+    #[inline(always)]
+    pub(super) fn receive_lone<M: Memory>(&mut self, out: &mut [u8], mem: &mut M) -> Option<usize> {
+        let n = self.rcv.queue.read_lone(out, mem)?;
+        self.rcv.on_read();
+        Some(n)
+    }
+
     /// Copies received bytes out. `Ok(0)` is the end of the stream, unless `out` is empty.
-    #[inline]
     pub(super) fn receive<M: Memory>(
         &mut self,
         out: &mut [u8],

@@ -62,20 +62,21 @@ impl Connection {
         self.snd.wnd_max = self.snd.wnd_max.max(self.snd.wnd);
         self.snd.wl1 = segment.seq;
         self.snd.wl2 = segment.ack;
+        // The data first: fewer values are alive in the longer part.
         let mut ready = Readiness::NONE;
-        if acked > 0 {
-            self.on_expected_ack(segment, acked, ctx);
-            ready = Readiness::WRITABLE;
-        }
         if segment.payload_len > 0 {
             self.on_expected_data(segment, pieces, ctx);
-            self.notify(ready.union(Readiness::READABLE));
+            ready = Readiness::READABLE;
         } else {
-            self.notify(ready);
             for piece in pieces {
                 ctx.mem.release(piece.slot);
             }
         }
+        if acked > 0 {
+            self.on_expected_ack(segment, acked, ctx);
+            ready = ready.union(Readiness::WRITABLE);
+        }
+        self.notify(ready);
         true
     }
 

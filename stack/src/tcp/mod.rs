@@ -28,6 +28,7 @@ mod listener;
 pub mod options;
 mod output;
 mod ranges;
+mod ready;
 pub mod reassembly;
 mod receive_queue;
 mod receiver;
@@ -64,6 +65,7 @@ use connection::{Context, Ownership};
 use demux::{Demux, Endpoint};
 use isn::Secrets;
 use listener::Listeners;
+use ready::ReadyQueue;
 use reply::{Replies, Reply};
 use segment::Disposition;
 use state::State;
@@ -72,7 +74,6 @@ use timers::TimerWheel;
 
 use crate::frame::Offloads;
 use crate::memory::Memory;
-use crate::ring::Ring;
 use crate::slab::{Id, Slab};
 use crate::time::Instant;
 use crate::wire::tcp::TcpFlags;
@@ -87,7 +88,7 @@ pub struct Tcp {
     offloads: Offloads,
     connections: Slab<Connection>,
     counters: TcpCounters,
-    ready: Ring<u32>,
+    ready: ReadyQueue,
     wheel: TimerWheel,
     demux: Demux,
     listeners: Listeners,
@@ -118,7 +119,7 @@ impl Tcp {
             offloads: Offloads::default(),
             connections: Slab::new(config.connections_max, worker),
             counters: TcpCounters::default(),
-            ready: Ring::default(),
+            ready: ReadyQueue::default(),
             wheel: TimerWheel::new(config.connections_max, now),
             demux: Demux::new(secrets.demux),
             listeners: Listeners::new(config.listeners_max, worker),

@@ -82,7 +82,7 @@ impl Tcp {
         ip: &Ip,
         mem: &mut M,
     ) -> Option<Piece> {
-        let &index = self.ready.get(0)?;
+        let index = self.ready.front()?;
         let connection = self.connections.at_mut(index)?;
         if !connection.fast
             || connection.snd.template.neighbor_generation != Some(ip.neighbor_generation())
@@ -197,6 +197,12 @@ impl Tcp {
             connection.arm(super::timers::Timer::Retransmit, at);
             self.settle_idle(index);
         }
+    }
+
+    /// Whether anything waits in a queue; it may wait for something else than its turn.
+    #[inline(always)]
+    pub(crate) fn has_queued(&self) -> bool {
+        !self.ready.is_empty() | (self.replies.len() | self.unresolved.len() != 0)
     }
 
     /// Whether a frame may be ready: one look at three queues.

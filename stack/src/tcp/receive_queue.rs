@@ -93,24 +93,24 @@ impl ReceiveQueue {
         copied
     }
 
-    /// Copies unread bytes to `out` and forgets them; returns how many.
-    #[inline]
-    pub(super) fn read<M: Memory>(&mut self, out: &mut [u8], mem: &mut M) -> usize {
-        if let Some(piece) = self.lone
-            && piece.len == self.bytes
-            && let Some(out) = out.get_mut(..piece.len as usize)
-        {
-            copy(out, mem.bytes(piece));
-            mem.release(piece.slot);
-            self.lone = None;
-            self.bytes = 0;
-            return out.len();
+    /// Copies all unread bytes to `out` and forgets them, if they are one piece that fits;
+    /// otherwise does nothing.
+    #[inline(always)]
+    pub(super) fn read_lone<M: Memory>(&mut self, out: &mut [u8], mem: &mut M) -> Option<usize> {
+        let piece = self.lone?;
+        if piece.len != self.bytes {
+            return None;
         }
-        if self.bytes == 0 { 0 } else { self.read_any(out, mem) }
+        let out = out.get_mut(..piece.len as usize)?;
+        copy(out, mem.bytes(piece));
+        mem.release(piece.slot);
+        self.lone = None;
+        self.bytes = 0;
+        Some(out.len())
     }
 
-    #[inline(never)]
-    fn read_any<M: Memory>(&mut self, out: &mut [u8], mem: &mut M) -> usize {
+    /// Copies unread bytes to `out` and forgets them; returns how many.
+    pub(super) fn read<M: Memory>(&mut self, out: &mut [u8], mem: &mut M) -> usize {
         self.line_up();
         let mut done = if self.compacted.is_empty() { 0 } else { self.read_compacted(out) };
         while done < out.len() {

@@ -71,6 +71,12 @@ impl Replies {
         room
     }
 
+    /// Number of replies that wait.
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether one may be ready: it is not while the first waits for its neighbour.
     #[inline]
     pub(super) fn is_ready(&self, neighbor_generation: u32) -> bool {

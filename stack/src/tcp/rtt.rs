@@ -48,10 +48,12 @@ const BACKOFF_MAX: u8 = 12;
 /// The estimator of one connection.
 #[derive(Clone, Debug)]
 pub struct Rtt {
-    srtt_ns: u64,
-    rttvar_ns: u64,
+    /// SRTT times 8 and RTTVAR times 4, so that a sample is taken in by shifts and sums.
+    srtt8_ns: u64,
+    rttvar4_ns: u64,
     min_ns: u64,
     rto: Rto,
+    /// At most [`Rto::MAX`].
     least: Rto,
     timed_at: Instant,
     timed_end: SeqNum,
@@ -70,11 +72,11 @@ impl Rtt {
     #[must_use]
     pub fn with_least(least: Rto) -> Rtt {
         Rtt {
-            srtt_ns: 0,
-            rttvar_ns: 0,
+            srtt8_ns: 0,
+            rttvar4_ns: 0,
             min_ns: u64::MAX,
             rto: Rto::INITIAL,
-            least,
+            least: least.min(Rto::MAX),
             timed_at: Instant::NEVER,
             timed_end: SeqNum::new(0),
             backoff: 0,
@@ -93,14 +95,14 @@ impl Rtt {
     #[must_use]
     #[inline]
     pub fn srtt(&self) -> Duration {
-        Duration::from_nanos(self.srtt_ns)
+        Duration::from_nanos(self.srtt8_ns / 8)
     }
 
     /// The mean deviation of the round-trip time; zero before the first measurement.
     #[must_use]
     #[inline]
     pub fn rttvar(&self) -> Duration {
-        Duration::from_nanos(self.rttvar_ns)
+        Duration::from_nanos(self.rttvar4_ns / 4)
     }
 
     /// The least round trip measured.
@@ -176,21 +178,21 @@ impl Rtt {
     }
 
     /// Takes in one round trip (RFC 6298 §2.2, §2.3) and ends the backoff (§5.7 of it, Karn).
-    #[inline]
+    #[inline(always)]
     pub fn on_sample(&mut self, rtt: Duration) {
         let rtt_ns = rtt.as_nanos().min(RTT_MAX_NS);
         if self.is_measured() {
-            let deviation = self.srtt_ns.abs_diff(rtt_ns);
-            self.rttvar_ns = self.rttvar_ns - self.rttvar_ns / 4 + deviation / 4;
-            self.srtt_ns = self.srtt_ns - self.srtt_ns / 8 + rtt_ns / 8;
+            let srtt_ns = self.srtt8_ns / 8;
+            self.rttvar4_ns = self.rttvar4_ns - self.rttvar4_ns / 4 + srtt_ns.abs_diff(rtt_ns);
+            self.srtt8_ns = self.srtt8_ns - srtt_ns + rtt_ns;
         } else {
-            self.srtt_ns = rtt_ns;
-            self.rttvar_ns = rtt_ns / 2;
+            self.srtt8_ns = rtt_ns * 8;
+            self.rttvar4_ns = rtt_ns * 2;
         }
         self.min_ns = self.min_ns.min(rtt_ns);
         self.backoff = 0;
-        let margin = (self.rttvar_ns * 4).max(GRANULARITY_NS);
-        self.rto = Rto::clamped(Duration::from_nanos(self.srtt_ns + margin), self.least);
+        let wanted = self.srtt8_ns / 8 + self.rttvar4_ns.max(GRANULARITY_NS);
+        self.rto = Rto(Duration::from_nanos(wanted).max(self.least.0).min(Rto::MAX.0));
     }
 
     /// The retransmission timer expired: the next timeout is twice as long (RFC 6298 §5.5).

@@ -56,36 +56,33 @@ impl SendQueue {
         self.bytes
     }
 
+    /// Takes all of `data` if it is one small write into an empty queue and a slot is to be had;
+    /// otherwise does nothing. `header_len` is as in [`WriteLayout`].
+    #[inline(always)]
+    pub(super) fn write_lone<M: Memory>(
+        &mut self,
+        data: &[u8],
+        header_len: u32,
+        mem: &mut M,
+    ) -> Option<usize> {
+        let layout = WriteLayout { header_len, all_sent: true };
+        let fits = data.len().wrapping_sub(1) < layout.small_max();
+        if self.bytes != 0 || !fits || mem.small_is_low() {
+            return None;
+        }
+        let slot = mem.allocate(SlotClass::Small)?;
+        let len = clamp_len(data.len(), SMALL_SLOT_LEN);
+        let piece = Piece { slot, start: TX_HEADROOM + header_len, len };
+        copy(mem.bytes_mut(piece), data);
+        self.lone = Lone::Unsent(piece);
+        self.bytes = len;
+        Some(data.len())
+    }
+
     /// Copies as much of `data` as memory and `limit` (bytes in the queue) allow; returns how
     /// much. `header_len` is what the headers of this connection take; `sent` says whether all
     /// that is queued has been sent.
-    #[inline]
     pub(super) fn write<M: Memory>(
-        &mut self,
-        data: &[u8],
-        limit: u32,
-        layout: WriteLayout,
-        mem: &mut M,
-    ) -> usize {
-        let fits = data.len().wrapping_sub(1) < layout.small_max();
-        if self.bytes == 0
-            && fits
-            && !mem.small_is_low()
-            && let Some(slot) = mem.allocate(SlotClass::Small)
-        {
-            let len = clamp_len(data.len(), SMALL_SLOT_LEN);
-            let piece = Piece { slot, start: TX_HEADROOM + layout.header_len, len };
-            copy(mem.bytes_mut(piece), data);
-            self.lone = Lone::Unsent(piece);
-            self.bytes = len;
-            return data.len();
-        }
-        self.write_more(data, limit, layout, mem)
-    }
-
-    /// As [`SendQueue::write`], behind what is queued already, or more than fits a small slot.
-    #[inline(never)]
-    fn write_more<M: Memory>(
         &mut self,
         data: &[u8],
         limit: u32,

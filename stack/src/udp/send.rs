@@ -225,11 +225,10 @@ impl Udp {
     /// Whether [`Udp::poll_frame`] has anything to do: frames to hand out, or somebody to wake
     /// because room or a neighbour has come.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn wants_poll(&self, neighbor_generation: u32) -> bool {
-        !self.outgoing.is_empty()
-            || !self.blocked.is_empty()
-            || self.seen_generation != neighbor_generation
+        (self.outgoing.len() | self.blocked.len() != 0)
+            | (self.seen_generation != neighbor_generation)
     }
 
     /// Puts the next frame into `out`; `false` if there is none. To be called each turn until

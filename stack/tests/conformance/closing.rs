@@ -31,7 +31,7 @@ fn rfc9293_3_6_we_close_first_and_still_receive() {
     assert_eq!(script.state(id), TcpState::FinWait1);
     let host = script.host();
     assert_eq!(
-        host.stack.tcp().0.send(id, b"late", roceway_stack::time::Instant::ZERO, &mut host.mem),
+        host.stack.tcp().0.send(id, b"late", &mut host.mem),
         Err(SendError::BrokenPipe)
     );
     script.send(seg("A", 1, 2));
@@ -158,7 +158,7 @@ fn rfc6191_we_open_from_time_wait_only_if_the_clock_moved() {
         let old = script.iss.unwrap();
         let host = script.host();
         let (tcp, ip) = host.stack.tcp();
-        let result = tcp.connect(remote, Some(local), (now, ip), &mut host.mem);
+        let result = tcp.connect(remote, Some(local), (now, ip));
         assert_eq!(result.is_ok(), opens, "timestamps {timestamps}, {wait} us");
         if opens {
             script.pump();

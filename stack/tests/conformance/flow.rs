@@ -262,9 +262,8 @@ fn must_30_to_33_and_62_urgent_data_both_ways() {
     assert_eq!(script.read(id).unwrap(), b"urgent", "it stays in the stream");
     assert_eq!(script.host().stack.tcp().0.info(id).unwrap().urgent, None);
     script.drain();
-    let now = script.now();
     let host = script.host();
-    host.stack.tcp().0.send_urgent(id, b"now!", now, &mut host.mem).unwrap();
+    host.stack.tcp().0.send_urgent(id, b"now!", &mut host.mem).unwrap();
     script.pump();
     let sent = script.expect_data(1, 4);
     assert!(sent.flags.contains('U'));

@@ -58,7 +58,7 @@ fn rfc9293_3_5_two_stacks_open_at_once() {
                 let now = world.now;
                 let it = &mut world.hosts[host];
                 let (tcp, ip) = it.stack.tcp();
-                tcp.connect(remote, Some(local), (now, ip), &mut it.mem).unwrap()
+                tcp.connect(remote, Some(local), (now, ip)).unwrap()
             })
             .collect();
         world.run_for(Duration::from_millis(100));
@@ -226,7 +226,7 @@ fn must_46_57_63_no_connection_to_or_from_a_group() {
         let host = script.host();
         let (tcp, ip) = host.stack.tcp();
         let to = address.parse().unwrap();
-        assert!(tcp.connect(to, None, (now, ip), &mut host.mem).is_err(), "{address}");
+        assert!(tcp.connect(to, None, (now, ip)).is_err(), "{address}");
     }
     let syn = script.tcp_bytes(&seg("S", 0, 0));
     for from in ["224.0.0.1", "255.255.255.255", "10.0.0.255", "127.0.0.1", "0.0.0.0"] {
@@ -282,7 +282,7 @@ fn rfc6056_ports_differ_and_lie_in_the_range() {
         let now = script.now();
         let host = script.host();
         let (tcp, ip) = host.stack.tcp();
-        tcp.connect(remote, None, (now, ip), &mut host.mem).unwrap();
+        tcp.connect(remote, None, (now, ip)).unwrap();
         script.pump();
         let (port, _) = script.next().ports;
         assert!((32_768..=60_999).contains(&port));

@@ -359,7 +359,7 @@ impl World {
         let now = self.now_at(from);
         let host = &mut self.hosts[from];
         let (tcp, ip) = host.stack.tcp();
-        tcp.connect(remote, local, (now, ip), &mut host.mem).unwrap()
+        tcp.connect(remote, local, (now, ip)).unwrap()
     }
 
     pub fn accept(&mut self, at: usize, listener: Id<Listener>) -> Option<Id<Connection>> {
@@ -381,15 +381,13 @@ impl World {
     }
 
     pub fn write(&mut self, at: usize, id: Id<Connection>, data: &[u8]) -> usize {
-        let now = self.now_at(at);
         let host = &mut self.hosts[at];
-        host.stack.tcp().0.send(id, data, now, &mut host.mem).unwrap_or(0)
+        host.stack.tcp().0.send(id, data, &mut host.mem).unwrap_or(0)
     }
 
     pub fn read(&mut self, at: usize, id: Id<Connection>, out: &mut [u8]) -> Option<usize> {
-        let now = self.now_at(at);
         let host = &mut self.hosts[at];
-        host.stack.tcp().0.receive(id, out, now, &mut host.mem).ok()
+        host.stack.tcp().0.receive(id, out, &mut host.mem).ok()
     }
 
     pub fn close(&mut self, at: usize, id: Id<Connection>) {

@@ -193,7 +193,7 @@ impl Script {
         let now = script.world.now;
         let host = &mut script.world.hosts[0];
         let (tcp, ip) = host.stack.tcp();
-        let id = tcp.connect(remote, None, (now, ip), &mut host.mem).unwrap();
+        let id = tcp.connect(remote, None, (now, ip)).unwrap();
         script.pump();
         let syn = script.sent.pop_front().expect("no SYN");
         assert_eq!((syn.flags.as_str(), syn.seq), ("S", 0));
@@ -217,9 +217,8 @@ impl Script {
 
     pub fn read(&mut self, id: Id<Connection>) -> Result<Vec<u8>, ReceiveError> {
         let mut out = vec![0; 1 << 20];
-        let now = self.world.now;
         let host = self.host();
-        let n = host.stack.tcp().0.receive(id, &mut out, now, &mut host.mem)?;
+        let n = host.stack.tcp().0.receive(id, &mut out, &mut host.mem)?;
         out.truncate(n);
         self.pump();
         Ok(out)
