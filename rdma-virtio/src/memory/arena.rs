@@ -38,44 +38,72 @@ pub struct ArenaCounters {
     pub misuse: u64,
 }
 
-/// A state word: whether the slot is free, its class, and the references to it, or a free one's
-/// link to the next. No slot at all is a free one of a class without length.
-const FREE: u32 = 1 << 31;
-const CLASS_SHIFT: u32 = 29;
-const CLASS: u32 = 3 << CLASS_SHIFT;
-const REST: u32 = !(FREE | CLASS);
-const END_OF_LIST: u32 = REST;
-const NOT_A_SLOT: u32 = u32::MAX;
-const _: () = assert!(ARENA_LEN_MAX / (GRANULE_LEN as u64) < END_OF_LIST as u64);
-
-const SMALL: u32 = 0;
-const CHUNK: u32 = 1;
-const RECEIVE: u32 = 2;
-
-/// One class: the length of its slots, and which are free.
+/// What is known of the slot that begins at a granule.
 #[derive(Clone, Copy, Debug)]
-struct Class {
-    len: u32,
-    head: u32,
-    free: u32,
-    total: u32,
+struct State {
+    /// Its class, and [`REFERENCE`] for each reference to it; 0 if it is free, or no slot begins
+    /// here.
+    references: u32,
+    /// One more than its length while it has references, so that one comparison finds a range that
+    /// leaves it, or a slot that is not held; else the complement of the next free granule, which
+    /// is negative and below any range's end.
+    limit: i32,
 }
 
-/// Which class a state word belongs to.
-#[inline]
-fn class_of(state: u32) -> usize {
-    ((state & CLASS) >> CLASS_SHIFT) as usize
+/// The number of no granule.
+const END_OF_LIST: u32 = i32::MAX.unsigned_abs();
+const NOT_A_SLOT: State = State { references: 0, limit: i32::MIN };
+const _: () = assert!(ARENA_LEN_MAX / (GRANULE_LEN as u64) < END_OF_LIST as u64);
+
+impl State {
+    /// A free slot, with the next one on the list.
+    #[inline]
+    fn free(next: u32) -> State {
+        State { references: 0, limit: !next.cast_signed() }
+    }
+
+    /// The next free slot.
+    #[inline]
+    fn next(self) -> u32 {
+        (!self.limit).cast_unsigned()
+    }
+}
+
+const SMALL: usize = 0;
+const CHUNK: usize = 1;
+const RECEIVE: usize = 2;
+const CLASSES: u32 = 3;
+/// One reference, in a slot's state: classes are the numbers below.
+const REFERENCE: u32 = 4;
+const REFERENCES_MAX: u32 = u32::MAX - 2 * REFERENCE;
+const _: () = assert!(CLASSES <= REFERENCE);
+
+/// The free slots of one class.
+#[derive(Clone, Copy, Debug)]
+struct FreeList {
+    /// The first; the end of the list is the number of no granule.
+    head: u32,
+    count: u32,
+}
+
+/// What does not change of a class.
+#[derive(Clone, Copy, Debug)]
+struct Class {
+    /// The state of a slot with one reference.
+    held: State,
+    total: u32,
+    len: u32,
 }
 
 /// The worker's memory.
 #[derive(Debug)]
 pub struct Arena {
     mapping: Mapping,
-    classes: [Class; 4],
-    /// By the highest three bits of a state word: one more than the length of a slot that has
-    /// references, 0 for whatever has none.
-    limits: [u64; 8],
-    state: Box<[u32]>,
+    /// By class.
+    free: [FreeList; REFERENCE as usize],
+    classes: [Class; CLASSES as usize],
+    /// By granule.
+    state: Box<[State]>,
     scratch: (u64, u32),
     private: (u64, u32),
     counters: ArenaCounters,
@@ -106,8 +134,8 @@ impl Arena {
 
         let granules = granule(mapping.len() as u64);
         let mut arena = Arena {
-            classes: [Class { len: 0, head: END_OF_LIST, free: 0, total: 0 }; 4],
-            limits: [0; 8],
+            free: [FreeList { head: END_OF_LIST, count: 0 }; REFERENCE as usize],
+            classes: [Class { held: NOT_A_SLOT, total: 0, len: 0 }; CLASSES as usize],
             state: vec![NOT_A_SLOT; granules as usize].into_boxed_slice(),
             scratch: (base + scratch_first, extra.scratch_len),
             private: (base + receive_first + receive_bytes, extra.private_len),
@@ -127,15 +155,17 @@ impl Arena {
     }
 
     /// Makes `count` slots of `len` bytes each, from the byte at `offset` on, all free.
-    fn fill_class(&mut self, kind: u32, offset: u64, (count, len): (u32, u32)) {
+    fn fill_class(&mut self, kind: usize, offset: u64, (count, len): (u32, u32)) {
         let mut next = END_OF_LIST;
         for number in (0..count).rev() {
             let at = granule(offset) + number * (len / GRANULE_LEN);
-            self.state[at as usize] = FREE | kind << CLASS_SHIFT | next;
+            self.state[at as usize] = State::free(next);
             next = at;
         }
-        self.limits[kind as usize] = u64::from(len) + 1;
-        self.classes[kind as usize] = Class { len, head: next, free: count, total: count };
+        let references = REFERENCE | u32::try_from(kind).unwrap_or(0);
+        let held = State { references, limit: (len + 1).cast_signed() };
+        self.free[kind] = FreeList { head: next, count };
+        self.classes[kind] = Class { held, total: count, len };
     }
 
     /// A free transmit slot with one reference, the one freed last first: its bytes are the most
@@ -190,14 +220,14 @@ impl Arena {
     }
 
     #[inline]
-    fn pop(&mut self, kind: u32) -> Option<u32> {
-        let class = &mut self.classes[kind as usize];
-        let granule = class.head;
+    fn pop(&mut self, kind: usize) -> Option<u32> {
+        let free = &mut self.free[kind];
+        let granule = free.head;
         // The end of the list is the number of no granule.
         let state = self.state.get_mut(granule as usize)?;
-        class.head = *state & REST;
-        class.free -= 1;
-        *state = kind << CLASS_SHIFT | 1;
+        free.head = state.next();
+        free.count -= 1;
+        *state = self.classes[kind].held;
         Some(granule)
     }
 
@@ -205,8 +235,9 @@ impl Arena {
     #[inline]
     pub fn retain(&mut self, slot: Slot) {
         match self.state.get_mut(slot.0 as usize) {
-            // A free slot's word without its class is above any number of references.
-            Some(state) if *state & !CLASS < REST => *state += 1,
+            Some(state) if (REFERENCE..REFERENCES_MAX).contains(&state.references) => {
+                state.references += REFERENCE;
+            }
             _ => self.misused(slot),
         }
     }
@@ -214,16 +245,17 @@ impl Arena {
     /// Gives a reference back; the last one frees the slot.
     #[inline]
     pub fn release(&mut self, slot: Slot) {
-        match self.state.get_mut(slot.0 as usize) {
-            Some(state) if *state & !CLASS == 1 => {
-                let class = &mut self.classes[class_of(*state)];
-                // The one reference becomes the link.
-                *state = (*state ^ (FREE | 1)) | class.head;
-                class.head = slot.0;
-                class.free += 1;
-            }
-            Some(state) if *state < FREE => *state -= 1,
-            _ => self.misused(slot),
+        let Some(state) = self.state.get_mut(slot.0 as usize) else { return self.misused(slot) };
+        // Without its last reference the word is the class.
+        let rest = state.references.wrapping_sub(REFERENCE);
+        if let Some(free) = self.free.get_mut(rest as usize) {
+            *state = State::free(free.head);
+            free.head = slot.0;
+            free.count += 1;
+        } else if rest < REFERENCES_MAX {
+            state.references = rest;
+        } else {
+            self.misused(slot);
         }
     }
 
@@ -237,16 +269,15 @@ impl Arena {
     #[must_use]
     #[inline]
     pub fn is_shared(&self, slot: Slot) -> bool {
-        let held = self.state.get(slot.0 as usize).map_or(0, |&state| state & !CLASS);
-        (2..FREE).contains(&held)
+        self.state.get(slot.0 as usize).is_some_and(|state| state.references >= 2 * REFERENCE)
     }
 
     /// Offset of a piece in the mapping, if it lies in one slot that has a reference.
     #[inline]
     fn locate(&self, slot: Slot, start: u32, len: u32) -> Option<usize> {
-        let state = *self.state.get(slot.0 as usize)?;
-        let end = u64::from(start) + u64::from(len);
-        if end >= self.limits[(state >> CLASS_SHIFT) as usize] {
+        let state = self.state.get(slot.0 as usize)?;
+        let end = i64::from(start) + i64::from(len);
+        if end >= i64::from(state.limit) {
             return None;
         }
         Some(slot.0 as usize * GRANULE_LEN as usize + start as usize)
@@ -335,39 +366,40 @@ impl Arena {
         self.bytes(piece.slot, piece.start, piece.len)
     }
 
-    /// Length of a slot.
+    /// Length of a slot; 0 if it has no reference.
     #[must_use]
     #[inline]
     pub fn slot_len(&self, slot: Slot) -> u32 {
-        self.state.get(slot.0 as usize).map_or(0, |&state| self.classes[class_of(state)].len)
+        let limit = self.state.get(slot.0 as usize).map_or(0, |state| state.limit);
+        u32::try_from(limit).unwrap_or(0).saturating_sub(1)
     }
 
     /// Free receive slots.
     #[must_use]
     #[inline]
     pub fn free_receive(&self) -> u32 {
-        self.classes[RECEIVE as usize].free
+        self.free[RECEIVE].count
     }
 
     /// Free transmit slots of a class.
     #[must_use]
     pub fn free(&self, class: SlotClass) -> u32 {
         match class {
-            SlotClass::Small => self.classes[SMALL as usize].free,
-            SlotClass::Chunk => self.classes[CHUNK as usize].free,
+            SlotClass::Small => self.free[SMALL].count,
+            SlotClass::Chunk => self.free[CHUNK].count,
         }
     }
 
     /// Receive slots in all.
     #[must_use]
     pub fn total_receive(&self) -> u32 {
-        self.classes[RECEIVE as usize].total
+        self.classes[RECEIVE].total
     }
 
     /// Bytes in a receive slot.
     #[must_use]
     pub fn receive_len(&self) -> u32 {
-        self.classes[RECEIVE as usize].len
+        self.classes[RECEIVE].len
     }
 
     /// The transmit memory, for registration.

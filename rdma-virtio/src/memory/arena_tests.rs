@@ -66,6 +66,8 @@ fn misuse_is_refused_and_in_debug_builds_a_panic() {
         assert_eq!(outcome.is_err(), cfg!(debug_assertions));
         assert!(!arena.is_shared(wrong));
         assert_eq!(arena.addr_of(wrong, 0, 1), None);
+        assert_eq!(arena.addr_of(wrong, 0, 0), None, "not even no bytes of it");
+        assert_eq!(arena.slot_len(wrong), 0);
     }
     assert_eq!(arena.counters().misuse, 3);
     assert_eq!(arena.addr_of(chunk, 4000, 97), None);
