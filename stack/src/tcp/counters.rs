@@ -8,10 +8,10 @@ counters! {
     TcpCounters {
         /// Segments that IP handed up.
         segments_received,
-        /// Segments taken by the fast path.
-        predicted,
         /// Segments taken by the full procedure of RFC 9293 §3.10.
         processed,
+        /// Segments taken by the fast path.
+        predicted,
         /// Dropped: header or options malformed.
         dropped_malformed,
         /// Dropped: wrong checksum.
@@ -26,12 +26,12 @@ counters! {
         dropped_bad_source,
         /// Segments handed to the device, retransmissions and resets included.
         segments_sent,
+        /// Segments sent again.
+        retransmissions,
         /// Payload bytes handed to the device, retransmissions included.
         bytes_sent,
         /// Payload bytes received in order.
         bytes_received,
-        /// Segments sent again.
-        retransmissions,
         /// Expiries of the retransmission timer.
         timeouts,
         /// Fast recoveries entered.

@@ -139,8 +139,6 @@ impl Connection {
         // A segment fits every congestion window.
         let cwnd = if in_flight == 0 { u32::MAX } else { snd.congestion.window() };
         let plain = self.fast
-            && snd.fin == Fin::None
-            && snd.probe == ProbeDue::No
             && (snd.nodelay || in_flight == 0)
             && len.wrapping_sub(1) < u32::from(snd.mss)
             && in_flight + len <= snd.wnd.min(cwnd)
@@ -177,6 +175,7 @@ impl Connection {
         ctx.counters.segments_sent += 1;
         ctx.counters.bytes_sent += u64::from(len);
         debug_assert!(self.rcv.ack == AckDue::No);
+        debug_assert!(self.snd.fin == Fin::None && self.snd.probe == ProbeDue::No);
         Some(frame)
     }
 }

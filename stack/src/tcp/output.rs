@@ -40,7 +40,7 @@ impl Tcp {
             let generation = ip.neighbor_generation();
             let Some(connection) = self.connections.at_mut(index) else { continue };
             connection.queued = false;
-            if connection.snd.template.neighbor_generation != Some(generation) {
+            if !connection.snd.template.is_linked(generation) {
                 match self.resolve(index, now, ip) {
                     Link::Ready => {}
                     Link::Waiting => continue,
@@ -85,7 +85,7 @@ impl Tcp {
         let index = self.ready.front()?;
         let connection = self.connections.at_mut(index)?;
         if !connection.fast
-            || connection.snd.template.neighbor_generation != Some(ip.neighbor_generation())
+            || !connection.snd.template.is_current(ip.neighbor_generation())
         {
             return None;
         }

@@ -259,9 +259,8 @@ impl TimestampClock {
 
 /// The low 32 bits.
 #[inline]
-const fn low_word(value: u64) -> u32 {
-    let [a, b, c, d, _, _, _, _] = value.to_le_bytes();
-    u32::from_le_bytes([a, b, c, d])
+fn low_word(value: u64) -> u32 {
+    u32::try_from(value & u64::from(u32::MAX)).unwrap_or_default()
 }
 
 #[cfg(test)]

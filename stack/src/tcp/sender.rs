@@ -338,8 +338,7 @@ impl Connection {
         if self.fast {
             // Established, with clean recovery: data and acknowledgements are all there is.
             return self.rcv.ack == super::receiver::AckDue::Now
-                || self.snd.unsent() > 0
-                || self.snd.probe == ProbeDue::Now;
+                || self.snd.unsent() > 0;
         }
         self.wants_to_send_in_state()
     }

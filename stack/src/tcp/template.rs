@@ -46,8 +46,18 @@ pub(super) struct HeaderTemplate {
     pseudo_sum: u32,
     /// Sum over the IPv4 header with its length and checksum zero, not folded.
     ip_sum: u32,
-    /// Of the neighbour cache when the link header was filled in; `None` while it is not.
-    pub(super) neighbor_generation: Option<u32>,
+    /// The link header is filled in.
+    linked: bool,
+    /// Of the neighbour cache when the link header was filled in.
+    neighbor_generation: u32,
+}
+
+/// A link header, and whether and since when it is filled in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    bytes: [u8; 12],
+    linked: bool,
+    neighbor_generation: u32,
 }
 
 /// What the headers of the peer's segments look like where they never change, as the words in
@@ -69,7 +79,7 @@ pub(super) struct Expectation {
 impl HeaderTemplate {
     /// What the peer's segments look like, once the link header is known.
     pub(super) fn expectation(&self) -> Option<Expectation> {
-        if self.v6 || !self.timestamps || self.neighbor_generation.is_none() {
+        if self.v6 || !self.timestamps || !self.linked {
             return None;
         }
         let b = &self.bytes;
@@ -130,7 +140,8 @@ impl HeaderTemplate {
             v6,
             timestamps,
             sized_for: u32::MAX,
-            neighbor_generation: None,
+            linked: false,
+            neighbor_generation: 0,
         }
     }
 
@@ -138,19 +149,42 @@ impl HeaderTemplate {
     pub(super) fn set_link(&mut self, source: [u8; 6], destination: [u8; 6], generation: u32) {
         self.bytes[0..6].copy_from_slice(&destination);
         self.bytes[6..12].copy_from_slice(&source);
-        self.neighbor_generation = Some(generation);
+        self.neighbor_generation = generation;
+        self.linked = true;
     }
 
-    /// The link header and the neighbour generation that it is of.
-    pub(super) fn link(&self) -> ([u8; 12], Option<u32>) {
-        let link = self.bytes.first_chunk::<12>().copied().unwrap_or_default();
-        (link, self.neighbor_generation)
+    /// The link header is to be filled in afresh.
+    pub(super) fn forget_link(&mut self) {
+        self.linked = false;
+    }
+
+    /// Whether the link header is filled in, from the neighbour cache as it is now.
+    #[inline]
+    pub(super) fn is_linked(&self, generation: u32) -> bool {
+        self.linked && self.is_current(generation)
+    }
+
+    /// [`HeaderTemplate::is_linked`] where the link header is known to be filled in, as it is for
+    /// whatever [`HeaderTemplate::expectation`] was asked.
+    #[inline(always)]
+    pub(super) fn is_current(&self, generation: u32) -> bool {
+        self.neighbor_generation == generation
+    }
+
+    /// The link header, for another template towards the same peer.
+    pub(super) fn link(&self) -> Link {
+        Link {
+            bytes: self.bytes.first_chunk::<12>().copied().unwrap_or_default(),
+            linked: self.linked,
+            neighbor_generation: self.neighbor_generation,
+        }
     }
 
     /// Takes the link header of another template towards the same peer.
-    pub(super) fn restore_link(&mut self, (link, generation): ([u8; 12], Option<u32>)) {
-        self.bytes[..12].copy_from_slice(&link);
-        self.neighbor_generation = generation;
+    pub(super) fn restore_link(&mut self, link: Link) {
+        self.bytes[..12].copy_from_slice(&link.bytes);
+        self.linked = link.linked;
+        self.neighbor_generation = link.neighbor_generation;
     }
 
     /// Length of the headers, timestamps included.

@@ -63,7 +63,7 @@ impl Connection {
         self.snd.retransmissions = self.snd.retransmissions.saturating_add(1);
         if self.snd.retransmissions == ctx.config.retransmissions_doubt {
             // R1 (RFC 9293 §3.8.3): route and neighbour are looked up afresh.
-            self.snd.template.neighbor_generation = None;
+            self.snd.template.forget_link();
         }
         if self.state.is_opening() {
             self.snd.rtt.on_syn_timeout();
@@ -113,6 +113,7 @@ impl Connection {
         }
         ctx.counters.window_probes += 1;
         self.snd.probe = ProbeDue::Now;
+        self.fast = false;
         self.snd.retransmissions = self.snd.retransmissions.saturating_add(1).min(12);
         let doubled = self.snd.rtt.rto().duration().saturating_mul(1 << self.snd.retransmissions);
         self.arm(Timer::Persist, ctx.now + doubled.min(PERSIST_MAX));
