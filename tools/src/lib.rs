@@ -1,1 +1,4 @@
 //! Test beds.
+#![forbid(unsafe_code)]
+
+pub mod rxe_vm;

@@ -1,0 +1,353 @@
+//! The program behind `tools/rxe-vm`: command line, the order of things, printing, exit code
+//! (0 all passed, 1 something failed or could not be done, 2 misused).
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use roceway::rxe_vm::Trouble;
+use roceway::rxe_vm::guest::Plan;
+use roceway::rxe_vm::image::{self, Kernel};
+use roceway::rxe_vm::programs::{ALWAYS, Programs};
+use roceway::rxe_vm::report::{self, Outcome};
+use roceway::rxe_vm::scenario::{self, Scenario, Topology};
+use roceway::rxe_vm::session::{Session, Watcher, topologies};
+
+/// What takes longer than this shows what it is doing.
+const PROGRESS_AFTER: Duration = Duration::from_secs(2);
+
+/// Runs programs on the real soft-RoCE driver, in virtual machines without KVM.
+#[derive(Parser, Debug)]
+#[command(
+    name = "rxe-vm",
+    about,
+    after_help = "Examples:
+  tools/rxe-vm                                  every scenario, on every topology that it names
+  tools/rxe-vm --list                           what there is
+  tools/rxe-vm stock-pingpong --topology hosts  one scenario between two guests
+  tools/rxe-vm --program roceway=target/debug/roceway --notes perf-rc
+  tools/rxe-vm --file mine.sh --topology pair   a scenario of one's own
+  tools/rxe-vm --json > rows.json               rows in the form of `roceway perf --json`
+
+A scenario is a file in tools/src/rxe_vm/scenarios. The kernel and the packages are fetched once and
+kept in $ROCEWAY_RXE_VM_CACHE, otherwise in ~/.cache/roceway/rxe-vm."
+)]
+struct Line {
+    /// Scenarios to run [default: all]
+    #[arg(value_name = "SCENARIO")]
+    names: Vec<String>,
+    /// Runs this scenario file, which need not lie in the folder
+    #[arg(long = "file", value_name = "FILE.sh")]
+    files: Vec<PathBuf>,
+    /// Only this topology: one guest with two devices, or two guests
+    #[arg(long, value_name = "pair|hosts", value_parser = topology)]
+    topology: Option<Topology>,
+    /// Lists the scenarios and ends
+    #[arg(long)]
+    list: bool,
+    /// Prints one JSON document on standard output and nothing else
+    #[arg(long)]
+    json: bool,
+    /// Prints what the sides say while they run
+    #[arg(long)]
+    notes: bool,
+    /// Takes this file for a program instead of building or searching it
+    #[arg(long = "program", value_name = "NAME=PATH", value_parser = program)]
+    programs: Vec<(String, PathBuf)>,
+    /// Memory of a guest
+    #[arg(long, value_name = "MIB", default_value_t = 768, value_parser = clap::value_parser!(u32).range(256..=8192))]
+    memory: u32,
+    /// Ends everything after this time
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    limit: u64,
+    /// Keeps the guests' consoles in this folder
+    #[arg(long, value_name = "FOLDER")]
+    keep: Option<PathBuf>,
+    /// The folder of the unpacked kernel, as tools/rxe-vm passes it
+    #[arg(long, env = "ROCEWAY_RXE_VM_KERNEL", hide = true)]
+    kernel: Option<PathBuf>,
+}
+
+fn topology(name: &str) -> Result<Topology, String> {
+    let found = Topology::ALL.into_iter().find(|topology| topology.name() == name);
+    found.ok_or_else(|| "pair or hosts".into())
+}
+
+fn program(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("NAME=PATH")?;
+    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+    if path.is_file() { Ok((name.into(), path)) } else { Err("there is no such file".into()) }
+}
+
+fn main() -> ExitCode {
+    let line = Line::parse();
+    match run(&line) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(trouble) => {
+            eprintln!("rxe-vm: {trouble}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything passed.
+fn run(line: &Line) -> Result<bool, Trouble> {
+    let scenarios = chosen(line)?;
+    if line.list {
+        list(&scenarios);
+        return Ok(true);
+    }
+    let kernel = line.kernel.as_deref().ok_or_else(|| {
+        Trouble::new("no kernel was given").remedy("start this through tools/rxe-vm")
+    })?;
+    let kernel = Kernel::open(kernel)?;
+    let mut screen = Screen::new(line);
+    let _turn = turn(&mut screen)?;
+    let stop = stop_on_signals(Duration::from_secs(line.limit))?;
+    let outcomes =
+        Run { line, kernel: &kernel, stop: &stop, screen: &mut screen }.all(scenarios)?;
+    screen.bar.finish_and_clear();
+    if line.json {
+        println!("{:#}", report::json(&kernel.release, &outcomes));
+    }
+    Ok(!outcomes.iter().any(Outcome::is_failed))
+}
+
+/// The scenarios that the command line asks for.
+fn chosen(line: &Line) -> Result<Vec<Scenario>, Trouble> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut scenarios = scenario::read_all(&here.join("src/rxe_vm/scenarios"))?;
+    if let Some(unknown) =
+        line.names.iter().find(|name| !scenarios.iter().any(|s| s.name == **name))
+    {
+        let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
+        return Err(Trouble::new(format!("there is no scenario {unknown}"))
+            .remedy(format!("one of {}", names.join(", "))));
+    }
+    let all = line.names.is_empty() && line.files.is_empty();
+    scenarios.retain(|s| all || line.names.contains(&s.name));
+    for file in &line.files {
+        scenarios.push(scenario::read(file)?);
+    }
+    Ok(scenarios)
+}
+
+fn list(scenarios: &[Scenario]) {
+    for scenario in scenarios {
+        let places: Vec<&str> = scenario.topologies.iter().map(|place| place.name()).collect();
+        println!("{:20} {:10} {}", scenario.name, places.join(","), scenario.title);
+    }
+}
+
+/// Emulation takes all that the machine has: one run at a time, by a lock on a file.
+fn turn(screen: &mut Screen) -> Result<File, Trouble> {
+    let path = std::env::temp_dir().join("roceway-rxe-vm.lock");
+    let trouble = |error: std::io::Error| Trouble::new(format!("{}: {error}", path.display()));
+    let file = File::create(&path).map_err(trouble)?;
+    screen.doing("waiting for another rxe-vm to end");
+    file.lock().map_err(trouble)?;
+    Ok(file)
+}
+
+/// Set by SIGINT, SIGTERM and SIGHUP, and when the time is over.
+fn stop_on_signals(limit: Duration) -> Result<Arc<AtomicBool>, Trouble> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        signal_hook::flag::register(signal, stop.clone())
+            .map_err(|error| Trouble::new(format!("signal {signal}: {error}")))?;
+    }
+    let flag = stop.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(limit);
+        eprintln!("rxe-vm: the limit of {} s is over", limit.as_secs());
+        flag.store(true, Ordering::Relaxed);
+    });
+    Ok(stop)
+}
+
+/// Progress on a terminal, plain lines elsewhere.
+struct Screen {
+    bar: ProgressBar,
+    started: Instant,
+    notes: bool,
+    text: bool,
+}
+
+impl Screen {
+    fn new(line: &Line) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.enable_steady_tick(PROGRESS_AFTER / 8);
+        Self { bar, started: Instant::now(), notes: line.notes, text: !line.json }
+    }
+
+    fn print(&self, text: &str) {
+        self.bar.suspend(|| {
+            if self.text {
+                print!("{text}");
+            } else {
+                eprint!("{text}");
+            }
+        });
+    }
+}
+
+impl Watcher for Screen {
+    fn doing(&mut self, what: &str) {
+        if self.bar.is_hidden() {
+            eprintln!("rxe-vm: {what} (at {:.0} s)", self.started.elapsed().as_secs_f64());
+        } else {
+            self.bar.set_message(what.to_owned());
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        if self.notes {
+            self.bar.suspend(|| eprintln!("rxe-vm:   {text}"));
+        }
+    }
+}
+
+/// One run of the command.
+struct Run<'a> {
+    line: &'a Line,
+    kernel: &'a Kernel,
+    stop: &'a AtomicBool,
+    screen: &'a mut Screen,
+}
+
+impl Run<'_> {
+    fn all(&mut self, scenarios: Vec<Scenario>) -> Result<Vec<Outcome>, Trouble> {
+        let given: BTreeMap<_, _> = self.line.programs.iter().cloned().collect();
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut finder = Programs::new(workspace, given);
+        let mut programs = Vec::new();
+        for name in ALWAYS {
+            programs.push((name.to_owned(), finder.find(name)?));
+        }
+        let (mut ready, mut outcomes) = (Vec::new(), Vec::new());
+        for scenario in scenarios {
+            self.screen.doing(&format!("programs of {}", scenario.name));
+            let found: Result<Vec<_>, Trouble> = scenario
+                .programs
+                .iter()
+                .map(|name| Ok((name.clone(), finder.find(name)?)))
+                .collect();
+            match found {
+                Ok(found) => {
+                    programs.extend(found);
+                    ready.push(scenario);
+                }
+                Err(trouble) => outcomes.extend(self.skipped(&scenario, &trouble)),
+            }
+        }
+        let wanted = self.line.topology.map_or(Topology::ALL.to_vec(), |one| vec![one]);
+        for place in wanted {
+            let here: Vec<&Scenario> =
+                ready.iter().filter(|s| topologies(s, &[place]).next().is_some()).collect();
+            if !here.is_empty() {
+                self.screen.doing("packing the guest");
+                let image = image::build(self.kernel, &programs, &ready)?;
+                self.topology(place, &here, &image, &mut outcomes)?;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn skipped(&mut self, scenario: &Scenario, trouble: &Trouble) -> Vec<Outcome> {
+        let places = self.line.topology.map_or(Topology::ALL.to_vec(), |one| vec![one]);
+        let outcome = |place| Outcome {
+            skipped: Some(trouble.cause.clone()),
+            ..Outcome::new(scenario, place)
+        };
+        let outcomes: Vec<Outcome> = topologies(scenario, &places).map(outcome).collect();
+        for outcome in &outcomes {
+            self.screen.print(&report::text(outcome));
+        }
+        outcomes
+    }
+
+    fn topology(
+        &mut self,
+        topology: Topology,
+        scenarios: &[&Scenario],
+        image: &[u8],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), Trouble> {
+        let folder = Folder::new()?;
+        let file = folder.0.join("image");
+        std::fs::write(&file, image)
+            .map_err(|error| Trouble::new(format!("{}: {error}", file.display())))?;
+        let plan = Plan {
+            kernel: self.kernel.image(),
+            image: file,
+            topology,
+            memory_mib: self.line.memory,
+            folder: folder.0.clone(),
+        };
+        let mut session = Session::new(&plan, self.stop);
+        for scenario in scenarios {
+            let outcome = session.run(scenario, self.screen)?;
+            self.keep(&folder.0, &outcome)?;
+            self.screen.print(&report::text(&outcome));
+            outcomes.push(outcome);
+        }
+        session.finish()
+    }
+
+    fn keep(&self, from: &Path, outcome: &Outcome) -> Result<(), Trouble> {
+        let Some(to) = &self.line.keep else { return Ok(()) };
+        let trouble = |error| Trouble::new(format!("{}: {error}", to.display()));
+        std::fs::create_dir_all(to).map_err(trouble)?;
+        for (index, guest) in outcome.topology.guests().iter().enumerate() {
+            let name = format!("{}-{}-{guest}.log", outcome.scenario, outcome.topology);
+            std::fs::copy(from.join(format!("console-{index}")), to.join(name)).map_err(trouble)?;
+        }
+        Ok(())
+    }
+}
+
+/// A folder of this run, deleted with what is in it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self, Trouble> {
+        let path = std::env::temp_dir().join(format!("roceway-rxe-vm.{}", std::process::id()));
+        std::fs::create_dir_all(&path)
+            .map_err(|error| Trouble::new(format!("{}: {error}", path.display())))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Nothing more can be done about a folder that does not go.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_its_help_has_examples() {
+        let mut command = Line::command();
+        command.clone().debug_assert();
+        assert!(command.render_long_help().to_string().contains("Examples:"));
+    }
+
+    #[test]
+    fn every_scenario_has_a_proper_head() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/rxe_vm/scenarios");
+        assert!(!scenario::read_all(&folder).unwrap().is_empty());
+    }
+}
