@@ -6,6 +6,7 @@ mod host;
 mod link;
 mod netperf;
 mod nic;
+mod rdma_wire;
 mod recorded;
 mod ring_device;
 mod ring_driver;
@@ -26,6 +27,8 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "segmentation", run: link::run, seeds: link::seeds },
     Target { name: "soft_ring", run: soft::run_ring, seeds: soft::seeds },
     Target { name: "soft_words", run: soft::run_words, seeds: soft::seeds },
+    Target { name: "rdma_headers", run: rdma_wire::run_headers, seeds: rdma_wire::seeds },
+    Target { name: "rdma_words", run: rdma_wire::run_words, seeds: rdma_wire::seeds },
     Target { name: "netperf", run: netperf::run, seeds: netperf::seeds },
     Target { name: "texts", run: texts::run, seeds: texts::seeds },
 ];

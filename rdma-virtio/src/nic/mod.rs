@@ -17,6 +17,7 @@ pub mod bare;
 pub mod fault;
 mod host;
 pub mod packet;
+pub mod rdma;
 pub mod regions;
 pub mod rtnl;
 pub mod soft;
@@ -287,11 +288,15 @@ pub struct RegionView {
 /// A device error at start or in the background: which device, which call, which errno, and what
 /// to do about it.
 #[derive(Debug, thiserror::Error)]
-#[error("{device}: {call}: {source}{}{remedy}", if .remedy.is_empty() { "" } else { "; " })]
+#[error(
+    "{device}: {call}{}{source}{}{remedy}",
+    if .call.is_empty() { "" } else { ": " },
+    if .remedy.is_empty() { "" } else { "; " }
+)]
 pub struct DeviceError {
     /// The device as the user named it.
     pub device: String,
-    /// The call that failed.
+    /// The call that failed; empty if none was made.
     pub call: &'static str,
     /// Its errno.
     #[source]

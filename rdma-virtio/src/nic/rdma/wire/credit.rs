@@ -1,0 +1,300 @@
+//! Credits of one session, both ways: how many data messages may be sent, and how many were
+//! granted.
+//!
+//! Every count is cumulative and travels in each header, so a lost update is made good by the
+//! next. Invariants: nothing is sent beyond the limit seen; a limit never moves back; at most one
+//! update that carries no data is on its way until the peer shows that it has seen it, which it
+//! does with the first message that uses it. On a reliable wire messages arrive in order and
+//! whole, and anything else is a violation; on a datagram wire gaps are losses, and a late
+//! message within [`LATE_MAX`] is taken once.
+
+use super::header::{Header, Kind};
+
+/// Most credits that a peer may have at a time.
+pub const CREDITS_MAX: u32 = 16_384;
+/// A datagram may be overtaken by so many others and is still taken.
+pub const LATE_MAX: u32 = 64;
+/// On a datagram wire an update or a probe is repeated after so long, in nanoseconds.
+pub const REPEAT_NS: u64 = 5_000_000;
+
+/// Whether messages may be lost, doubled and overtaken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Delivery {
+    /// In order, once (RC).
+    Reliable,
+    /// As it comes (UD).
+    Datagram,
+}
+
+/// What a message that arrived is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Arrival {
+    /// The next data message; so many before it are missing.
+    Fresh {
+        /// Messages that were sent before it and have not arrived.
+        missing: u32,
+    },
+    /// A data message that had been given up for lost.
+    Late,
+    /// A data message that was taken already, or came too late to know: drop it.
+    Duplicate,
+    /// A control message; so many data messages before it are missing.
+    Control {
+        /// Messages that were sent before it and have not arrived.
+        missing: u32,
+    },
+    /// The peer breaks the rules: its session ends.
+    Violation(Violation),
+}
+
+/// How a peer breaks the rules.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Violation {
+    /// It sent more than it was granted.
+    BeyondCredit,
+    /// It grants more than there can be.
+    Limit,
+    /// It has seen a limit that was never granted.
+    Echo,
+    /// Out of order on a reliable wire.
+    Order,
+}
+
+/// What is owed by way of control messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owed {
+    /// Nothing.
+    Nothing,
+    /// A credit update.
+    Update,
+    /// A probe: nothing may be sent, and the update may have been lost.
+    Probe,
+}
+
+/// The credits of one session.
+#[derive(Clone, Debug)]
+pub struct Credit {
+    delivery: Delivery,
+    /// Data messages sent, and how many may have been.
+    sent: u32,
+    allowed: u32,
+    /// Data messages of the peer that arrived or are missing, how many it may have sent, and how
+    /// many of these it was told.
+    received: u32,
+    granted: u32,
+    told: u32,
+    /// The limit in the last update on its way and when it was sent.
+    update: Option<(u32, u64)>,
+    probed_ns: Option<u64>,
+    /// Bit n: message `received - 1 - n` has arrived.
+    arrived: u64,
+}
+
+/// How far `to` is ahead of `from`; nothing if it is behind.
+#[inline]
+fn ahead(to: u32, from: u32) -> Option<u32> {
+    let distance = to.wrapping_sub(from);
+    (distance <= u32::MAX / 2).then_some(distance)
+}
+
+impl Credit {
+    /// A new session: the peer may send `granted`, and this side what the peer's hello says.
+    #[must_use]
+    pub fn new(delivery: Delivery, granted: u32, allowed: u32) -> Credit {
+        let granted = granted.min(CREDITS_MAX);
+        Credit {
+            delivery,
+            sent: 0,
+            allowed: allowed.min(CREDITS_MAX),
+            received: 0,
+            granted,
+            told: granted,
+            update: None,
+            probed_ns: None,
+            arrived: u64::MAX,
+        }
+    }
+
+    /// Data messages that may be sent now.
+    #[must_use]
+    #[inline]
+    pub fn available(&self) -> u32 {
+        self.allowed.wrapping_sub(self.sent)
+    }
+
+    /// Data messages that the peer may still send: receives that are spoken for.
+    #[must_use]
+    #[inline]
+    pub fn outstanding(&self) -> u32 {
+        self.granted.wrapping_sub(self.received)
+    }
+
+    /// Grants the peer more.
+    pub fn grant(&mut self, more: u32) {
+        let more = more.min(CREDITS_MAX.saturating_sub(self.outstanding()));
+        self.granted = self.granted.wrapping_add(more);
+    }
+
+    /// The header of the next data message. The caller has seen that one is available.
+    #[must_use]
+    #[inline]
+    pub fn data_header(&mut self, session: u32, incarnation: u32) -> Header {
+        debug_assert!(self.available() > 0);
+        let header = self.header(Kind::Data, session, incarnation);
+        self.sent = self.sent.wrapping_add(1);
+        header
+    }
+
+    /// Takes back the last data message, which was never sent.
+    pub fn unsend(&mut self) {
+        self.sent = self.sent.wrapping_sub(1);
+    }
+
+    #[inline]
+    fn header(&mut self, kind: Kind, session: u32, incarnation: u32) -> Header {
+        self.told = self.granted;
+        Header {
+            kind,
+            session,
+            incarnation,
+            sequence: self.sent,
+            limit: self.granted,
+            echo: self.allowed,
+        }
+    }
+
+    /// What is owed now; `starved` says whether data waits for credit.
+    ///
+    /// An update is owed when there is as much to tell as the peer still has, by what it was
+    /// told.
+    #[must_use]
+    #[inline]
+    pub fn owed(&self, now_ns: u64, starved: bool) -> Owed {
+        let untold = self.granted.wrapping_sub(self.told);
+        if untold != 0 && self.told.wrapping_sub(self.received) <= untold {
+            match self.update {
+                None => return Owed::Update,
+                Some((_, since)) if self.may_repeat(now_ns, since) => return Owed::Update,
+                Some(_) => {}
+            }
+        }
+        if self.delivery == Delivery::Datagram {
+            return self.owed_again(now_ns, starved);
+        }
+        Owed::Nothing
+    }
+
+    fn may_repeat(&self, now_ns: u64, since: u64) -> bool {
+        self.delivery == Delivery::Datagram && now_ns.saturating_sub(since) >= REPEAT_NS
+    }
+
+    #[inline(never)]
+    fn owed_again(&self, now_ns: u64, starved: bool) -> Owed {
+        if !starved || self.available() > 0 {
+            return Owed::Nothing;
+        }
+        match self.probed_ns {
+            Some(since) if !self.may_repeat(now_ns, since) => Owed::Nothing,
+            _ => Owed::Probe,
+        }
+    }
+
+    /// The header of a control message that is owed.
+    #[must_use]
+    pub fn control_header(&mut self, kind: Kind, ids: (u32, u32), now_ns: u64) -> Header {
+        let header = self.header(kind, ids.0, ids.1);
+        match kind {
+            Kind::Credit => self.update = Some((header.limit, now_ns)),
+            Kind::Probe => self.probed_ns = Some(now_ns),
+            Kind::Data => debug_assert!(false, "data has a header of its own"),
+        }
+        header
+    }
+
+    /// A message arrived whose session and incarnation are right.
+    #[inline]
+    pub fn on_header(&mut self, header: &Header) -> Arrival {
+        if ahead(self.granted, header.echo).is_none() {
+            return Arrival::Violation(Violation::Echo);
+        }
+        if ahead(header.limit, self.allowed).is_some_and(|more| more > 0) {
+            if header.limit.wrapping_sub(self.sent) > CREDITS_MAX {
+                return Arrival::Violation(Violation::Limit);
+            }
+            self.allowed = header.limit;
+            self.probed_ns = None;
+        }
+        if let Some((limit, _)) = self.update
+            && ahead(header.echo, limit).is_some()
+        {
+            self.update = None;
+        }
+        match header.kind {
+            Kind::Data => self.on_data(header.sequence),
+            Kind::Credit => self.on_control(header.sequence),
+            Kind::Probe => {
+                let arrival = self.on_control(header.sequence);
+                // It has not seen what it was told: tell it again.
+                if ahead(self.granted, header.echo).is_some_and(|unseen| unseen > 0) {
+                    self.told = header.echo;
+                    self.update = None;
+                }
+                arrival
+            }
+        }
+    }
+
+    #[inline]
+    fn on_data(&mut self, sequence: u32) -> Arrival {
+        let Some(missing) = ahead(sequence, self.received) else {
+            return self.on_late(sequence);
+        };
+        if missing >= self.outstanding() {
+            return Arrival::Violation(Violation::BeyondCredit);
+        }
+        if missing != 0 && self.delivery == Delivery::Reliable {
+            return Arrival::Violation(Violation::Order);
+        }
+        self.advance(missing);
+        self.received = self.received.wrapping_add(1);
+        self.arrived = self.arrived << 1 | 1;
+        Arrival::Fresh { missing }
+    }
+
+    fn on_control(&mut self, sequence: u32) -> Arrival {
+        // An overtaken one of a datagram wire says nothing new.
+        let missing = ahead(sequence, self.received).unwrap_or(0);
+        if missing > self.outstanding() {
+            return Arrival::Violation(Violation::BeyondCredit);
+        }
+        let in_order = sequence == self.received;
+        if !in_order && self.delivery == Delivery::Reliable {
+            return Arrival::Violation(Violation::Order);
+        }
+        self.advance(missing);
+        Arrival::Control { missing }
+    }
+
+    /// Messages are missing: they are counted as received.
+    fn advance(&mut self, missing: u32) {
+        self.received = self.received.wrapping_add(missing);
+        self.arrived = self.arrived.checked_shl(missing).unwrap_or(0);
+    }
+
+    fn on_late(&mut self, sequence: u32) -> Arrival {
+        if self.delivery == Delivery::Reliable {
+            return Arrival::Violation(Violation::Order);
+        }
+        let behind = self.received.wrapping_sub(1).wrapping_sub(sequence);
+        if behind >= LATE_MAX || self.arrived >> behind & 1 == 1 {
+            return Arrival::Duplicate;
+        }
+        self.arrived |= 1 << behind;
+        Arrival::Late
+    }
+}
+
+#[cfg(test)]
+#[path = "credit_tests.rs"]
+mod tests;
