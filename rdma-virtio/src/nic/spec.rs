@@ -144,11 +144,11 @@ impl DeviceSpec {
     /// # Errors
     /// What is wrong and what would be right.
     pub fn parse(text: &str) -> Result<DeviceSpec, DeviceError> {
-        parse(text).map_err(|remedy| DeviceError {
+        parse(text).map_err(|mistake| DeviceError {
             device: text.to_owned(),
-            call: "parse",
-            source: io::Error::from_raw_os_error(libc::EINVAL),
-            remedy,
+            call: "",
+            source: io::Error::new(io::ErrorKind::InvalidInput, mistake),
+            remedy: String::new(),
         })
     }
 
@@ -181,7 +181,7 @@ fn parse(text: &str) -> Result<DeviceSpec, String> {
     let (kind_name, rest) = text.split_once(':').unwrap_or((text, ""));
     let Some(kind) = KINDS.iter().find(|kind| kind.kind == kind_name) else {
         let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.kind).collect();
-        return Err(unknown("kind of device", kind_name, &kinds));
+        return Err(unknown(("kind of device", "kinds of device"), kind_name, &kinds));
     };
     let mut parts = rest.split(',');
     let name = parts.next().unwrap_or("");
@@ -202,7 +202,8 @@ fn parse(text: &str) -> Result<DeviceSpec, String> {
         if !kind.options.iter().chain(FAULT_OPTIONS).any(|option| option.key == key) {
             let keys: Vec<&str> =
                 kind.options.iter().chain(FAULT_OPTIONS).map(|option| option.key).collect();
-            return Err(unknown(&format!("option of {}", kind.kind), key, &keys));
+            let all = format!("options of {}", kind.kind);
+            return Err(unknown(("option", &all), key, &keys));
         }
         if seen.contains(&key) && key != "addr" {
             return Err(format!("{key} is given twice"));
@@ -366,7 +367,8 @@ impl Value<'_> {
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
         let longest = if address.is_ipv4() { 32 } else { 128 };
-        if prefix > longest {
+        // No prefix would take the whole world for neighbours.
+        if prefix == 0 || prefix > longest {
             return Err(wrong());
         }
         Ok((address, prefix))
@@ -387,8 +389,8 @@ impl Value<'_> {
     }
 }
 
-/// Names what is unknown, the nearest known one, and all.
-fn unknown(what: &str, found: &str, known: &[&str]) -> String {
+/// Names what is unknown, the nearest known one, and all, which are named in the plural.
+fn unknown((what, all): (&str, &str), found: &str, known: &[&str]) -> String {
     let nearest = known
         .iter()
         .max_by(|a, b| strsim::jaro_winkler(found, a).total_cmp(&strsim::jaro_winkler(found, b)))
@@ -396,7 +398,7 @@ fn unknown(what: &str, found: &str, known: &[&str]) -> String {
         .unwrap_or("");
     let near = strsim::jaro_winkler(found, nearest) > 0.6;
     let hint = if near { format!(" did you mean '{nearest}'?") } else { String::new() };
-    format!("'{found}' is no {what};{hint} there are: {}", known.join(", "))
+    format!("unknown {what} '{found}';{hint} the {all} are {}", known.join(", "))
 }
 
 #[cfg(test)]
@@ -404,7 +406,9 @@ mod tests {
     use super::*;
 
     fn refusal(text: &str) -> String {
-        DeviceSpec::parse(text).unwrap_err().to_string()
+        let refused = DeviceSpec::parse(text).unwrap_err().to_string();
+        assert!(refused.starts_with(&format!("{text}: ")), "{refused}");
+        refused
     }
 
     #[test]
@@ -435,10 +439,13 @@ mod tests {
     fn mistakes_are_answered_with_what_would_be_right() {
         let rows = [
             ("sofd:/x", "did you mean 'soft'?"),
-            ("", "there are: soft, tap, packet"),
+            ("", "unknown kind of device ''; the kinds of device are "),
             ("soft:", "write soft:/PATH.sock"),
             ("soft", "write soft:/PATH.sock"),
-            ("soft:/x,mtv=9000", "did you mean 'mtu'?"),
+            (
+                "soft:/x,mtv=9000",
+                "soft:/x,mtv=9000: unknown option 'mtv'; did you mean 'mtu'? the options of soft are",
+            ),
             ("soft:/x,mtu", "write key=value"),
             ("soft:/x,mtu=0", "a number from 68 to 65535"),
             ("soft:/x,mtu=70000", "a number from 68 to 65535"),
@@ -455,6 +462,7 @@ mod tests {
             ("tap:t,tso=on,csum=off", "tso=on needs csum=on"),
             ("tap:t,addr=10.0.0.1", "with its prefix"),
             ("tap:t,addr=10.0.0.1/33", "with its prefix"),
+            ("tap:t,addr=10.0.0.1/0", "with its prefix"),
             ("packet:e,mac=01:00:00:00:00:01", "a unicast hardware address"),
             ("packet:e,ring=65", "a multiple of 64"),
             ("packet:e,queue=0", "a number from 1 to 4096"),
@@ -470,7 +478,7 @@ mod tests {
         for kind in KINDS {
             for option in kind.options.iter().chain(FAULT_OPTIONS) {
                 let found = refusal(&format!("{}:x,{}=\u{1}", kind.kind, option.key));
-                assert!(!found.contains("is no option"), "{}: {found}", option.key);
+                assert!(!found.contains("unknown option"), "{}: {found}", option.key);
                 let text = format!("{}:x,{}={}", kind.kind, option.key, option.default);
                 let symbolic = ["the interface's", "none", "random"].contains(&option.default);
                 assert!(symbolic || DeviceSpec::parse(&text).is_ok(), "{text}");
