@@ -77,7 +77,10 @@ impl Port {
         StackMemory { arena: self.interface.memory(), low: self.low, small_low: self.small_low }
     }
 
-    /// Hands received frames to the stack, at most `budget`; returns how many.
+    /// Hands received frames to the stack, at most `budget` receive buffers of them; returns how
+    /// many. A large frame counts by its buffers, for they are what it costs; and were a whole
+    /// window taken in one turn, the application and the acknowledgement would come so late that
+    /// the peer has nothing left that it may send, and both ends would wait for each other in turn.
     #[inline]
     pub(crate) fn pump_receive(&mut self, stack: &mut Stack, now: Instant, budget: u32) -> u32 {
         let mut done = 0;
@@ -87,14 +90,14 @@ impl Port {
             && self.interface.receive(&mut self.received)
         {
             done += 1;
+            self.counters.frames_received += 1;
             if self.capture.is_some() {
                 self.capture_received(now);
             }
             if !self.receive_plain(stack, now) {
-                self.receive_any(stack, now);
+                done += self.receive_any(stack, now);
             }
         }
-        self.counters.frames_received += u64::from(done);
         done
     }
 
@@ -114,9 +117,9 @@ impl Port {
         stack.on_plain_frame(now, to_stack(piece), &mut memory)
     }
 
-    /// Hands up a frame of any kind.
+    /// Hands up a frame of any kind; returns how many buffers it fills besides the first.
     #[inline(never)]
-    fn receive_any(&mut self, stack: &mut Stack, now: Instant) {
+    fn receive_any(&mut self, stack: &mut Stack, now: Instant) -> u32 {
         let header = &self.received.header;
         let checksum = match header.flags & (NEEDS_CSUM | DATA_VALID) {
             0 => RxChecksum::Unknown,
@@ -133,6 +136,7 @@ impl Port {
             small_low: self.small_low,
         };
         stack.on_frame(now, &frame, &mut memory);
+        u32::try_from(pieces.len().saturating_sub(1)).unwrap_or(0)
     }
 
     /// Takes frames from the stack to the device, at most `budget`; returns how many.
