@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::control::SEND_DEFAULT;
+
 /// The transport protocol of a test.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
@@ -47,12 +49,12 @@ impl Test {
         }
     }
 
-    /// Bytes of a message unless the user says otherwise: one write of a TCP stream, or the
-    /// largest UDP payload that an Ethernet MTU of 1500 carries over IPv4.
+    /// Bytes of a message unless the user says otherwise: netperf's send call of a TCP stream, or
+    /// the largest UDP payload that an Ethernet MTU of 1500 carries over IPv4.
     #[must_use]
     pub fn default_message(&self) -> usize {
         match self.protocol {
-            Protocol::Tcp => 65_536,
+            Protocol::Tcp => SEND_DEFAULT,
             Protocol::Udp => 1472,
         }
     }

@@ -118,6 +118,8 @@ enum Data<T: Transport> {
 pub struct Prepared<T: Transport> {
     control: T::Stream,
     data: Data<T>,
+    /// The server returns the first bytes of a datagram.
+    echoes: bool,
 }
 
 /// Asks the server for a test and opens the data connection; its sockets carry `token`.
@@ -162,7 +164,7 @@ fn prepare_batch<T: Transport>(
         let to = SocketAddr::new(server.ip(), data_port(&answer, server)?);
         let data = begin_data(transport, workload, to, token)
             .map_err(doing(format!("data connection to {to}")))?;
-        prepared.push(Prepared { control, data });
+        prepared.push(Prepared { control, data, echoes: control::echoes(&answer) });
     }
     for one in prepared.iter_mut().skip(begin) {
         if let Data::Pipe(Pipe::Stream(stream)) = &mut one.data {
@@ -210,6 +212,11 @@ pub fn open_quiet<T: Transport>(
     Ok(all)
 }
 
+/// The role of the data sockets of a workload on one thread.
+fn role_of<T: Transport>(transport: &T, workload: &Workload) -> Role {
+    Role::of_data(transport.manner(), workload.connections)
+}
+
 /// Starts to open the data connection.
 fn begin_data<T: Transport>(
     transport: &mut T,
@@ -217,13 +224,14 @@ fn begin_data<T: Transport>(
     to: SocketAddr,
     token: Token,
 ) -> io::Result<Data<T>> {
+    let role = role_of(transport, workload);
     match (workload.test.protocol, workload.test.kind) {
         (Protocol::Tcp, Kind::ConnectRequestResponse) => Ok(Data::To(to)),
         (Protocol::Tcp, Kind::RequestResponse | Kind::Send | Kind::Receive) => {
-            Ok(Data::Pipe(Pipe::Stream(transport.connect(to, Role::Data, token)?)))
+            Ok(Data::Pipe(Pipe::Stream(transport.connect(to, role, token)?)))
         }
         (Protocol::Udp, _) => {
-            let mut socket = transport.bind(wildcard(to), token)?;
+            let mut socket = transport.bind(wildcard(to), role, token)?;
             transport.set_peer(&mut socket, to)?;
             Ok(Data::Pipe(Pipe::Datagram(socket, Peer::Known)))
         }
@@ -242,10 +250,12 @@ fn request_of(workload: &Workload, server: IpAddr) -> Result<TestRequest, TestEr
         request: workload.request,
         response: workload.response,
         message: workload.message,
+        receive: workload.receive,
         send_buffer: workload.buffers.send_buffer,
         receive_buffer: workload.buffers.receive_buffer,
         length: length_of(workload)?,
         data_port: 0,
+        echo: true,
     })
 }
 
@@ -281,20 +291,21 @@ fn share_of(workload: &Workload) -> Option<u64> {
     }
 }
 
+/// The flow of a prepared connection; its sockets have `role` and `token`.
 fn flow_of<T: Transport>(
-    data: Data<T>,
+    (data, echoes): (Data<T>, bool),
     workload: &Workload,
-    token: Token,
+    (role, token): (Role, Token),
     start_ns: u64,
 ) -> Flow<T> {
     let pacer = workload.rate.map(|rate| Pacer::new(rate, start_ns, token, workload.connections));
     match (data, workload.test.kind) {
         (Data::To(to), _) => {
             let sizes = (workload.request, workload.response);
-            Flow::Connect(Connector::new(to, token, sizes, share_of(workload)))
+            Flow::Connect(Connector::new(to, (role, token), sizes, share_of(workload)))
         }
         (Data::Pipe(pipe), Kind::Send) => Flow::Send(Sender::new(pipe, workload.message, pacer)),
-        (Data::Pipe(pipe), Kind::Receive) => Flow::Receive(Receiver::new(pipe, workload.message)),
+        (Data::Pipe(pipe), Kind::Receive) => Flow::Receive(Receiver::new(pipe, workload.receive)),
         (Data::Pipe(pipe), Kind::RequestResponse | Kind::ConnectRequestResponse) => {
             let exchange = Exchange {
                 request: workload.request,
@@ -302,6 +313,7 @@ fn flow_of<T: Transport>(
                 depth: workload.depth,
                 pacer,
                 issue_max: share_of(workload),
+                echoes,
             };
             Flow::Request(Requester::new(pipe, exchange))
         }
@@ -319,10 +331,11 @@ pub fn execute<T: Transport>(
     watch: &mut dyn FnMut(&Recorder),
 ) -> Result<Outcome, TestError> {
     let start_ns = transport.now_ns();
+    let role = role_of(transport, workload);
     let (mut controls, mut flows) = (Vec::new(), Vec::new());
-    for (token, Prepared { control, data }) in prepared.into_iter().enumerate() {
+    for (token, Prepared { control, data, echoes }) in prepared.into_iter().enumerate() {
         controls.push(control);
-        flows.push(flow_of(data, workload, token, start_ns));
+        flows.push(flow_of((data, echoes), workload, (role, token), start_ns));
     }
     let latency = workload.test.has_rtt().then(Latency::new);
     let mut recorder = Recorder::new(workload.window, latency, transport.now_ns());

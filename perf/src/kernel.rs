@@ -117,7 +117,7 @@ impl Kernel {
     }
 
     fn blocks(&self, role: Role) -> bool {
-        self.waiting == Waiting::Block && role == Role::Data
+        self.waiting == Waiting::Block && role != Role::Control
     }
 
     fn socket(&self, address: SocketAddr, kind: SocketType, role: Role) -> io::Result<OwnedFd> {
@@ -203,6 +203,10 @@ impl Transport for Kernel {
     ) -> io::Result<KernelListener> {
         let fd = self.socket(address, SocketType::STREAM, role)?;
         sockopt::set_socket_reuseaddr(&fd, true)?;
+        if address.is_ipv6() {
+            // So that another listener can have the same port over IPv4.
+            sockopt::set_ipv6_v6only(&fd, true)?;
+        }
         rustix::net::bind(&fd, &address)?;
         rustix::net::listen(&fd, BACKLOG)?;
         self.watch(&fd, token)?;
@@ -258,8 +262,8 @@ impl Transport for Kernel {
         stream.shutdown(Shutdown::Write)
     }
 
-    fn bind(&mut self, address: SocketAddr, token: Token) -> io::Result<UdpSocket> {
-        let fd = self.socket(address, SocketType::DGRAM, Role::Data)?;
+    fn bind(&mut self, address: SocketAddr, role: Role, token: Token) -> io::Result<UdpSocket> {
+        let fd = self.socket(address, SocketType::DGRAM, role)?;
         rustix::net::bind(&fd, &address)?;
         self.watch(&fd, token)?;
         Ok(UdpSocket::from(fd))

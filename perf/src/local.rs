@@ -54,7 +54,8 @@ pub fn with_server<T: Transport, V>(
             pin(core)?;
             let mut transport = open()?;
             let mut server = Server::listen(&mut transport, address)?;
-            let _ = tell.send(server.address(&transport)?);
+            let bound = server.addresses(&transport)?;
+            let _ = bound.first().map(|first| tell.send(*first));
             serve(&mut transport, &mut server, &stopped)
         });
         let result = told.recv().ok().map(body);

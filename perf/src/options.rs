@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::catalogue::{Kind, Protocol, Test};
+use crate::control::RECEIVE_DEFAULT;
 use crate::flow::{CONNECTIONS_MAX, DATAGRAM_MAX, DEPTH_MAX, MESSAGE_MAX};
 use crate::kernel::SocketOptions;
 use crate::local::Cores;
@@ -35,9 +36,13 @@ pub struct TestOptions {
     /// Bytes of request and response
     #[arg(short = 'r', long, value_name = "BYTES[,BYTES]", value_delimiter = ',', num_args = 1..=2)]
     pub sizes: Vec<usize>,
-    /// Bytes of a message of a stream [default: 65536 for TCP, 1472 for UDP]
+    /// Bytes of a message of a stream, one send call [default: 16384 for TCP, as netperf's on
+    /// Linux; 1472 for UDP]
     #[arg(short = 'm', long, value_name = "BYTES")]
     pub message: Option<usize>,
+    /// Bytes that each receive call of a stream asks for [default: 131072, as netperf's on Linux]
+    #[arg(short = 'M', long, value_name = "BYTES")]
+    pub receive: Option<usize>,
     /// Connections at once
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 1)]
     pub connections: usize,
@@ -140,6 +145,7 @@ impl TestOptions {
             request,
             response,
             message: within("message", message, largest)?,
+            receive: within("receive", self.receive.unwrap_or(RECEIVE_DEFAULT), MESSAGE_MAX)?,
             connections: within("connections", self.connections, CONNECTIONS_MAX)?,
             depth: within("burst", self.burst.saturating_add(1), DEPTH_MAX)?,
             rate,
@@ -169,8 +175,10 @@ impl TestOptions {
                 }
             }
             Kind::RequestResponse | Kind::ConnectRequestResponse => {
-                if self.message.is_some() {
-                    return not_for("message", "use --sizes for request and response");
+                for (option, given) in [("message", self.message), ("receive", self.receive)] {
+                    if given.is_some() {
+                        return not_for(option, "use --sizes for request and response");
+                    }
                 }
             }
         }
@@ -250,7 +258,9 @@ mod tests {
         assert_eq!(work.window.until, Until::Count(5000));
         assert!(work.window.warmup.is_zero());
         let work = parse("udp_stream", "-m 100 --rate 1000.5").unwrap();
-        assert_eq!(work.message, 100);
+        assert_eq!((work.message, work.receive), (100, 131_072));
+        let work = parse("tcp_stream", "-M 4096").unwrap();
+        assert_eq!((work.message, work.receive), (16_384, 4096));
         assert_eq!(parse("tcp_rr", "-r 7").unwrap().response, 7);
     }
 
@@ -274,6 +284,8 @@ mod tests {
             ("tcp_maerts", "--rate 5", "other end"),
             ("tcp_crr", "-b 1", "one transaction"),
             ("tcp_rr", "-m 5", "--sizes"),
+            ("udp_rr", "-M 5", "--sizes"),
+            ("tcp_stream", "-M 0", "between 1 and"),
         ] {
             let error = parse(test, line).unwrap_err();
             assert!(error.contains(says), "{test} {line}: {error}");

@@ -55,6 +55,8 @@ pub struct Counted {
     pub receives: u64,
     /// UDP requests given up after [`crate::flow::LOST_AFTER_NS`].
     pub lost: u64,
+    /// UDP answers to none of the requests under way: late, or doubled.
+    pub late: u64,
     /// From the end of warm-up to the end.
     pub elapsed_ns: u64,
 }
@@ -197,6 +199,12 @@ impl Recorder {
     /// Counts lost requests.
     pub fn on_lost(&mut self, requests: u64) {
         self.counted.lost += requests;
+    }
+
+    /// Counts an answer that came too late, or twice.
+    #[cold]
+    pub fn on_late(&mut self) {
+        self.counted.late += 1;
     }
 
     /// Ends the run, since the other end did.

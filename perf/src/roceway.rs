@@ -7,15 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use roceway_runtime::busypoll::Turned;
-use roceway_runtime::local::{TcpListener, TcpStream, UdpSocket, Worker};
+use roceway_runtime::local::{Readiness, TcpListener, TcpStream, UdpSocket, Worker};
 use rustix::time::ClockId;
 
+use crate::arithmetic::count;
 use crate::kernel::{SocketOptions, clock_ns};
 use crate::state::WorkerState;
 use crate::transport::{Manner, Pass, Ready, Role, Token, Transport};
 
 /// A broken device, and a wish for the state, are noticed after so many turns.
 const LOOK_TURNS: u32 = 1024;
+
+/// What a socket is watched for.
+const EVERYTHING: Readiness = Readiness::READABLE.union(Readiness::WRITABLE);
 
 /// A socket of a worker. It shows nothing of itself, since its worker is in use while it is.
 pub struct Socket<S>(S);
@@ -24,6 +28,13 @@ impl<S> fmt::Debug for Socket<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Socket").finish_non_exhaustive()
     }
+}
+
+/// A listener of a worker, with the role that its connections inherit.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket<TcpListener>,
+    role: Role,
 }
 
 /// A worker as a transport.
@@ -117,7 +128,23 @@ impl Roceway {
         self.worker.broken().map_or(Ok(()), |reason| Err(io::Error::other(reason)))
     }
 
-    fn prepared(&self, stream: TcpStream) -> io::Result<Socket<TcpStream>> {
+    /// Appends the tokens of those watched sockets that became ready.
+    #[inline]
+    fn list(&self, ready: &mut Vec<Token>) {
+        while let Some(event) = self.worker.poll_event() {
+            ready.extend(Token::try_from(event.token));
+        }
+    }
+
+    fn prepared(
+        &self,
+        stream: TcpStream,
+        role: Role,
+        token: Token,
+    ) -> io::Result<Socket<TcpStream>> {
+        if role != Role::Direct {
+            stream.watch(count(token), EVERYTHING);
+        }
         stream.set_nodelay(true)?;
         let bytes = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
         if let Some(size) = self.options.send_buffer {
@@ -131,7 +158,7 @@ impl Roceway {
 }
 
 impl Transport for Roceway {
-    type Listener = Socket<TcpListener>;
+    type Listener = Listener;
     type Stream = Socket<TcpStream>;
     type Datagram = Socket<UdpSocket>;
 
@@ -147,27 +174,26 @@ impl Transport for Roceway {
         clock_ns(ClockId::ThreadCPUTime)
     }
 
-    fn listen(
-        &mut self,
-        address: SocketAddr,
-        _role: Role,
-        _token: Token,
-    ) -> io::Result<Self::Listener> {
-        TcpListener::bind(&self.worker, address).map(Socket)
+    fn listen(&mut self, address: SocketAddr, role: Role, token: Token) -> io::Result<Listener> {
+        let socket = TcpListener::bind(&self.worker, address)?;
+        if role != Role::Direct {
+            socket.watch(count(token));
+        }
+        Ok(Listener { socket: Socket(socket), role })
     }
 
-    fn listener_address(&self, listener: &Self::Listener) -> io::Result<SocketAddr> {
-        listener.0.local_addr()
+    fn listener_address(&self, listener: &Listener) -> io::Result<SocketAddr> {
+        listener.socket.0.local_addr()
     }
 
-    fn accept(&mut self, listener: &mut Self::Listener, _token: Token) -> io::Result<Self::Stream> {
-        let (stream, _) = listener.0.accept()?;
-        self.prepared(stream)
+    fn accept(&mut self, listener: &mut Listener, token: Token) -> io::Result<Self::Stream> {
+        let (stream, _) = listener.socket.0.accept()?;
+        self.prepared(stream, listener.role, token)
     }
 
-    fn connect(&mut self, to: SocketAddr, _role: Role, _token: Token) -> io::Result<Self::Stream> {
+    fn connect(&mut self, to: SocketAddr, role: Role, token: Token) -> io::Result<Self::Stream> {
         let stream = TcpStream::connect(&self.worker, to)?;
-        self.prepared(stream)
+        self.prepared(stream, role, token)
     }
 
     fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<()> {
@@ -192,8 +218,17 @@ impl Transport for Roceway {
         stream.0.shutdown(Shutdown::Write)
     }
 
-    fn bind(&mut self, address: SocketAddr, _token: Token) -> io::Result<Self::Datagram> {
-        UdpSocket::bind(&self.worker, address).map(Socket)
+    fn bind(
+        &mut self,
+        address: SocketAddr,
+        role: Role,
+        token: Token,
+    ) -> io::Result<Self::Datagram> {
+        let socket = UdpSocket::bind(&self.worker, address)?;
+        if role != Role::Direct {
+            socket.watch(count(token), EVERYTHING);
+        }
+        Ok(Socket(socket))
     }
 
     fn datagram_address(&self, socket: &Self::Datagram) -> io::Result<SocketAddr> {
@@ -228,8 +263,8 @@ impl Transport for Roceway {
         }
     }
 
-    /// One turn. Whether it may sleep is the worker's idle policy alone: a spinning worker never
-    /// does, also while no test runs.
+    /// One turn, which takes no events. Whether it may sleep is the worker's idle policy alone: a
+    /// spinning worker never does, also while no test runs.
     #[inline]
     fn turn(&mut self, _pass: Pass, _ready: &mut Vec<Token>) -> io::Result<Ready> {
         let turned = self.worker.turn_or_sleep()?;
@@ -247,13 +282,14 @@ impl Transport for Roceway {
         mut step: impl FnMut(&mut Self, Ready, &mut Vec<Token>) -> io::Result<Pass>,
     ) -> io::Result<Pass> {
         let before = match pass {
-            Pass::Busy => step(self, Ready::Any, ready)?,
+            Pass::Busy => step(self, Ready::Listed, ready)?,
             Pass::Idle | Pass::Resting => pass,
         };
         let worker = self.worker.clone();
         let mut inside = Ok(before);
         let turned = worker.turn_with_or_sleep(|| {
-            let stepped = step(self, Ready::Any, ready);
+            self.list(ready);
+            let stepped = step(self, Ready::Listed, ready);
             let moved = u32::from(matches!(stepped, Ok(Pass::Busy)));
             inside = stepped;
             moved

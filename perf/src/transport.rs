@@ -11,13 +11,31 @@ use std::net::SocketAddr;
 pub type Token = usize;
 
 /// What a socket is for. A transport that blocks does so on data sockets only, so that the control
-/// connection can be looked at while a test runs.
+/// connection can be looked at while a test runs. A listener's connections have its role.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
     /// netperf's control connection.
     Control,
     /// A socket under test.
     Data,
+    /// A socket under test that its owner looks at in every pass: a transport that spins need not
+    /// list it, and lists nothing of it if that costs anything.
+    Direct,
+}
+
+/// Data sockets that one thread looks at in every pass, at most: asking so few whether something
+/// has come is cheaper than being told.
+pub const DIRECT_MAX: usize = 4;
+
+impl Role {
+    /// The role of the data sockets of `flows` flows over a transport of this manner.
+    #[must_use]
+    pub fn of_data(manner: Manner, flows: usize) -> Role {
+        match manner {
+            Manner::Spins if flows <= DIRECT_MAX => Role::Direct,
+            Manner::Spins | Manner::Sleeps | Manner::Blocks => Role::Data,
+        }
+    }
 }
 
 /// How a transport waits.
@@ -48,7 +66,7 @@ pub enum Pass {
 pub enum Ready {
     /// Anything may be ready: step every flow.
     Any,
-    /// Exactly the tokens that the turn listed are.
+    /// Exactly the tokens that the turn listed are, and perhaps sockets of [`Role::Direct`].
     Listed,
 }
 
@@ -136,7 +154,8 @@ pub trait Transport {
     ///
     /// # Errors
     /// As `std::net::UdpSocket::bind`.
-    fn bind(&mut self, address: SocketAddr, token: Token) -> io::Result<Self::Datagram>;
+    fn bind(&mut self, address: SocketAddr, role: Role, token: Token)
+    -> io::Result<Self::Datagram>;
 
     /// The address of a UDP socket.
     ///

@@ -15,8 +15,10 @@ pub struct Workload {
     pub request: usize,
     /// Bytes of a response.
     pub response: usize,
-    /// Bytes of a message of a stream.
+    /// Bytes of a message of a stream: one send call.
     pub message: usize,
+    /// Bytes that a receive call of a stream asks for.
+    pub receive: usize,
     /// Connections at once.
     pub connections: usize,
     /// Requests under way at once on each connection.
@@ -66,6 +68,7 @@ impl Outcome {
         mine.sends += theirs.sends;
         mine.receives += theirs.receives;
         mine.lost += theirs.lost;
+        mine.late += theirs.late;
         mine.elapsed_ns = mine.elapsed_ns.max(theirs.elapsed_ns);
         if let (Some(mine), Some(theirs)) = (&mut self.latency, &other.latency) {
             mine.add(theirs);

@@ -25,6 +25,7 @@ fn workload(test: &str) -> Workload {
         request: 1,
         response: 1,
         message: 1400,
+        receive: 131_072,
         connections: 1,
         depth: 1,
         rate: None,

@@ -65,6 +65,7 @@ fn workload(test: &'static roceway_perf::catalogue::Test) -> Workload {
         request: 1,
         response: 1,
         message: 1400,
+        receive: 131_072,
         connections: 1,
         depth: 1,
         rate: None,

@@ -5,7 +5,7 @@ use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use roceway_runtime::rdma_virtio::nic::bare::BareNic;
+use roceway_runtime::rdma_virtio::nic::bare::{BareNic, LARGE_LEN};
 use roceway_runtime::rdma_virtio::nic::soft::{SoftNic, SoftOptions};
 
 use super::rivals::{Contender, rtt_row, stream_row};
@@ -83,7 +83,7 @@ impl Contender for LinkRival {
                     ask(&mut left, plan, gone).map(|latency| rtt_row("TCP_RR", place(), latency))
                 }
                 Self::Stream => drain(&mut left, plan, gone)
-                    .map(|(bytes, ns)| stream_row("TCP_STREAM", place(), bytes, ns)),
+                    .map(|moved| stream_row(place(), LARGE_LEN.into(), moved)),
             });
             stop.store(true, Ordering::Relaxed);
             match other.join() {

@@ -5,6 +5,7 @@
 //! repetition whose cache line or link is faster than two physical cores can be is dropped: its
 //! two virtual cpus shared one core.
 
+mod capture;
 mod idle;
 mod line;
 mod link;
@@ -13,18 +14,23 @@ mod rivals;
 mod summary;
 mod veth;
 
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+pub use capture::append;
 pub use ours::over_soft;
-pub use rivals::{Contender, Extras, KernelRival, soft_block};
+pub use rivals::{Case, Contender, Extras, KernelRival, MESSAGE_LARGE, soft_block};
 pub use summary::{Ratio, ratios};
 pub use veth::{CHILD_ARGUMENT, child, parent};
 
 use crate::histogram::Latency;
 use crate::local::Cores;
 use crate::report::Row;
+use crate::state::WorkerState;
 
 /// A cache line between two physical cores takes at least so long, in nanoseconds.
 pub const LINE_NS_MIN: f64 = 150.0;
@@ -32,7 +38,7 @@ pub const LINE_NS_MIN: f64 = 150.0;
 pub const LINK_NS_MIN: f64 = 200.0;
 
 /// How much is measured.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Repetitions that must count.
     pub repetitions: usize,
@@ -44,10 +50,16 @@ pub struct Plan {
     pub warmup: Duration,
     /// The cores of both ends.
     pub cores: Cores,
+    /// Whether Roceway's workers are to tell of themselves at the end.
+    pub counters: bool,
+    /// Where frames of Roceway's rows go, in runs of their own after all measurements.
+    pub capture: Option<PathBuf>,
+    /// Once set, a worker's state goes to standard error: the client's, the server's.
+    pub asked: Option<[Arc<AtomicBool>; 2]>,
 }
 
 impl Plan {
-    /// The default: 5 repetitions and 3 spare ones of 21 rows, each 0.25 s and its start.
+    /// The default: 5 repetitions and 3 spare ones of 23 rows, each 0.25 s and its start.
     #[must_use]
     pub fn new(cores: Cores) -> Self {
         Self {
@@ -56,7 +68,27 @@ impl Plan {
             length: Duration::from_millis(200),
             warmup: Duration::from_millis(50),
             cores,
+            counters: false,
+            capture: None,
+            asked: None,
         }
+    }
+}
+
+/// What a worker told of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Told {
+    /// Whose worker.
+    pub whose: String,
+    /// For people.
+    pub text: String,
+    /// For programs.
+    pub json: serde_json::Value,
+}
+
+impl Told {
+    fn new(whose: &str, state: &WorkerState) -> Self {
+        Self { whose: whose.to_owned(), text: state.text(whose), json: state.json() }
     }
 }
 
@@ -78,6 +110,8 @@ pub struct Block {
     pub latencies: Vec<(String, Latency)>,
     /// What the reader must know: dropped repetitions, contenders that failed.
     pub notes: Vec<String>,
+    /// What the workers told at the end, if the plan asks.
+    pub workers: Vec<Told>,
     /// Repetitions that count.
     pub repetitions: usize,
 }
@@ -121,6 +155,10 @@ pub fn run(plan: &Plan, contenders: &mut Vec<Box<dyn Contender + '_>>, watch: Wa
         kept = flagged;
     }
     block.notes.extend(contenders.iter().flat_map(|contender| contender.notes()));
+    block.workers.extend(contenders.iter_mut().flat_map(|contender| contender.states()));
+    if let Some(path) = &plan.capture {
+        block.notes.extend(capture::all(plan, path, contenders));
+    }
     block.repetitions = kept.len();
     summary::reduce(&mut block, &kept);
     block
@@ -151,6 +189,14 @@ pub struct Document {
     pub ratios: Vec<Ratio>,
     /// What the reader must know.
     pub notes: Vec<String>,
+    /// What the workers told at the end, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "by_name")]
+    pub workers: Option<Vec<Told>>,
+}
+
+/// Workers as an object, by whose they are.
+fn by_name<S: serde::Serializer>(all: &Option<Vec<Told>>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(all.iter().flatten().map(|told| (&told.whose, &told.json)))
 }
 
 #[cfg(test)]

@@ -1,15 +1,21 @@
 //! Roceway among the contenders: over the soft link with its variants, and over a veth pair.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
 use roceway_runtime::rdma_virtio::nic::any::AnyNic;
 use roceway_runtime::rdma_virtio::nic::soft::SoftOptions;
 use roceway_runtime::rdma_virtio::nic::spec;
 use roceway_runtime::{Prefix, WorkerConfig};
 
-use super::rivals::{Contender, TESTS, measured, workload};
-use super::{Measured, Plan};
-use crate::catalogue::{Test, find};
+use super::rivals::{Case, Contender, cases, measured, workload};
+use super::{Measured, Plan, Told};
 use crate::ends::{self, ADDRESSES, Opening};
+use crate::recorder::{Until, Window};
 use crate::report::Place;
+use crate::state::WorkerState;
+use crate::workload::{Outcome, Workload};
 
 /// How Roceway runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,63 +78,112 @@ fn text<E: Into<Box<dyn std::error::Error>>>(error: E) -> String {
     error.into().to_string()
 }
 
+/// Transactions of a captured run, and bytes of a stream: some hundred frames.
+const CAPTURED: (u64, u64) = (100, 1 << 20);
+
 /// Roceway at both ends, each worker on its core, spinning.
 #[derive(Debug)]
 struct RocewayRival {
-    test: &'static Test,
+    case: Case,
     variant: Variant,
+    /// Of client and server, at the end of the last measurement.
+    states: Option<[WorkerState; 2]>,
+}
+
+impl RocewayRival {
+    fn workload(&self, plan: &Plan) -> Workload {
+        let mut workload = workload(self.case, plan);
+        if self.variant == Variant::Active {
+            workload.connections = ACTIVE_CONNECTIONS;
+        }
+        workload
+    }
+
+    fn run(
+        &self,
+        plan: &Plan,
+        workload: &Workload,
+        capture: Option<&Path>,
+    ) -> Result<(Outcome, [WorkerState; 2]), String> {
+        let config = WorkerConfig::new(Prefix { address: ADDRESSES[0].into(), length: 24 });
+        let mut opening = Opening::new(config.spinning(), workload.buffers);
+        opening.keep_end = plan.counters;
+        let idle_connections = if self.variant == Variant::Idle { IDLE_CONNECTIONS } else { 0 };
+        let mut ends = [
+            Opening { idle_connections, ..opening.clone() }.at(ADDRESSES[0], plan.cores.client),
+            opening.at(ADDRESSES[1], plan.cores.server),
+        ];
+        // What one end sends the other receives: one file holds all.
+        ends[0].config.capture = capture.map(Path::to_owned);
+        if let Some(asked) = &plan.asked {
+            for (end, flag) in ends.iter_mut().zip(asked) {
+                end.asked = Some(Arc::clone(flag));
+            }
+        }
+        ends::pair(self.variant.nics()?, &ends, workload, &mut |_| ()).map_err(text)
+    }
 }
 
 impl Contender for RocewayRival {
     fn name(&self) -> String {
         let Place { stack, device, mode } = self.variant.place();
-        format!("{stack} {}, {device}, {}", mode.unwrap_or_default(), self.test.name)
+        format!("{stack}, {device}, {}, {}", mode.unwrap_or_default(), self.case.name())
+    }
+
+    fn states(&mut self) -> Vec<Told> {
+        let name = self.name();
+        let states = self.states.take().into_iter().flatten();
+        let whose = ["the client", "the server"].map(|end| format!("{end} of {name}"));
+        whose.iter().zip(states).map(|(whose, state)| Told::new(whose, &state)).collect()
+    }
+
+    fn capture(&mut self, plan: &Plan, path: &Path) -> Result<bool, String> {
+        let mut workload = self.workload(plan);
+        let count = if self.case.test.has_rtt() { CAPTURED.0 } else { CAPTURED.1 };
+        let until = Until::Count(count);
+        workload.window = Window { warmup: Duration::ZERO, until, interval: None };
+        self.run(plan, &workload, Some(path)).map(|_outcome| true)
     }
 
     fn measure(&mut self, plan: &Plan) -> Result<Measured, String> {
-        let mut workload = workload(self.test, plan);
-        if self.variant == Variant::Active {
-            workload.connections = ACTIVE_CONNECTIONS;
-        }
-        let config = WorkerConfig::new(Prefix { address: ADDRESSES[0].into(), length: 24 });
-        let opening = Opening::new(config.spinning(), workload.buffers);
-        let idle_connections = if self.variant == Variant::Idle { IDLE_CONNECTIONS } else { 0 };
-        let ends = [
-            Opening { idle_connections, ..opening.clone() }.at(ADDRESSES[0], plan.cores.client),
-            opening.at(ADDRESSES[1], plan.cores.server),
-        ];
-        let (outcome, _) =
-            ends::pair(self.variant.nics()?, &ends, &workload, &mut |_| ()).map_err(text)?;
+        let workload = self.workload(plan);
+        let (outcome, states) = self.run(plan, &workload, None)?;
+        self.states = plan.counters.then_some(states);
         Ok(measured(&workload, &self.variant.place(), outcome))
     }
 }
 
-fn rivals(rows: &[(&str, Variant)]) -> Vec<Box<dyn Contender>> {
-    let known = rows.iter().filter_map(|(name, variant)| Some((find(name).ok()?, *variant)));
+fn rivals(rows: impl IntoIterator<Item = (Option<Case>, Variant)>) -> Vec<Box<dyn Contender>> {
+    let known = rows.into_iter().filter_map(|(case, variant)| Some((case?, variant)));
     known
-        .map(|(test, variant)| Box::new(RocewayRival { test, variant }) as Box<dyn Contender>)
+        .map(|(case, variant)| {
+            Box::new(RocewayRival { case, variant, states: None }) as Box<dyn Contender>
+        })
         .collect()
 }
 
 /// Roceway's rows over the soft link.
 #[must_use]
 pub fn over_soft() -> Vec<Box<dyn Contender>> {
-    rivals(&[
-        ("TCP_RR", Variant::Soft),
-        ("TCP_STREAM", Variant::Soft),
-        ("UDP_RR", Variant::Soft),
-        ("TCP_RR", Variant::SoftChecksums),
-        ("TCP_STREAM", Variant::SoftFrames),
-        ("TCP_STREAM", Variant::SoftFramesChecksums),
+    let (rr, stream) = (Case::named("TCP_RR"), Case::named("TCP_STREAM"));
+    rivals([
+        (rr, Variant::Soft),
+        (stream, Variant::Soft),
+        (stream.map(Case::large), Variant::Soft),
+        (Case::named("UDP_RR"), Variant::Soft),
+        (rr, Variant::SoftChecksums),
+        (stream, Variant::SoftFrames),
+        (stream, Variant::SoftFramesChecksums),
     ])
 }
 
 /// Roceway's rows with many connections.
 pub(super) fn with_many() -> Vec<Box<dyn Contender>> {
-    rivals(&[("TCP_RR", Variant::Idle), ("TCP_RR", Variant::Active)])
+    let rr = Case::named("TCP_RR");
+    rivals([(rr, Variant::Idle), (rr, Variant::Active)])
 }
 
 /// Roceway's rows over the veth pair [`PAIR`] of the calling thread's namespace.
 pub(super) fn over_veth() -> Vec<Box<dyn Contender>> {
-    rivals(&TESTS.map(|name| (name, Variant::Veth)))
+    rivals(cases().map(|case| (Some(case), Variant::Veth)))
 }

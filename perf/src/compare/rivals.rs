@@ -1,12 +1,14 @@
 //! The contenders of a comparison, and what they have in common.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use super::line::LineRival;
 use super::link::LinkRival;
-use super::{Measured, Plan};
+use super::{Measured, Plan, Told};
 use crate::arithmetic::{real, seconds};
 use crate::catalogue::Test;
+use crate::control::RECEIVE_DEFAULT;
 use crate::histogram::Latency;
 use crate::kernel::{SocketOptions, Waiting};
 use crate::local;
@@ -24,6 +26,20 @@ pub trait Contender {
         Vec::new()
     }
 
+    /// What its workers told of themselves at the end of the last measurement, if the plan asks.
+    fn states(&mut self) -> Vec<Told> {
+        Vec::new()
+    }
+
+    /// Runs a little of its test once more and writes every frame to `path`; returns whether it
+    /// did, which those cannot that have no worker.
+    ///
+    /// # Errors
+    /// Why it cannot, in words for the user.
+    fn capture(&mut self, _plan: &Plan, _path: &Path) -> Result<bool, String> {
+        Ok(false)
+    }
+
     /// Measures once. The calling thread may be left pinned.
     ///
     /// # Errors
@@ -31,17 +47,57 @@ pub trait Contender {
     fn measure(&mut self, plan: &Plan) -> Result<Measured, String>;
 }
 
-/// The tests of a comparison.
-pub(super) const TESTS: [&str; 3] = ["TCP_RR", "TCP_STREAM", "UDP_RR"];
+/// A test of a comparison.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Case {
+    /// The test.
+    pub test: &'static Test,
+    /// Bytes of a message of a stream.
+    pub message: usize,
+}
 
-/// A test of a comparison with its numbers: one connection, one byte or 64 KiB messages.
+/// The larger of the two sizes that streams are measured with, bytes.
+pub const MESSAGE_LARGE: usize = 65_536;
+
+impl Case {
+    /// A test with netperf's message size.
+    pub(super) fn of(test: &'static Test) -> Case {
+        Case { test, message: test.default_message() }
+    }
+
+    /// The test of this name with netperf's message size.
+    pub(super) fn named(name: &str) -> Option<Case> {
+        crate::catalogue::find(name).ok().map(Case::of)
+    }
+
+    /// The same with messages of [`MESSAGE_LARGE`].
+    pub(super) fn large(self) -> Case {
+        Case { message: MESSAGE_LARGE, ..self }
+    }
+
+    /// What distinguishes it, for people.
+    pub(super) fn name(self) -> String {
+        if self.message == self.test.default_message() {
+            return self.test.name.to_owned();
+        }
+        format!("{} with {} B messages", self.test.name, self.message)
+    }
+}
+
+/// The tests that every stack is measured with.
+pub(super) fn cases() -> impl Iterator<Item = Case> {
+    ["TCP_RR", "TCP_STREAM", "UDP_RR"].into_iter().filter_map(Case::named)
+}
+
+/// A case with its numbers: one connection, requests of one byte.
 #[must_use]
-pub(super) fn workload(test: &'static Test, plan: &Plan) -> Workload {
+pub(super) fn workload(case: Case, plan: &Plan) -> Workload {
     Workload {
-        test,
+        test: case.test,
         request: 1,
         response: 1,
-        message: test.default_message(),
+        message: case.message,
+        receive: RECEIVE_DEFAULT,
         connections: 1,
         depth: 1,
         rate: None,
@@ -68,6 +124,7 @@ fn empty_row(test: &str, place: Place) -> Row {
         transactions_per_s: None,
         gbit_per_s: None,
         cpu_s_per_gbyte: None,
+        message_bytes: None,
     }
 }
 
@@ -83,9 +140,11 @@ pub(super) fn rtt_row(test: &str, place: Place, latency: Latency) -> Measured {
     Measured { row, latency: Some(latency) }
 }
 
-/// A row of bytes in a time during which both ends were always busy.
-pub(super) fn stream_row(test: &str, place: Place, bytes: u64, elapsed_ns: u64) -> Measured {
-    let mut row = empty_row(test, place);
+/// A row of bytes in a time during which both ends were always busy, in messages of `message`
+/// bytes.
+pub(super) fn stream_row(place: Place, message: u64, (bytes, elapsed_ns): (u64, u64)) -> Measured {
+    let mut row = empty_row("TCP_STREAM", place);
+    row.message_bytes = Some(message);
     if bytes > 0 && elapsed_ns > 0 {
         row.gbit_per_s = Some(real(bytes) * 8.0 / real(elapsed_ns));
         row.cpu_s_per_gbyte = Some(2.0 * seconds(elapsed_ns) / (real(bytes) / 1e9));
@@ -97,7 +156,7 @@ pub(super) fn stream_row(test: &str, place: Place, bytes: u64, elapsed_ns: u64) 
 #[derive(Debug)]
 pub struct KernelRival {
     /// The test.
-    pub test: &'static Test,
+    pub case: Case,
     /// How both ends wait.
     pub waiting: Waiting,
     /// Connections, all active.
@@ -106,11 +165,11 @@ pub struct KernelRival {
 
 impl Contender for KernelRival {
     fn name(&self) -> String {
-        format!("kernel {}, loopback, {}", self.waiting, self.test.name)
+        format!("kernel {}, loopback, {}", self.waiting, self.case.name())
     }
 
     fn measure(&mut self, plan: &Plan) -> Result<Measured, String> {
-        let mut workload = workload(self.test, plan);
+        let mut workload = workload(self.case, plan);
         workload.connections = self.connections;
         let any = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
         let outcome = local::kernel(self.waiting, &workload, plan.cores, any, &mut |_| ())
@@ -140,15 +199,19 @@ pub fn soft_block(extras: Extras) -> Vec<Box<dyn Contender>> {
         vec![Box::new(LineRival), Box::new(LinkRival::RoundTrip), Box::new(LinkRival::Stream)];
     all.extend(super::over_soft());
     for waiting in [Waiting::Spin, Waiting::Block] {
-        for test in TESTS.iter().filter_map(|name| crate::catalogue::find(name).ok()) {
-            all.push(Box::new(KernelRival { test, waiting, connections: 1 }));
+        for case in cases() {
+            all.push(Box::new(KernelRival { case, waiting, connections: 1 }));
+            // Both sizes where Roceway is compared with both.
+            if case.test.name == "TCP_STREAM" && waiting == Waiting::Spin {
+                all.push(Box::new(KernelRival { case: case.large(), waiting, connections: 1 }));
+            }
         }
     }
     if extras.many {
         all.extend(super::ours::with_many());
-        if let Ok(test) = crate::catalogue::find("TCP_RR") {
+        if let Some(case) = Case::named("TCP_RR") {
             let connections = super::ours::ACTIVE_CONNECTIONS;
-            all.push(Box::new(KernelRival { test, waiting: Waiting::Epoll, connections }));
+            all.push(Box::new(KernelRival { case, waiting: Waiting::Epoll, connections }));
         }
     }
     if extras.idle {

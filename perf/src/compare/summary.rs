@@ -38,7 +38,8 @@ fn name_of(row: &Row) -> String {
 }
 
 fn is_same(a: &Row, b: &Row) -> bool {
-    (&a.test, &a.stack, &a.device, &a.mode) == (&b.test, &b.stack, &b.device, &b.mode)
+    (&a.test, &a.stack, &a.device, &a.mode, a.message_bytes)
+        == (&b.test, &b.stack, &b.device, &b.mode, b.message_bytes)
 }
 
 /// Makes medians and distributions of the repetitions, in the order of the contenders.
@@ -84,6 +85,8 @@ struct Wanted {
     name: &'static str,
     test: &'static str,
     figure: Figure,
+    /// Bytes of a stream's message, of both sides.
+    message: Option<u64>,
     dividend: Side,
     divisor: Side,
     /// What Roceway aims at; empty if nothing is aimed at.
@@ -97,12 +100,23 @@ const fn rr(
     divisor: Side,
     aim: &'static str,
 ) -> Wanted {
-    Wanted { name, test, figure: Figure::P50, dividend, divisor, aim }
+    Wanted { name, test, figure: Figure::P50, message: None, dividend, divisor, aim }
 }
 
-const fn stream(name: &'static str, dividend: Side, divisor: Side, aim: &'static str) -> Wanted {
-    Wanted { name, test: "TCP_STREAM", figure: Figure::Stream, dividend, divisor, aim }
+const fn stream(
+    name: &'static str,
+    message: u64,
+    dividend: Side,
+    divisor: Side,
+    aim: &'static str,
+) -> Wanted {
+    let (test, figure, message) = ("TCP_STREAM", Figure::Stream, Some(message));
+    Wanted { name, test, figure, message, dividend, divisor, aim }
 }
+
+/// netperf's message size, and the larger one.
+const NETPERF: u64 = 16_384;
+const LARGE: u64 = 65_536;
 
 const LINE: Side = Side("line", "soft", None);
 const LINK: Side = Side("link", "soft", None);
@@ -121,30 +135,33 @@ const VETH: Side = Side("roceway", "veth", Some("copy"));
 const VETH_SPIN: Side = Side("kernel", "veth", Some("spin"));
 
 /// Every ratio. `kernel` is the kernel spinning over loopback unless the name says otherwise.
-const RATIOS: [Wanted; 16] = [
+const RATIOS: [Wanted; 17] = [
     rr("tcp_rr link/line", "TCP_RR", LINK, LINE, "at most 2"),
     rr("tcp_rr roceway/link", "TCP_RR", SOFT, LINK, "at most 1.8"),
     rr("tcp_rr roceway/link, checksums computed", "TCP_RR", CSUM, LINK, ""),
     rr("tcp_rr kernel/roceway", "TCP_RR", SPIN, SOFT, "at least 10"),
     rr("tcp_rr kernel blocking/roceway", "TCP_RR", BLOCK, SOFT, ""),
     rr("udp_rr kernel/roceway", "UDP_RR", SPIN, SOFT, ""),
-    stream("tcp_stream roceway/link", SOFT, LINK, ""),
-    stream("tcp_stream roceway/kernel", SOFT, SPIN, "at least 1.3"),
-    stream("tcp_stream roceway at MTU 1500/kernel", FRAMES, SPIN, "at least 0.45"),
+    stream("tcp_stream roceway/link, 64 KiB messages", LARGE, SOFT, LINK, ""),
+    stream("tcp_stream roceway/kernel", NETPERF, SOFT, SPIN, "at least 1.3"),
+    stream("tcp_stream roceway/kernel, 64 KiB messages", LARGE, SOFT, SPIN, "at least 1.3"),
+    stream("tcp_stream roceway at MTU 1500/kernel", NETPERF, FRAMES, SPIN, "at least 0.45"),
     stream(
         "tcp_stream roceway at MTU 1500/kernel, checksums computed",
+        NETPERF,
         FRAMES_CSUM,
         SPIN,
         "at least 0.3",
     ),
     rr("tcp_rr kernel/roceway, veth", "TCP_RR", VETH_SPIN, VETH, "at least 2.5"),
     rr("udp_rr kernel/roceway, veth", "UDP_RR", VETH_SPIN, VETH, ""),
-    stream("tcp_stream roceway/kernel, veth", VETH, VETH_SPIN, ""),
+    stream("tcp_stream roceway/kernel, veth", NETPERF, VETH, VETH_SPIN, ""),
     rr("tcp_rr roceway, 10000 idle connections/none", "TCP_RR", IDLE, SOFT, "at most 1.1"),
     Wanted {
         name: "tcp_rr transactions/s of 1000 connections, roceway/kernel epoll",
         test: "TCP_RR",
         figure: Figure::Rate,
+        message: None,
         dividend: ACTIVE,
         divisor: EPOLL,
         aim: "at least 3",
@@ -164,6 +181,7 @@ pub fn ratios(rows: &[Row]) -> Vec<Ratio> {
     let figure = |wanted: &Wanted, side: &Side| {
         let row = rows.iter().find(|row| {
             row.test == wanted.test
+                && row.message_bytes == wanted.message
                 && row.stack == side.0
                 && row.device == side.1
                 && side.2.is_none_or(|mode| row.mode.as_deref() == Some(mode))
@@ -200,8 +218,8 @@ impl Document {
     #[must_use]
     pub fn text(&self) -> String {
         let head = [
-            "test", "stack", "device", "mode", "RTT p50", "p99", "p99.9", "trans/s", "Gbit/s",
-            "CPU s/GB",
+            "test", "stack", "device", "mode", "bytes", "RTT p50", "p99", "p99.9", "trans/s",
+            "Gbit/s", "CPU s/GB",
         ];
         let rows: Vec<Vec<String>> = self
             .rows
@@ -212,6 +230,7 @@ impl Document {
                     row.stack.clone(),
                     row.device.clone(),
                     row.mode.clone().unwrap_or_else(|| "-".into()),
+                    row.message_bytes.map_or_else(|| "-".into(), |bytes| bytes.to_string()),
                     microseconds(row.p50_ns),
                     microseconds(row.p99_ns),
                     microseconds(row.p999_ns),
@@ -221,7 +240,9 @@ impl Document {
                 ]
             })
             .collect();
-        let mut text = "round-trip times (RTT) in us, medians of the repetitions\n".to_owned();
+        let mut text = "round-trip times (RTT) in us, bytes of a stream's message, medians of the \
+                        repetitions\n"
+            .to_owned();
         text.push_str(&columns(&head, &rows, 4));
         if !self.ratios.is_empty() {
             let ratios: Vec<_> = self
@@ -239,6 +260,9 @@ impl Document {
         text.push_str(HONEST);
         for note in &self.notes {
             text.push_str(&format!("note: {note}\n"));
+        }
+        for told in self.workers.iter().flatten() {
+            text.push_str(&told.text);
         }
         text
     }

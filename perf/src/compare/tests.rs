@@ -89,15 +89,18 @@ fn a_contender_that_fails_is_left_out_with_its_reason() {
 #[test]
 fn the_document_has_the_promised_shape() {
     let place = Place { stack: "link".into(), device: "soft".into(), mode: Some("copy".into()) };
-    let row = stream_row("TCP_STREAM", place, 1_000_000_000, 100_000_000).row;
+    let row = stream_row(place, 65_536, (1_000_000_000, 100_000_000)).row;
     let document = Document {
         options: serde_json::Map::new(),
         rows: vec![row],
         ratios: vec![Ratio { name: "a to b".into(), value: 2.0 }],
         notes: Vec::new(),
+        workers: None,
     };
     let json: serde_json::Value = serde_json::from_str(&document.json()).unwrap();
     assert_eq!(json["rows"][0]["gbit_per_s"], 80.0);
+    assert_eq!(json["rows"][0]["message_bytes"], 65_536);
+    assert!(json.get("workers").is_none());
     assert!(json["rows"][0]["p50_ns"].is_null());
     assert_eq!(json["ratios"][0]["value"], 2.0);
     let text = document.text();

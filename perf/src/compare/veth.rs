@@ -9,9 +9,8 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::ours::{PAIR, over_veth};
-use super::rivals::{Contender, TESTS, measured, workload};
-use super::{Block, Measured, Plan};
-use crate::catalogue::Test;
+use super::rivals::{Case, Contender, cases, measured, workload};
+use super::{Block, Measured, Plan, Told};
 use crate::kernel::{Kernel, Waiting};
 use crate::local::{kernel_client, with_server};
 use crate::report::{Place, Row};
@@ -25,9 +24,10 @@ const KERNEL_ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::
 
 /// What the child tells its parent.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Told {
+struct Answer {
     rows: Vec<Row>,
     notes: Vec<String>,
+    workers: Vec<Told>,
     repetitions: usize,
 }
 
@@ -48,10 +48,10 @@ pub fn parent(arguments: &[String]) -> Result<Block, String> {
         let first = text.lines().next().unwrap_or("the child process failed");
         return Err(first.trim_start_matches("roceway: ").to_owned());
     }
-    let told: Told = serde_json::from_slice(&output.stdout)
+    let told: Answer = serde_json::from_slice(&output.stdout)
         .map_err(|error| format!("the child process answered nonsense: {error}"))?;
-    let Told { rows, notes, repetitions } = told;
-    Ok(Block { rows, latencies: Vec::new(), notes, repetitions })
+    let Answer { rows, notes, workers, repetitions } = told;
+    Ok(Block { rows, latencies: Vec::new(), notes, workers, repetitions })
 }
 
 /// The child: enters namespaces of its own, runs the block, answers with one document.
@@ -67,13 +67,14 @@ pub fn child(plan: &Plan) -> Result<String, String> {
         ip(&["link", "set", name, "up"])?;
     }
     let mut contenders = over_veth();
-    for test in TESTS.iter().filter_map(|name| crate::catalogue::find(name).ok()) {
-        contenders.push(Box::new(VethRival { test, server: server.clone() }));
+    for case in cases() {
+        contenders.push(Box::new(VethRival { case, server: server.clone() }));
     }
     let block = super::run(plan, &mut contenders, &mut |_, _, _| ());
     drop(keeper);
-    let Block { rows, notes, repetitions, .. } = block;
-    serde_json::to_string(&Told { rows, notes, repetitions }).map_err(|error| error.to_string())
+    let Block { rows, notes, workers, repetitions, .. } = block;
+    let answer = Answer { rows, notes, workers, repetitions };
+    serde_json::to_string(&answer).map_err(|error| error.to_string())
 }
 
 /// Leaves the host's user and network namespaces; only this process is affected.
@@ -166,17 +167,17 @@ fn configure(interface: &str, address: Ipv4Addr) -> Result<(), String> {
 /// The kernel over a veth pair, both ends spinning.
 #[derive(Debug)]
 struct VethRival {
-    test: &'static Test,
+    case: Case,
     server: ServerNamespace,
 }
 
 impl Contender for VethRival {
     fn name(&self) -> String {
-        format!("kernel spin, veth, {}", self.test.name)
+        format!("kernel spin, veth, {}", self.case.name())
     }
 
     fn measure(&mut self, plan: &Plan) -> Result<Measured, String> {
-        let workload = workload(self.test, plan);
+        let workload = workload(self.case, plan);
         let (waiting, options) = (Waiting::Spin, workload.buffers);
         let address = SocketAddr::new(KERNEL_ADDRESSES[1].into(), 0);
         let namespace = self.server.clone();

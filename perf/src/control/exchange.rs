@@ -39,16 +39,16 @@ impl Inbox {
         transport: &mut T,
         stream: &mut T::Stream,
     ) -> io::Result<Arrived> {
-        let room = self.bytes.get_mut(self.filled..).unwrap_or_default();
-        let Some(received) = ready(transport.try_recv(stream, room))? else {
-            return Ok(Arrived::Nothing);
-        };
-        if received == 0 {
-            return Ok(Arrived::Closed);
-        }
-        self.filled += received;
-        if self.filled < MESSAGE_BYTES {
-            return Ok(Arrived::Nothing);
+        // Until nothing is left: what stayed would not be told of again.
+        while self.filled < MESSAGE_BYTES {
+            let room = self.bytes.get_mut(self.filled..).unwrap_or_default();
+            let Some(received) = ready(transport.try_recv(stream, room))? else {
+                return Ok(Arrived::Nothing);
+            };
+            if received == 0 {
+                return Ok(Arrived::Closed);
+            }
+            self.filled += received;
         }
         self.filled = 0;
         Ok(Arrived::Message(Box::new(Message::decode(&self.bytes))))

@@ -103,6 +103,12 @@ pub mod response {
     pub const DATA_PORT: usize = 11;
 }
 
+/// A data word that netperf leaves alone, in requests and their answers: [`ECHO`] in it says that
+/// the server of `UDP_RR` returns, or shall return, the first bytes of each datagram.
+pub const ECHO_WORD: usize = 160;
+/// See [`ECHO_WORD`]; anything else means that answers do not say whose they are.
+pub const ECHO: u32 = u32::from_be_bytes(*b"echo");
+
 /// Data words of the results.
 pub mod results {
     /// High half of the bytes received; the low half follows.

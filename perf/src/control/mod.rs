@@ -8,15 +8,19 @@ pub mod message;
 use std::time::Duration;
 
 pub use exchange::{Arrived, Inbox, receive, send};
-use message::{Message, direction, errno, flag, kind, request, response, results};
+use message::{ECHO, ECHO_WORD, Message, direction, errno, flag, kind, request, response, results};
 
 use crate::catalogue::{Kind, Protocol};
 use crate::flow::{DATAGRAM_MAX, MESSAGE_MAX};
 
 /// The longest test that may be asked for: a day.
 pub const LENGTH_S_MAX: u32 = 86_400;
-/// Bytes of a send or receive call where the request names none.
-const CALL_DEFAULT: usize = 65_536;
+/// Bytes of a send call of a TCP stream unless the user says otherwise. netperf takes the send
+/// buffer that a new socket has, which on Linux is the second number of `net.ipv4.tcp_wmem`.
+pub const SEND_DEFAULT: usize = 16_384;
+/// Bytes of a receive call unless the user says otherwise. netperf takes the receive buffer that a
+/// new socket has, which on Linux is the second number of `net.ipv4.tcp_rmem`.
+pub const RECEIVE_DEFAULT: usize = 131_072;
 /// netperf's numbers for sockets: stream and datagram.
 const SOCKET_TYPES: [u32; 2] = [1, 2];
 /// IP's numbers for the protocols.
@@ -55,8 +59,10 @@ pub struct TestRequest {
     pub request: usize,
     /// Bytes of a response.
     pub response: usize,
-    /// Bytes of a send or receive call of the server.
+    /// Bytes of a send call of a stream.
     pub message: usize,
+    /// Bytes of a receive call of a stream.
+    pub receive: usize,
     /// `SO_SNDBUF` of the server.
     pub send_buffer: Option<usize>,
     /// `SO_RCVBUF` of the server.
@@ -65,6 +71,15 @@ pub struct TestRequest {
     pub length: Length,
     /// The data port wanted, or 0.
     pub data_port: u16,
+    /// Whether answers to datagrams shall begin as the datagrams did, so that the client can tell
+    /// whose they are.
+    pub echo: bool,
+}
+
+/// Whether an answer to a request says that the server echoes.
+#[must_use]
+pub fn echoes(answer: &Message) -> bool {
+    answer.word(ECHO_WORD) == ECHO
 }
 
 /// A request that cannot be served; its value is the errno word of the answer.
@@ -124,11 +139,17 @@ impl TestRequest {
             Protocol::Tcp => MESSAGE_MAX,
             Protocol::Udp => DATAGRAM_MAX,
         };
-        let call = match kind {
-            Kind::Receive => request::SEND_SIZE,
-            Kind::Send | Kind::RequestResponse | Kind::ConnectRequestResponse => request::RECV_SIZE,
-        };
         let size = |word, default| decode_size(message, word, default, largest);
+        // Of the calls' sizes only that of the server's own direction matters.
+        let sends = size(request::SEND_SIZE, SEND_DEFAULT);
+        let receives = decode_size(message, request::RECV_SIZE, RECEIVE_DEFAULT, MESSAGE_MAX);
+        let (message_size, receive) = match kind {
+            Kind::Receive => (sends?, receives.unwrap_or(RECEIVE_DEFAULT)),
+            Kind::Send => (sends.unwrap_or(SEND_DEFAULT), receives?),
+            Kind::RequestResponse | Kind::ConnectRequestResponse => {
+                (sends.unwrap_or(SEND_DEFAULT), receives.unwrap_or(RECEIVE_DEFAULT))
+            }
+        };
         let port = message.word(request::DATA_PORT);
         Ok(Self {
             kind,
@@ -136,11 +157,13 @@ impl TestRequest {
             family,
             request: size(request::REQUEST_SIZE, 1)?,
             response: size(request::RESPONSE_SIZE, 1)?,
-            message: size(call, CALL_DEFAULT.min(largest))?,
+            message: message_size,
+            receive,
             send_buffer: decode_buffer(message, request::SEND_BUFFER),
             receive_buffer: decode_buffer(message, request::RECV_BUFFER),
             length: decode_length(message.signed(request::LENGTH))?,
             data_port: u16::try_from(port).map_err(|_| BadRequest::Port(port))?,
+            echo: echoes(message),
         })
     }
 
@@ -156,7 +179,7 @@ impl TestRequest {
         buffer(&mut message, request::SEND_BUFFER, self.send_buffer);
         buffer(&mut message, request::RECV_BUFFER, self.receive_buffer);
         message.set_size(request::SEND_SIZE, self.message);
-        message.set_size(request::RECV_SIZE, self.message);
+        message.set_size(request::RECV_SIZE, self.receive);
         for (word, value) in [
             (request::SEND_ALIGN, 8),
             (request::RECV_ALIGN, 8),
@@ -192,6 +215,7 @@ impl TestRequest {
         }
         message.set(request::DATA_PORT, self.data_port.into());
         self.encode_sockets(&mut message);
+        self.set_echo(&mut message);
         message
     }
 
@@ -240,7 +264,7 @@ impl TestRequest {
                 None => message.set_signed(word, -1),
             }
         }
-        message.set_size(response::RECV_SIZE, self.message);
+        message.set_size(response::RECV_SIZE, self.receive);
         message.set_size(response::SEND_SIZE, self.message);
         message.set(response::RECV_WIDTH, 1);
         message.set(response::SEND_WIDTH, 1);
@@ -250,7 +274,14 @@ impl TestRequest {
         };
         message.set(response::LENGTH, length);
         message.set(response::DATA_PORT, data_port.into());
+        self.set_echo(&mut message);
         message
+    }
+
+    fn set_echo(&self, message: &mut Message) {
+        if self.echo {
+            message.set(ECHO_WORD, ECHO);
+        }
     }
 }
 

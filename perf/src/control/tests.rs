@@ -163,7 +163,7 @@ proptest! {
         match TestRequest::decode(&message) {
             Err(refusal) => prop_assert_ne!(refusal.errno(), 0),
             Ok(test) => {
-                for size in [test.request, test.response, test.message] {
+                for size in [test.request, test.response, test.message, test.receive] {
                     prop_assert!((1..=MESSAGE_MAX).contains(&size));
                 }
             }
@@ -173,9 +173,10 @@ proptest! {
 
     #[test]
     fn a_request_survives_the_wire(
-        (request, response, message) in (1..=MESSAGE_MAX, 1..=MESSAGE_MAX, 1..=MESSAGE_MAX),
+        (request, response) in (1..=MESSAGE_MAX, 1..=MESSAGE_MAX),
+        (message, receive) in (1..=MESSAGE_MAX, 1..=MESSAGE_MAX),
         seconds in 1..=LENGTH_S_MAX,
-        port in any::<u16>(),
+        (port, echo) in (any::<u16>(), any::<bool>()),
         kind in prop_oneof![
             Just(Kind::RequestResponse), Just(Kind::ConnectRequestResponse),
             Just(Kind::Send), Just(Kind::Receive)
@@ -189,11 +190,14 @@ proptest! {
             request: if has_rtt { request } else { 1 },
             response: if has_rtt { response } else { 1 },
             message,
+            receive,
             send_buffer: None,
             receive_buffer: Some(1 << 20),
             length: Length::Seconds(seconds),
             data_port: port,
+            echo,
         };
         prop_assert_eq!(TestRequest::decode(&asked.encode()), Ok(asked));
+        prop_assert_eq!(echoes(&asked.grant(port)), echo);
     }
 }

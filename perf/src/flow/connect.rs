@@ -34,7 +34,8 @@ struct Short<T: Transport> {
 #[derive(Debug)]
 pub struct Connector<T: Transport> {
     to: SocketAddr,
-    token: Token,
+    /// Role and token of its sockets.
+    named: (Role, Token),
     request: Vec<u8>,
     response: usize,
     inbox: Vec<u8>,
@@ -44,16 +45,16 @@ pub struct Connector<T: Transport> {
 }
 
 impl<T: Transport> Connector<T> {
-    /// Connects to `to`, at most `left` times if bounded; its sockets carry `token`.
+    /// Connects to `to`, at most `left` times if bounded; its sockets have this role and token.
     #[must_use]
     pub fn new(
         to: SocketAddr,
-        token: Token,
+        named: (Role, Token),
         (request, response): (usize, usize),
         left: Option<u64>,
     ) -> Self {
         let inbox = vec![0; response + 1];
-        Self { to, token, request: vec![0x5a; request], response, inbox, left, current: None }
+        Self { to, named, request: vec![0x5a; request], response, inbox, left, current: None }
     }
 
     pub(super) fn step(&mut self, transport: &mut T, recorder: &mut Recorder) -> io::Result<Step> {
@@ -65,7 +66,7 @@ impl<T: Transport> Connector<T> {
                     None => {}
                 }
                 let from_ns = transport.now_ns();
-                let stream = transport.connect(self.to, Role::Data, self.token)?;
+                let stream = transport.connect(self.to, self.named.0, self.named.1)?;
                 self.current = Some((Short { stream, stage: Stage::Connecting }, from_ns));
                 continue;
             };

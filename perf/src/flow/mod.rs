@@ -4,20 +4,27 @@
 mod connect;
 mod exchange;
 mod pipe;
+mod respond;
+mod run;
 mod stream;
+mod under_way;
 
 use std::io;
 
 pub use connect::{ConnectResponder, Connector};
-pub use exchange::{Requester, Responder};
+pub use exchange::Requester;
 pub use pipe::{Peer, Pipe};
+pub use respond::Responder;
+pub use run::{CpuTime, Run, run};
 pub use stream::{Receiver, Sender};
+pub use under_way::tag_bytes;
 
 use crate::pacing::Pacer;
 use crate::recorder::Recorder;
-use crate::transport::{Manner, Pass, Ready, Token, Transport};
+use crate::transport::Transport;
 
-/// A UDP request without an answer for so long is given up and counted as lost.
+/// A UDP request without an answer for so long is given up and counted as lost: its own answer if
+/// answers say whose they are ([`tag_bytes`]), otherwise any.
 pub const LOST_AFTER_NS: u64 = 500_000_000;
 /// The largest request, response or message.
 pub const MESSAGE_MAX: usize = 16 << 20;
@@ -29,8 +36,6 @@ pub const CONNECTIONS_MAX: usize = 65_536;
 pub const DEPTH_MAX: usize = 65_536;
 /// What one step of one flow may do before the next flow has its turn.
 const OPERATIONS_MAX: usize = 16;
-/// A spinning loop looks at the clock once in so many idle turns.
-const IDLE_TURNS: u32 = 64;
 
 /// How a step ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +64,8 @@ pub struct Exchange {
     pub pacer: Option<Pacer>,
     /// Requests in all, if bounded.
     pub issue_max: Option<u64>,
+    /// Whether the other end returns the first bytes of a datagram.
+    pub echoes: bool,
 }
 
 /// One end of one connection.
@@ -94,6 +101,24 @@ impl<T: Transport> Flow<T> {
         }
     }
 
+    /// Notes the time; returns whether that gave the flow something to do. Only flows that say so
+    /// by [`Flow::keeps_time`] need it.
+    fn on_time(&mut self, now_ns: u64, recorder: &mut Recorder) -> bool {
+        match self {
+            Self::Request(flow) => flow.on_time(now_ns, recorder),
+            Self::Respond(_)
+            | Self::Connect(_)
+            | Self::ConnectRespond(_)
+            | Self::Send(_)
+            | Self::Receive(_) => false,
+        }
+    }
+
+    /// Whether time alone can give the flow something to do: an answer may be lost.
+    fn keeps_time(&self) -> bool {
+        matches!(self, Self::Request(flow) if flow.pipe.is_datagram())
+    }
+
     /// Ends the connection in order, as far as there is one.
     ///
     /// # Errors
@@ -104,122 +129,6 @@ impl<T: Transport> Flow<T> {
             Self::Send(flow) => flow.pipe.finish(transport, limit_ns),
             Self::Receive(flow) => flow.pipe.finish(transport, limit_ns),
             Self::Respond(_) | Self::Connect(_) | Self::ConnectRespond(_) => Ok(()),
-        }
-    }
-}
-
-/// CPU time of this end over the counted part of a run, in nanoseconds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct CpuTime(pub u64);
-
-/// Steps all flows until the recorder says that the run is over. `watch` is called now and then.
-///
-/// # Errors
-/// The first flow's failure.
-pub fn run<T: Transport>(
-    transport: &mut T,
-    flows: &mut [Flow<T>],
-    recorder: &mut Recorder,
-    watch: &mut dyn FnMut(&Recorder),
-) -> io::Result<CpuTime> {
-    let spins = transport.manner() == Manner::Spins;
-    let mut cpu_start = transport.cpu_ns();
-    let mut counting = recorder.is_counting();
-    let mut tokens: Vec<Token> = (0..flows.len()).collect();
-    let over = vec![false; flows.len()];
-    let mut stepper = Stepper { flows, list: Vec::with_capacity(tokens.len()), over, done: 0 };
-    let mut pass = Pass::Busy;
-    let mut turns = 0_u32;
-    loop {
-        pass = transport.turn_with(pass, &mut tokens, |transport, known, tokens| {
-            stepper.step(transport, recorder, known, tokens)
-        })?;
-        if stepper.done >= stepper.flows.len() {
-            recorder.end(transport.now_ns());
-        }
-        turns = turns.wrapping_add(1);
-        if !spins || turns.is_multiple_of(IDLE_TURNS) {
-            recorder.on_time(transport.now_ns());
-            watch(recorder);
-        }
-        if !counting && recorder.is_counting() {
-            counting = true;
-            cpu_start = transport.cpu_ns();
-        }
-        if recorder.is_over() {
-            return Ok(CpuTime(transport.cpu_ns().saturating_sub(cpu_start)));
-        }
-    }
-}
-
-/// Steps those flows that may have something to do.
-struct Stepper<'a, T: Transport> {
-    flows: &'a mut [Flow<T>],
-    list: Vec<Token>,
-    /// Which flows are done, and how many.
-    over: Vec<bool>,
-    done: usize,
-}
-
-impl<T: Transport> Stepper<'_, T> {
-    /// One pass: all flows, or those listed. Those that moved are left in the list.
-    #[inline]
-    fn step(
-        &mut self,
-        transport: &mut T,
-        recorder: &mut Recorder,
-        known: Ready,
-        tokens: &mut Vec<Token>,
-    ) -> io::Result<Pass> {
-        let mut pass = Pass::Idle;
-        match known {
-            Ready::Any => {
-                tokens.clear();
-                for index in 0..self.flows.len() {
-                    self.step_one(index, (transport, &mut *recorder), &mut pass)?;
-                }
-            }
-            Ready::Listed => {
-                tokens.sort_unstable();
-                tokens.dedup();
-                std::mem::swap(&mut self.list, tokens);
-                tokens.clear();
-                for at in 0..self.list.len() {
-                    let Some(&index) = self.list.get(at) else { break };
-                    if self.step_one(index, (transport, &mut *recorder), &mut pass)? {
-                        tokens.push(index);
-                    }
-                }
-            }
-        }
-        Ok(pass)
-    }
-
-    /// Steps one flow; returns whether it is to be stepped again.
-    #[inline]
-    fn step_one(
-        &mut self,
-        index: usize,
-        (transport, recorder): (&mut T, &mut Recorder),
-        pass: &mut Pass,
-    ) -> io::Result<bool> {
-        let (Some(flow), Some(over)) = (self.flows.get_mut(index), self.over.get_mut(index)) else {
-            return Ok(false);
-        };
-        if *over {
-            return Ok(false);
-        }
-        match flow.step(transport, recorder)? {
-            Step::Moved | Step::Scheduled => {
-                *pass = Pass::Busy;
-                Ok(true)
-            }
-            Step::Waiting => Ok(false),
-            Step::Done => {
-                *over = true;
-                self.done += 1;
-                Ok(false)
-            }
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub use table::{columns, head, number};
 
-use crate::arithmetic::{real, seconds};
+use crate::arithmetic::{count, real, seconds};
 use crate::histogram::Summary;
 use crate::host::Host;
 use crate::recorder::{Sample, Until};
@@ -37,6 +37,8 @@ pub struct Row {
     pub gbit_per_s: Option<f64>,
     /// CPU seconds of both ends for each 10^9 bytes of payload.
     pub cpu_s_per_gbyte: Option<f64>,
+    /// Bytes of a message of a stream: what one send call is given. Null for other tests.
+    pub message_bytes: Option<u64>,
 }
 
 /// Where a row was measured.
@@ -84,6 +86,7 @@ impl Row {
             transactions_per_s: divided(real(counted.transactions), elapsed).filter(|_| !is_stream),
             gbit_per_s: divided(gigabytes * 8.0, elapsed).filter(|_| is_stream),
             cpu_s_per_gbyte: cpu.filter(|_| is_stream),
+            message_bytes: is_stream.then(|| count(workload.message)),
         }
     }
 }
@@ -99,6 +102,7 @@ pub fn settings(workload: &Workload) -> Vec<Setting> {
         all.push(("request,response", format!("{},{} B", workload.request, workload.response)));
     } else {
         all.push(("message", format!("{} B", workload.message)));
+        all.push(("receive call", format!("{} B", workload.receive)));
     }
     all.push(("connections", workload.connections.to_string()));
     all.push(("under way", workload.depth.to_string()));
@@ -190,6 +194,9 @@ impl TestReport<'_> {
             let rate = divided(real(counted.transactions), elapsed).unwrap_or(0.0);
             figures.push(("transactions/s", format!("{rate:.0}")));
             figures.push(("lost", counted.lost.to_string()));
+            if counted.late > 0 {
+                figures.push(("late answers", counted.late.to_string()));
+            }
         } else {
             let gbit = |bytes: u64, s: f64| divided(real(bytes) * 8e-9, s).unwrap_or(0.0);
             figures.push(("throughput", format!("{:.3} Gbit/s", gbit(counted.bytes, elapsed))));
@@ -244,6 +251,7 @@ impl TestReport<'_> {
             "transactions": self.outcome.counted.transactions,
             "bytes": self.outcome.counted.bytes,
             "lost": self.outcome.counted.lost,
+            "late": self.outcome.counted.late,
             "elapsed_s": seconds(self.outcome.counted.elapsed_ns),
             "cpu": self.cpu(),
             "samples": samples,

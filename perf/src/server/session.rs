@@ -18,8 +18,6 @@ use crate::transport::{Manner, Role, Token, Transport, ready};
 const PAD: Duration = Duration::from_secs(4);
 /// How long a client may take to open its data connection.
 const OPEN_NS_MAX: u64 = 10_000_000_000;
-/// Bytes that the receiving end of a stream asks for at least.
-const RECEIVE_MIN: usize = 65_536;
 
 /// Whether a session goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,14 +52,17 @@ enum Phase<T: Transport> {
 #[derive(Debug)]
 pub(super) struct Session<T: Transport> {
     control: T::Stream,
+    /// Of its data sockets.
     token: Token,
     inbox: Inbox,
     outgoing: Vec<u8>,
     request: Option<TestRequest>,
     phase: Phase<T>,
     control_ended: bool,
-    /// In the server's list of those with a test.
-    pub(super) is_active: bool,
+    /// Its place in the server's list of those with a test.
+    pub(super) active_at: Option<usize>,
+    /// Its data sockets are looked at in every pass.
+    pub(super) is_direct: bool,
     /// Most sessions that ran at once on this thread since this one started: they share its CPU.
     pub(super) sharers: usize,
 }
@@ -76,7 +77,8 @@ impl<T: Transport> Session<T> {
             request: None,
             phase: Phase::Idle,
             control_ended: false,
-            is_active: false,
+            active_at: None,
+            is_direct: false,
             sharers: 1,
         }
     }
@@ -90,16 +92,17 @@ impl<T: Transport> Session<T> {
         !matches!(self.phase, Phase::Idle) || !self.outgoing.is_empty()
     }
 
-    /// Does what can be done. `look` says that it is time to look at clock and control connection.
-    pub(super) fn step(&mut self, transport: &mut T, look: bool) -> Life {
-        match self.try_step(transport, look) {
+    /// Does what can be done. `look` says that it is time to look at clock and control connection,
+    /// `role` what data sockets that are opened now are to be.
+    pub(super) fn step(&mut self, transport: &mut T, look: bool, role: Role) -> Life {
+        match self.try_step(transport, look, role) {
             Ok(life) => life,
             // The control connection is broken: there is nobody to tell.
             Err(_) => Life::Over,
         }
     }
 
-    fn try_step(&mut self, transport: &mut T, look: bool) -> io::Result<Life> {
+    fn try_step(&mut self, transport: &mut T, look: bool, role: Role) -> io::Result<Life> {
         if !self.outgoing.is_empty() {
             let Some(sent) = ready(transport.try_send(&mut self.control, &self.outgoing))? else {
                 return Ok(Life::Waits);
@@ -108,13 +111,13 @@ impl<T: Transport> Session<T> {
             return Ok(Life::Moved);
         }
         match &mut self.phase {
-            Phase::Idle => self.poll_request(transport),
+            Phase::Idle => self.poll_request(transport, role),
             Phase::Opening(..) => self.poll_data_connection(transport),
             Phase::Running(_) => self.poll_test(transport, look),
         }
     }
 
-    fn poll_request(&mut self, transport: &mut T) -> io::Result<Life> {
+    fn poll_request(&mut self, transport: &mut T, role: Role) -> io::Result<Life> {
         if self.control_ended {
             return Ok(Life::Over);
         }
@@ -122,7 +125,7 @@ impl<T: Transport> Session<T> {
             Arrived::Nothing => Ok(Life::Waits),
             Arrived::Closed => Ok(Life::Over),
             Arrived::Message(message) => {
-                if let Err(code) = self.on_request(transport, &message) {
+                if let Err(code) = self.on_request(transport, &message, role) {
                     let answers_omni = message.kind == kind::OMNI;
                     let kind = if answers_omni { kind::OMNI_RESPONSE } else { message.kind };
                     self.answer(&Message::new(kind, code));
@@ -137,16 +140,17 @@ impl<T: Transport> Session<T> {
     }
 
     /// Serves a request, or says why not in an errno word.
-    fn on_request(&mut self, transport: &mut T, message: &Message) -> Result<(), u32> {
+    fn on_request(&mut self, transport: &mut T, message: &Message, role: Role) -> Result<(), u32> {
         let request = TestRequest::decode(message).map_err(BadRequest::errno)?;
-        let opened = self.open(transport, &request).map_err(|_| errno::ADDRESS)?;
+        let opened = self.open(transport, &request, role).map_err(|_| errno::ADDRESS)?;
+        self.is_direct = role == Role::Direct;
         self.request = Some(request);
         self.answer(&request.grant(opened));
         Ok(())
     }
 
     /// Opens the data socket on the address that the client reached; returns its port.
-    fn open(&mut self, transport: &mut T, request: &TestRequest) -> io::Result<u16> {
+    fn open(&mut self, transport: &mut T, request: &TestRequest, role: Role) -> io::Result<u16> {
         let here = transport.local_address(&self.control)?.ip();
         let address = match (request.family, here) {
             (Family::V4, std::net::IpAddr::V6(_)) => Ipv4Addr::UNSPECIFIED.into(),
@@ -156,14 +160,14 @@ impl<T: Transport> Session<T> {
         let address = SocketAddr::new(address, request.data_port);
         match request.protocol {
             Protocol::Udp => {
-                let socket = transport.bind(address, self.token)?;
+                let socket = transport.bind(address, role, self.token)?;
                 let port = transport.datagram_address(&socket)?.port();
                 let pipe = Pipe::Datagram(socket, Peer::FirstSender);
                 self.start(transport, request, flow_on(pipe, request));
                 Ok(port)
             }
             Protocol::Tcp => {
-                let listener = transport.listen(address, Role::Data, self.token)?;
+                let listener = transport.listen(address, role, self.token)?;
                 let port = transport.listener_address(&listener)?.port();
                 if request.kind == Kind::ConnectRequestResponse {
                     let sizes = (request.request, request.response);
@@ -299,9 +303,10 @@ impl<T: Transport> Session<T> {
 fn flow_on<T: Transport>(pipe: Pipe<T>, request: &TestRequest) -> Flow<T> {
     match request.kind {
         Kind::RequestResponse | Kind::ConnectRequestResponse => {
-            Flow::Respond(Responder::new(pipe, request.request, request.response))
+            let sizes = (request.request, request.response);
+            Flow::Respond(Responder::new(pipe, sizes, request.echo))
         }
-        Kind::Send => Flow::Receive(Receiver::new(pipe, request.message.max(RECEIVE_MIN))),
+        Kind::Send => Flow::Receive(Receiver::new(pipe, request.receive)),
         Kind::Receive => Flow::Send(Sender::new(pipe, request.message, None)),
     }
 }

@@ -444,7 +444,7 @@ mod tests {
             ("soft", "write soft:/PATH.sock"),
             (
                 "soft:/x,mtv=9000",
-                "soft:/x,mtv=9000: unknown option 'mtv'; did you mean 'mtu'? the options of soft are",
+                ": unknown option 'mtv'; did you mean 'mtu'? the options of soft are mtu, large",
             ),
             ("soft:/x,mtu", "write key=value"),
             ("soft:/x,mtu=0", "a number from 68 to 65535"),

@@ -1,22 +1,26 @@
 //! `roceway perf compare`: picks the cores, runs the blocks, prints one document.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use roceway_busypoll::pin::{Cpu, Topology};
-use roceway_perf::compare::{self, Block, CHILD_ARGUMENT, Document, Extras, Plan};
+use roceway_perf::compare::{self, Block, CHILD_ARGUMENT, Document, Extras, MESSAGE_LARGE, Plan};
+use roceway_perf::control::{RECEIVE_DEFAULT, SEND_DEFAULT};
 use roceway_perf::host::Host;
 use roceway_perf::local::Cores;
 use roceway_perf::plot;
 
+use super::common::Common;
 use super::{Failure, print};
 
 const EXAMPLES: &str = "Examples:
   roceway perf compare                     everything, in under a minute
   roceway perf compare --json > run.json
   roceway perf compare -T 2,3 --plot rtt.svg
-  roceway perf compare --many --idle       with thousands of connections, and at rest";
+  roceway perf compare --many --idle       with thousands of connections, and at rest
+  roceway perf compare --counters --capture run.pcapng";
 
 /// Most repetitions that may be asked for.
 const REPETITIONS_MAX: u16 = 1000;
@@ -44,6 +48,14 @@ pub(crate) struct CompareLine {
     /// Prints one JSON document on standard output and nothing else
     #[arg(long)]
     json: bool,
+    /// Writes frames of Roceway's rows to a pcapng file, a section for each, from short runs of
+    /// their own after the measurements
+    #[arg(long, value_name = "FILE")]
+    capture: Option<PathBuf>,
+    /// Prints every non-zero counter and each connection's TCP_INFO of Roceway's workers, from the
+    /// last repetition; SIGUSR1 prints them to standard error at any time
+    #[arg(long)]
+    counters: bool,
 }
 
 impl CompareLine {
@@ -65,13 +77,25 @@ impl CompareLine {
         };
         let cpu = |index: usize| cpus.get(index).map(|Cpu(id)| *id);
         let plan = Plan::new(Cores { client: cpu(0), server: cpu(1) });
-        let plan = Plan { repetitions: usize::from(self.repetitions), ..plan };
+        // Each end its own flag: whoever looks first would take it from the other.
+        let asked = Some([Common::on_user_signal()?, Common::on_user_signal()?]);
+        let plan = Plan {
+            repetitions: usize::from(self.repetitions),
+            counters: self.counters,
+            capture: self.capture.clone(),
+            asked,
+            ..plan
+        };
         Ok((plan, warnings.iter().map(ToString::to_string).collect()))
     }
 
     /// Runs the comparison.
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let (plan, warnings) = self.plan()?;
+        if let Some(path) = &self.capture {
+            // Emptied, and found out before a minute of measuring if it cannot be written.
+            File::create(path).map_err(|error| capture_failure(path, &error))?;
+        }
         for warning in &warnings {
             eprintln!("warning: {warning}");
         }
@@ -84,9 +108,16 @@ impl CompareLine {
         };
         let mut block = compare::run(&plan, &mut contenders, &mut watch);
         bar.set_message("over veth pairs");
-        match compare::parent(&self.child_arguments(&plan)) {
+        let part = self.capture.as_ref().map(|path| path.with_extension("veth.pcapng"));
+        match compare::parent(&self.child_arguments(&plan, part.as_deref())) {
             Ok(veth) => merge(&mut block, veth),
             Err(reason) => block.notes.push(format!("the veth block is skipped: {reason}")),
+        }
+        if let (Some(part), Some(path)) = (&part, &self.capture)
+            && part.exists()
+            && let Err(error) = compare::append(part, path)
+        {
+            block.notes.push(format!("no frames of the veth block in the capture: {error}"));
         }
         bar.finish_and_clear();
         block.notes.splice(0..0, warnings);
@@ -101,12 +132,18 @@ impl CompareLine {
         Ok(())
     }
 
-    fn child_arguments(&self, plan: &Plan) -> Vec<String> {
+    fn child_arguments(&self, plan: &Plan, capture: Option<&Path>) -> Vec<String> {
         let mut all = vec!["perf".to_owned(), CHILD_ARGUMENT.to_owned()];
         if let (Some(client), Some(server)) = (plan.cores.client, plan.cores.server) {
             all.extend(["-T".to_owned(), format!("{client},{server}")]);
         }
         all.extend(["--repetitions".to_owned(), self.repetitions.to_string()]);
+        if self.counters {
+            all.push("--counters".to_owned());
+        }
+        if let Some(path) = capture {
+            all.extend(["--capture".to_owned(), path.display().to_string()]);
+        }
         all
     }
 
@@ -128,7 +165,8 @@ impl CompareLine {
             ("warm-up", format!("{} s", plan.warmup.as_secs_f64())),
             ("cpus", cpus),
             ("request,response", "1,1 B".to_owned()),
-            ("stream message", "65536 B".to_owned()),
+            ("stream message", format!("{SEND_DEFAULT} and {MESSAGE_LARGE} B")),
+            ("stream receive call", format!("{RECEIVE_DEFAULT} B")),
             ("kernel congestion control", congestion()),
         ];
         let mut options = serde_json::Map::new();
@@ -137,7 +175,8 @@ impl CompareLine {
         }
         options.insert("host".into(), serde_json::json!(host));
         let ratios = compare::ratios(&block.rows);
-        let document = Document { options, rows: block.rows, ratios, notes: block.notes };
+        let workers = self.counters.then_some(block.workers);
+        let document = Document { options, rows: block.rows, ratios, notes: block.notes, workers };
         if self.json {
             return print(&document.json());
         }
@@ -154,6 +193,14 @@ fn merge(block: &mut Block, other: Block) {
     block.rows.extend(other.rows);
     block.latencies.extend(other.latencies);
     block.notes.extend(other.notes);
+    block.workers.extend(other.workers);
+}
+
+fn capture_failure(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Failed {
+        cause: format!("cannot write the capture {}: {error}", path.display()),
+        remedy: "name a file that can be written with --capture".into(),
+    }
 }
 
 /// A line on standard error, on a terminal only.

@@ -17,13 +17,13 @@ use roceway_perf::options::TestOptions;
 use roceway_perf::plot::{self, PlotError};
 use roceway_perf::progress::Progress;
 use roceway_perf::report::{self, Place, Setting, TestReport};
-use roceway_perf::server::{Server, serve_blocking};
+use roceway_perf::server::serve_blocking;
 use roceway_perf::workload::{Outcome, Workload};
 use roceway_runtime::settings::Settings;
 
 use super::common::{Chosen, Common, End};
 use super::compare::CompareLine;
-use super::worker::{self, Serving, States, WorkerTest};
+use super::worker::{self, Listen, Serving, States, WorkerTest};
 use super::{Failure, print};
 
 const EXAMPLES: &str = "Examples:
@@ -94,7 +94,7 @@ struct TestLine {
 #[derive(Args, Debug)]
 #[command(after_help = SERVER_EXAMPLES)]
 struct ServerLine {
-    /// The address to listen on [default: all of IPv4]
+    /// The address to listen on [default: all, of IPv4 and IPv6]
     #[arg(short = 'L', long, value_name = "ADDRESS")]
     listen: Option<IpAddr>,
     /// The control port
@@ -270,8 +270,27 @@ pub(super) fn picture_failure(error: &PlotError) -> Failure {
     }
 }
 
+/// Whether a name can only be meant as an IPv4 address and is none: the C library would take 1.2.3
+/// for 1.2.0.3, 010.0.0.1 for 8.0.0.1 and 1 for 0.0.0.1. No host's name ends in a number.
+fn is_odd_address(host: &str) -> bool {
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    let is_number = match hex {
+        Some(digits) => digits.bytes().all(|digit| digit.is_ascii_hexdigit()),
+        None => !last.is_empty() && last.bytes().all(|digit| digit.is_ascii_digit()),
+    };
+    is_number && host.parse::<Ipv4Addr>().is_err()
+}
+
 /// The address of a host: over Roceway, of a family that the worker has.
 fn resolve(host: &str, port: u16, chosen: &Chosen) -> Result<SocketAddr, Failure> {
+    if is_odd_address(host) {
+        let cause = format!(
+            "'{host}' is no IPv4 address: four numbers from 0 to 255 with dots between them and no \
+             zeros in front, such as 192.0.2.7"
+        );
+        return Err(Failure::Usage(cause));
+    }
     let usable = |address: &SocketAddr| match chosen {
         Chosen::Kernel(_) => true,
         Chosen::Roceway(settings) => {
@@ -306,14 +325,9 @@ impl ServerLine {
         };
         local::pin(self.cpu).map_err(Failure::failed)?;
         let mut kernel = Kernel::new(waiting, SocketOptions::default()).map_err(Failure::failed)?;
-        let address = self.listen.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-        let address = SocketAddr::new(address, self.port);
-        let mut server = Server::listen(&mut kernel, address).map_err(|error| Failure::Failed {
-            remedy: listen_remedy(&error).into(),
-            cause: format!("cannot listen on {address}: {error}"),
-        })?;
-        let bound = server.address(&kernel).map_err(Failure::failed)?;
-        self.announce(bound, &format!("kernel, {waiting}"))?;
+        let mut server = worker::listen(&mut kernel, Listen::new(self.listen), self.port)?;
+        let bound = server.addresses(&kernel).map_err(Failure::failed)?;
+        self.announce(&bound, &format!("kernel, {waiting}"))?;
         // Ends with the process: SIGINT and SIGTERM do what they always do.
         let never = Arc::new(AtomicBool::new(false));
         match waiting {
@@ -323,21 +337,12 @@ impl ServerLine {
         .map_err(Failure::failed)
     }
 
-    fn announce(&self, bound: SocketAddr, on: &str) -> Result<(), Failure> {
+    fn announce(&self, bound: &[SocketAddr], on: &str) -> Result<(), Failure> {
+        let bound: Vec<String> = bound.iter().map(ToString::to_string).collect();
         if self.common.json {
-            return print(&format!("{}\n", serde_json::json!({ "listening": bound.to_string() })));
+            return print(&format!("{}\n", serde_json::json!({ "listening": bound })));
         }
-        print(&format!("serving netperf's tests on {bound}, {on}\n"))
-    }
-}
-
-fn listen_remedy(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            "stop the netserver that holds the port, or choose another with -p"
-        }
-        std::io::ErrorKind::PermissionDenied => "choose a port above 1023 with -p, or be root",
-        _ => "listen on an address of this host with -L",
+        print(&format!("serving netperf's tests on {}, {on}\n", bound.join(" and ")))
     }
 }
 
@@ -346,4 +351,38 @@ fn tests_help() -> String {
     let line = |test: &Test| format!("  {:<11} {}\n", test.name.to_lowercase(), test.about);
     let lines: String = TESTS.iter().map(line).collect();
     format!("Tests:\n{lines}\n{EXAMPLES}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_ipv4_addresses_are_taken_for_addresses() {
+        for odd in [
+            "1.2.3",
+            "1",
+            "0",
+            "010.0.0.1",
+            "1.2.3.4.5",
+            "256.1.1.1",
+            "1.2.3.0x4",
+            "0x7f000001",
+            "1.2.3.",
+            "127.1",
+            "10.0.0.1.",
+            "4294967295",
+            "0x",
+        ] {
+            assert!(is_odd_address(odd), "{odd}");
+            let refused = resolve(odd, 1, &Chosen::Kernel(Waiting::Spin));
+            assert!(matches!(refused, Err(Failure::Usage(text)) if text.contains(odd)), "{odd}");
+        }
+        for sound in ["127.0.0.1", "::1", "fe80::1", "localhost", "host1", "h.0.example", "a-1.b2"]
+        {
+            assert!(!is_odd_address(sound), "{sound}");
+        }
+        let loopback = resolve("127.0.0.1", 7, &Chosen::Kernel(Waiting::Spin));
+        assert!(matches!(loopback, Ok(address) if address.to_string() == "127.0.0.1:7"));
+    }
 }

@@ -1,5 +1,6 @@
 //! A test or a server over Roceway: from settings to ends.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,9 +14,12 @@ use roceway_perf::recorder::Recorder;
 use roceway_perf::report::Setting;
 use roceway_perf::server::Server;
 use roceway_perf::state::WorkerState;
+use roceway_perf::transport::Transport;
 use roceway_perf::workload::{Outcome, Workload};
 use roceway_runtime::rdma_virtio::nic::soft::SoftOptions;
+use roceway_runtime::rdma_virtio::nic::spec::DeviceSpec;
 use roceway_runtime::settings::Settings;
+use rustix::io::Errno;
 
 use super::common::{Common, on_signal};
 use super::{Failure, print};
@@ -41,8 +45,11 @@ impl WorkerTest<'_> {
         Ok(opening)
     }
 
-    /// Whether the command line names both a device and a host, or neither.
+    /// Whether the device can be meant, and the command line names both it and a host, or neither.
     pub(crate) fn check(&self, host: bool) -> Result<(), Failure> {
+        if let Some(device) = &self.settings.device {
+            DeviceSpec::parse(device).map_err(|error| Failure::Usage(error.to_string()))?;
+        }
         let text = match (self.settings.device.is_some(), host) {
             (true, false) => {
                 "HOST is missing: with --device the server is at the other end of the device; \
@@ -122,11 +129,82 @@ fn idle(spin: Spin) -> String {
     }
 }
 
-/// The address that a server listens on unless it is told: all of the first one's family.
-fn any_address(settings: &Settings) -> IpAddr {
-    match settings.worker.addresses.first().map(|prefix| prefix.address) {
-        Some(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
-        Some(IpAddr::V4(_)) | None => Ipv4Addr::UNSPECIFIED.into(),
+/// Where a server listens.
+pub(crate) enum Listen {
+    /// On the address that the user named.
+    Named(IpAddr),
+    /// On all of these, as far as the stack has their families.
+    All(Vec<IpAddr>),
+}
+
+impl Listen {
+    /// All addresses of both families, unless one was named.
+    pub(crate) fn new(named: Option<IpAddr>) -> Self {
+        let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        named.map_or(Self::All(any.into()), Self::Named)
+    }
+
+    /// The same of a worker: of those families only that it has an address of.
+    fn of_worker(named: Option<IpAddr>, settings: &Settings) -> Self {
+        let own = &settings.worker.addresses;
+        let has = |family: &IpAddr| own.iter().any(|o| o.address.is_ipv4() == family.is_ipv4());
+        match Self::new(named) {
+            Self::All(families) => Self::All(families.into_iter().filter(has).collect()),
+            named @ Self::Named(_) => named,
+        }
+    }
+}
+
+/// Listens where it is told, on one port.
+pub(crate) fn listen<T: Transport>(
+    transport: &mut T,
+    listen: Listen,
+    mut port: u16,
+) -> Result<Server<T>, Failure> {
+    let (addresses, all_needed) = match listen {
+        Listen::Named(address) => (vec![address], true),
+        Listen::All(addresses) => (addresses, false),
+    };
+    let mut server: Option<Server<T>> = None;
+    for address in addresses {
+        let address = SocketAddr::new(address, port);
+        let listening = match &mut server {
+            None => Server::listen(transport, address).map(|first| server = Some(first)),
+            Some(server) => server.also_listen(transport, address),
+        };
+        match listening {
+            Err(error) if !all_needed && is_missing_family(&error) => {}
+            Err(error) => {
+                return Err(Failure::Failed {
+                    remedy: listen_remedy(&error).into(),
+                    cause: format!("cannot listen on {address}: {error}"),
+                });
+            }
+            Ok(()) => {
+                // Port 0 took one, and the other family is to have the same.
+                let bound = server.as_ref().map(|server| server.addresses(transport));
+                let bound = bound.transpose().map_err(Failure::failed)?.unwrap_or_default();
+                port = bound.first().map_or(port, SocketAddr::port);
+            }
+        }
+    }
+    server.ok_or_else(|| Failure::failed("there is no address of either family to listen on"))
+}
+
+/// Whether a stack has nothing of an address family.
+fn is_missing_family(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    errno == Some(Errno::AFNOSUPPORT.raw_os_error())
+        || error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+fn listen_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "stop the netserver that holds the port, or choose another with -p"
+        }
+        io::ErrorKind::PermissionDenied => "choose a port above 1023 with -p, or be root",
+        _ => "listen with -L on an address of this host, or of the worker if it has a --device",
     }
 }
 
@@ -146,7 +224,7 @@ pub(crate) struct Serving {
 pub(crate) fn serve(
     settings: &Settings,
     serving: &Serving,
-    announce: impl FnOnce(SocketAddr, &str) -> Result<(), Failure>,
+    announce: impl FnOnce(&[SocketAddr], &str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let Some(device) = &settings.device else {
         return Err(Failure::Usage("--device is missing: say which one to serve on".into()));
@@ -163,14 +241,10 @@ pub(crate) fn serve(
         Arc::new(AtomicBool::new(false))
     };
     let mut transport = opening.open(device, "the server").map_err(Failure::failed)?;
-    let address = serving.listen.unwrap_or_else(|| any_address(settings));
-    let address = SocketAddr::new(address, serving.port);
-    let mut server = Server::listen(&mut transport, address).map_err(|error| Failure::Failed {
-        cause: format!("cannot listen on {address}: {error}"),
-        remedy: "listen on an address that --address names".into(),
-    })?;
-    let bound = server.address(&transport).map_err(Failure::failed)?;
-    announce(bound, device)?;
+    let wanted = Listen::of_worker(serving.listen, settings);
+    let mut server = listen(&mut transport, wanted, serving.port)?;
+    let bound = server.addresses(&transport).map_err(Failure::failed)?;
+    announce(&bound, device)?;
     server.serve(&mut transport, &stop).map_err(|error| Failure::Failed {
         cause: format!("{device}: {error}"),
         remedy: "restart the server once the device is there again".into(),
