@@ -171,6 +171,21 @@ fn shld_14_the_window_is_not_taken_back() {
 }
 
 #[test]
+fn shld_14_a_smaller_buffer_takes_back_nothing_that_was_promised() {
+    let (mut script, id) = small_buffer(60_000);
+    let now = script.now();
+    script.host().stack.tcp().0.set_option(id, TcpOption::ReceiveBuffer(8192), now);
+    for n in 0..60 {
+        script.send(seg("A", 1 + n * 1000, 1).bytes(1000));
+        for sent in script.drain() {
+            assert_eq!(sent.ack + u32::from(sent.window), 60_001, "the edge stands");
+        }
+    }
+    assert_eq!(script.read(id).unwrap().len(), 60_000, "all that was promised is taken");
+    assert_eq!(script.next().window, 8192, "the smaller buffer is what is offered from here on");
+}
+
+#[test]
 fn a_peer_that_sends_byte_by_byte_cannot_fill_more_than_the_buffer() {
     let tcp = TcpConfig { receive_buffer: 1 << 20, ..TcpConfig::default() };
     let syn = seg("S", 0, 0).mss(1000).scale(7);

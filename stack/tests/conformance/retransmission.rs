@@ -241,6 +241,46 @@ fn rfc5681_4_1_an_idle_connection_starts_from_the_restart_window() {
 }
 
 #[test]
+fn what_the_device_still_reads_is_not_sent_again_by_the_timer() {
+    let (mut script, id) = Script::established();
+    script.stall_completions();
+    script.write(id, &[7; 3000]);
+    assert_eq!(script.drain().len(), 3);
+    script.wait(Duration::from_secs(5));
+    script.nothing();
+    let counters = script.host().stack.tcp().0.counters();
+    assert!(counters.retransmissions_deferred >= 4, "{counters:?}");
+    assert_eq!((counters.retransmissions, counters.timeouts), (0, 0), "nothing is lost yet");
+    script.complete();
+    script.wait(Duration::from_millis(1100));
+    let again = script.expect_data(1, 1000);
+    assert_eq!(again.data, [7; 1000]);
+    script.drain();
+    script.send(seg("A", 1, 3001));
+    assert_eq!(script.host().mem.live_slots(), 0);
+}
+
+#[test]
+fn what_the_device_still_reads_is_not_sent_again_by_duplicates() {
+    let (mut script, id) = with_sack();
+    script.stall_completions();
+    script.write(id, &[7; 5000]);
+    script.drain();
+    let iss = script.iss.unwrap();
+    for end in [2001, 3001, 4001, 5001] {
+        script.send(seg("A", 1, 1).sack(&[(1001, end)], iss));
+    }
+    script.nothing();
+    script.complete();
+    // A completion tells the stack nothing: it asks again when time has moved on.
+    script.wait(Duration::from_millis(1));
+    script.expect_data(1, 1000);
+    script.nothing();
+    let counters = script.host().stack.tcp().0.counters();
+    assert_eq!((counters.retransmissions, counters.timeouts), (1, 0));
+}
+
+#[test]
 fn large_frames_hold_whole_segments() {
     let offloads = Offloads { tx_checksum: true, tso4: true, tso6: true };
     let syn = seg("S", 0, 0).mss(1000).scale(7);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use roceway_stack::checksum::Sum;
 use roceway_stack::frame::TxFrame;
-use roceway_stack::memory::Memory;
+use roceway_stack::memory::{Memory, Slot};
 use roceway_stack::slab::Id;
 use roceway_stack::tcp::{Connection, Listener, ReceiveError, TcpState};
 use roceway_stack::time::{Duration, Instant};
@@ -140,6 +140,8 @@ pub struct Script {
     /// Frames of other protocols: ICMP.
     pub other: Vec<Vec<u8>>,
     answer_neighbors: bool,
+    /// What the device has not completed, while it is told to be slow.
+    in_device: Option<Vec<Slot>>,
 }
 
 const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -161,6 +163,7 @@ impl Script {
             sent: VecDeque::new(),
             other: Vec::new(),
             answer_neighbors: true,
+            in_device: None,
         }
     }
 
@@ -261,6 +264,19 @@ impl Script {
         self.answer_neighbors = false;
     }
 
+    /// From now on the device sends, but completes nothing.
+    pub fn stall_completions(&mut self) {
+        self.in_device = Some(Vec::new());
+    }
+
+    /// The device completes everything, and does so at once from now on.
+    pub fn complete(&mut self) {
+        let mem = &mut self.world.hosts[0].mem;
+        for slot in self.in_device.take().unwrap_or_default() {
+            mem.release(slot);
+        }
+    }
+
     /// Takes out all frames that the stack has.
     pub fn pump(&mut self) {
         let mut frame = TxFrame::default();
@@ -273,7 +289,10 @@ impl Script {
             let mut bytes = Vec::new();
             for piece in &frame.pieces {
                 bytes.extend_from_slice(host.mem.bytes(*piece));
-                host.mem.release(piece.slot);
+                match &mut self.in_device {
+                    Some(slots) => slots.push(piece.slot),
+                    None => host.mem.release(piece.slot),
+                }
             }
             let mut wire = Wire::of(&frame, bytes);
             if wire.gso_size == 0 {
