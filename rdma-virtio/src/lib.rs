@@ -7,4 +7,5 @@ mod barrier;
 pub mod counters;
 pub mod memory;
 pub mod nic;
+pub mod verbs;
 pub mod virtio;

@@ -1,0 +1,430 @@
+//! Lists of work requests: built by the caller in memory made at start, posted with one call.
+//!
+//! Owns the arrays that `ibv_send_wr` and `ibv_recv_wr` lie in, chained once. Nothing is allocated
+//! after they were made. Invariants: element `i` points at `i + 1` except while a list is posted,
+//! and at its own part of the element array; what could not be posted stays in the list.
+
+use super::address::AddressHandle;
+use super::sys::{self, Zero};
+use crate::nic::Sge;
+use std::ptr::{self, NonNull};
+
+/// A request was not taken into a list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PushError {
+    /// The list is full: post it first.
+    #[error("the list of work requests is full")]
+    Full,
+    /// More elements than the list was made for.
+    #[error("too many scatter-gather elements")]
+    SgeCount,
+    /// A header for segmentation longer than the list was made for.
+    #[error("the header is too long")]
+    Header,
+}
+
+/// Some requests of a list were not posted; they are still in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("posted {posted} work requests, then errno {errno}")]
+pub struct PostFailure {
+    /// Requests that were posted, from the list's beginning.
+    pub posted: usize,
+    /// Why the next one was not; `ENOMEM` if the queue is full.
+    pub errno: i32,
+}
+
+/// An array that C code points into: it stays where it is, and is touched through pointers only.
+struct Array<T> {
+    base: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: owns its elements like a Vec; elements are plain data.
+unsafe impl<T: Send> Send for Array<T> {}
+
+impl<T: Clone> Array<T> {
+    fn new(value: T, len: usize) -> Array<T> {
+        let elements: Box<[T]> = vec![value; len].into_boxed_slice();
+        Array { base: NonNull::from(Box::leak(elements)).cast(), len }
+    }
+
+    /// The element at `index`, which may be one past the last.
+    #[inline]
+    fn at(&self, index: usize) -> *mut T {
+        assert!(index <= self.len, "within the array");
+        // SAFETY: within the array or one past it.
+        unsafe { self.base.as_ptr().add(index) }
+    }
+
+    #[inline]
+    fn write(&mut self, index: usize, value: T) {
+        assert!(index < self.len, "within the array");
+        // SAFETY: within the array, of which `&mut self` is the only user.
+        unsafe { self.at(index).write(value) }
+    }
+}
+
+impl<T> Drop for Array<T> {
+    fn drop(&mut self) {
+        let elements = ptr::slice_from_raw_parts_mut(self.base.as_ptr(), self.len);
+        // SAFETY: leaked from a box of this length by `new`.
+        drop(unsafe { Box::from_raw(elements) });
+    }
+}
+
+/// What both kinds of request have.
+trait Request: Clone {
+    fn link(&mut self, next: *mut Self);
+}
+
+impl Request for sys::ibv_send_wr {
+    fn link(&mut self, next: *mut Self) {
+        self.next = next;
+    }
+}
+
+impl Request for sys::ibv_recv_wr {
+    fn link(&mut self, next: *mut Self) {
+        self.next = next;
+    }
+}
+
+/// A chain of requests with their elements.
+struct Chain<R> {
+    requests: Array<R>,
+    sges: Array<sys::ibv_sge>,
+    sges_each: usize,
+    /// The first request that is not posted.
+    first: usize,
+    /// One past the last.
+    end: usize,
+}
+
+impl<R: Request + Zero> Chain<R> {
+    fn new(capacity: usize, sges_each: usize) -> Chain<R> {
+        let sges = capacity.checked_mul(sges_each).expect("a list that fits into memory");
+        let requests = Array::new(R::zero(), capacity);
+        let sges = Array::new(sys::ibv_sge::zero(), sges);
+        Chain { requests, sges, sges_each, first: 0, end: 0 }
+    }
+
+    /// Copies the elements of the next request; returns where they lie and how many.
+    #[inline]
+    fn take_sges(&mut self, sges: &[Sge]) -> Result<(*mut sys::ibv_sge, i32), PushError> {
+        if self.end == self.requests.len {
+            return Err(PushError::Full);
+        }
+        if sges.len() > self.sges_each {
+            return Err(PushError::SgeCount);
+        }
+        let start = self.end * self.sges_each;
+        for (offset, sge) in sges.iter().enumerate() {
+            let sge = sys::ibv_sge { addr: sge.addr, length: sge.length, lkey: sge.lkey.0 };
+            self.sges.write(start + offset, sge);
+        }
+        let count = i32::try_from(sges.len()).map_err(|_| PushError::SgeCount)?;
+        Ok((self.sges.at(start), count))
+    }
+
+    /// Appends a request whose elements were taken.
+    #[inline]
+    fn append(&mut self, mut request: R) {
+        request.link(self.requests.at(self.end + 1));
+        self.requests.write(self.end, request);
+        self.end += 1;
+    }
+
+    fn clear(&mut self) {
+        (self.first, self.end) = (0, 0);
+    }
+
+    /// Posts what is there with `post`, which returns an errno and sets the pointer to the first
+    /// request that was not posted.
+    #[inline]
+    fn post(&mut self, post: impl FnOnce(*mut R, &mut *mut R) -> i32) -> Result<(), PostFailure> {
+        if self.first == self.end {
+            return Ok(());
+        }
+        let (head, last) = (self.requests.at(self.first), self.requests.at(self.end - 1));
+        // SAFETY: within the array, which only this list uses.
+        unsafe { (*last).link(ptr::null_mut()) };
+        let mut bad = ptr::null_mut();
+        let result = post(head, &mut bad);
+        // SAFETY: as above; the call is over and the library keeps no pointer to requests.
+        unsafe { (*last).link(self.requests.at(self.end)) };
+        match super::error::check(result) {
+            Ok(()) => {
+                self.clear();
+                Ok(())
+            }
+            Err(errno) => {
+                let posted = self.posted_before(bad);
+                self.first += posted;
+                Err(PostFailure { posted, errno })
+            }
+        }
+    }
+
+    /// How many requests stand before the bad one; none if it is not one of ours.
+    fn posted_before(&self, bad: *mut R) -> usize {
+        let head = self.requests.at(self.first).addr();
+        let offset = bad.addr().wrapping_sub(head) / size_of::<R>();
+        if offset < self.end - self.first { offset } else { 0 }
+    }
+}
+
+/// What a send does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation<'a> {
+    /// Sends the elements (`IBV_WR_SEND`).
+    Send,
+    /// Sends them with 32 bits of immediate data (`IBV_WR_SEND_WITH_IMM`).
+    SendWithImmediate(u32),
+    /// Sends them in segments of `mss` bytes, each behind a copy of the header that the device
+    /// adapts (`IBV_WR_TSO`).
+    Tso {
+        /// Ethernet, IP and TCP header.
+        header: &'a [u8],
+        /// Payload bytes a segment.
+        mss: u16,
+    },
+}
+
+/// Where a datagram goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'a> {
+    /// The way.
+    pub handle: &'a AddressHandle,
+    /// The peer's queue pair.
+    pub queue_pair: u32,
+    /// The peer's Q_Key.
+    pub qkey: u32,
+}
+
+/// A send.
+#[derive(Clone, Copy, Debug)]
+pub struct SendRequest<'a> {
+    /// Comes back in the completion.
+    pub wr_id: u64,
+    /// The message.
+    pub sges: &'a [Sge],
+    /// What to do with it.
+    pub operation: Operation<'a>,
+    /// Whether a completion is wanted. Errors complete in any case.
+    pub signalled: bool,
+    /// Whether the peer's queue, armed for such only, is to announce it.
+    pub solicited: bool,
+    /// Whether the device completes the checksums of IP and of TCP or UDP (`IBV_SEND_IP_CSUM`).
+    pub checksum: bool,
+    /// Where it goes, on a datagram queue pair.
+    pub destination: Option<Destination<'a>>,
+}
+
+/// What a list of sends is made for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SendListSize {
+    /// Requests.
+    pub requests: usize,
+    /// Elements of each.
+    pub sges: usize,
+    /// Bytes of a header for segmentation; 0 if there is none.
+    pub header: usize,
+}
+
+/// A list of sends.
+pub struct SendList {
+    chain: Chain<sys::ibv_send_wr>,
+    headers: Array<u8>,
+    header_max: usize,
+    /// The handle that each place last named, held until another replaces it.
+    handles: Vec<Option<AddressHandle>>,
+}
+
+// SAFETY: the pointers in the requests lead into the list's own arrays and to handles that it
+// holds, all of which go with it.
+unsafe impl Send for SendList {}
+
+impl SendList {
+    /// Makes an empty list; all its memory is allocated here.
+    #[must_use]
+    pub fn new(size: SendListSize) -> SendList {
+        let headers = size.requests.checked_mul(size.header).expect("a list that fits into memory");
+        SendList {
+            chain: Chain::new(size.requests, size.sges),
+            headers: Array::new(0, headers),
+            header_max: size.header,
+            handles: vec![None; size.requests],
+        }
+    }
+
+    /// Requests in the list.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.chain.end - self.chain.first
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets all requests.
+    pub fn clear(&mut self) {
+        self.chain.clear();
+    }
+
+    /// Forgets all requests, and lets go of the address handles that they named.
+    pub fn release_handles(&mut self) {
+        self.chain.clear();
+        self.handles.fill(None);
+    }
+
+    /// Appends a send.
+    ///
+    /// # Errors
+    /// If it does not fit; the list is as before.
+    #[inline]
+    pub fn push(&mut self, request: &SendRequest<'_>) -> Result<(), PushError> {
+        self.push_with(request, 0)
+    }
+
+    /// Appends a send whose bytes are read when it is posted, and whose lkeys are not looked at.
+    ///
+    /// # Safety
+    /// All elements are readable bytes of this process until the list was posted or cleared.
+    ///
+    /// # Errors
+    /// If it does not fit; the list is as before.
+    #[inline]
+    pub unsafe fn push_inline(&mut self, request: &SendRequest<'_>) -> Result<(), PushError> {
+        self.push_with(request, sys::IBV_SEND_INLINE)
+    }
+
+    #[inline]
+    fn push_with(&mut self, request: &SendRequest<'_>, flags: u32) -> Result<(), PushError> {
+        let place = self.chain.end;
+        let (sg_list, num_sge) = self.chain.take_sges(request.sges)?;
+        let mut wr = sys::ibv_send_wr::zero();
+        wr.wr_id = request.wr_id;
+        wr.sg_list = sg_list;
+        wr.num_sge = num_sge;
+        wr.send_flags = flags
+            | if request.signalled { sys::IBV_SEND_SIGNALED } else { 0 }
+            | if request.solicited { sys::IBV_SEND_SOLICITED } else { 0 }
+            | if request.checksum { sys::IBV_SEND_IP_CSUM } else { 0 };
+        match request.operation {
+            Operation::Send => wr.opcode = sys::IBV_WR_SEND,
+            Operation::SendWithImmediate(data) => {
+                wr.opcode = sys::IBV_WR_SEND_WITH_IMM;
+                wr.__bindgen_anon_1.imm_data = data.to_be();
+            }
+            Operation::Tso { header, mss } => {
+                wr.opcode = sys::IBV_WR_TSO;
+                wr.__bindgen_anon_2.tso = self.take_header(place, header, mss)?;
+            }
+        }
+        if let Some(to) = request.destination {
+            self.hold(place, to.handle);
+            wr.wr.ud.ah = to.handle.as_ptr();
+            wr.wr.ud.remote_qpn = to.queue_pair;
+            wr.wr.ud.remote_qkey = to.qkey;
+        }
+        self.chain.append(wr);
+        Ok(())
+    }
+
+    fn take_header(&mut self, place: usize, header: &[u8], mss: u16) -> Result<Tso, PushError> {
+        if header.len() > self.header_max {
+            return Err(PushError::Header);
+        }
+        let hdr_sz = u16::try_from(header.len()).map_err(|_| PushError::Header)?;
+        let hdr = self.headers.at(place * self.header_max);
+        // SAFETY: `header_max` bytes of this place's own, at least the header's length.
+        unsafe { hdr.copy_from_nonoverlapping(header.as_ptr(), header.len()) };
+        Ok(Tso { hdr: hdr.cast(), hdr_sz, mss })
+    }
+
+    /// Keeps a handle alive at least until the request at `place` was posted. Sends from a place
+    /// mostly name the handle that they named before, which then costs a comparison.
+    #[inline]
+    fn hold(&mut self, place: usize, handle: &AddressHandle) {
+        let held = &mut self.handles[place];
+        if !held.as_ref().is_some_and(|held| held.is(handle)) {
+            *held = Some(handle.clone());
+        }
+    }
+
+    /// Posts the list: one call, one doorbell.
+    #[inline]
+    pub(super) fn post(&mut self, qp: NonNull<sys::ibv_qp>) -> Result<(), PostFailure> {
+        // SAFETY: the queue pair lives; the chain ends, and what it points at is the list's own.
+        self.chain.post(|head, bad| unsafe { sys::ibv_post_send(qp.as_ptr(), head, bad) })
+    }
+}
+
+/// The member of a send that describes segmentation.
+type Tso = sys::ibv_send_wr__bindgen_ty_4__bindgen_ty_2;
+
+/// A list of receives.
+pub struct ReceiveList {
+    chain: Chain<sys::ibv_recv_wr>,
+}
+
+// SAFETY: the pointers in the requests lead into the list's own arrays, which go with it.
+unsafe impl Send for ReceiveList {}
+
+impl ReceiveList {
+    /// Makes an empty list for so many requests of so many elements each; all its memory is
+    /// allocated here.
+    #[must_use]
+    pub fn new(requests: usize, sges: usize) -> ReceiveList {
+        ReceiveList { chain: Chain::new(requests, sges) }
+    }
+
+    /// Requests in the list.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.chain.end - self.chain.first
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets all requests.
+    pub fn clear(&mut self) {
+        self.chain.clear();
+    }
+
+    /// Appends a receive.
+    ///
+    /// # Errors
+    /// If it does not fit; the list is as before.
+    #[inline]
+    pub fn push(&mut self, wr_id: u64, sges: &[Sge]) -> Result<(), PushError> {
+        let (sg_list, num_sge) = self.chain.take_sges(sges)?;
+        self.chain.append(sys::ibv_recv_wr { wr_id, next: ptr::null_mut(), sg_list, num_sge });
+        Ok(())
+    }
+
+    /// Posts the list to a queue pair.
+    #[inline]
+    pub(super) fn post(&mut self, qp: NonNull<sys::ibv_qp>) -> Result<(), PostFailure> {
+        // SAFETY: the queue pair lives; the chain ends, and what it points at is the list's own.
+        self.chain.post(|head, bad| unsafe { sys::ibv_post_recv(qp.as_ptr(), head, bad) })
+    }
+
+    /// Posts the list to a shared receive queue.
+    #[inline]
+    pub(super) fn post_shared(&mut self, srq: NonNull<sys::ibv_srq>) -> Result<(), PostFailure> {
+        // SAFETY: the queue lives; the chain ends, and what it points at is the list's own.
+        self.chain.post(|head, bad| unsafe { sys::ibv_post_srq_recv(srq.as_ptr(), head, bad) })
+    }
+}
+
+#[cfg(test)]
+#[path = "work_list_tests.rs"]
+mod tests;
