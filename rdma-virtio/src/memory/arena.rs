@@ -15,6 +15,7 @@
 //! least one reference; counts are plain integers, changed by the thread that holds the arena; a
 //! name that is no slot, or a release too many, is refused and counted, never undefined.
 
+use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 
 use super::limits;
@@ -191,7 +192,7 @@ impl Arena {
     /// A free receive slot, to be posted.
     #[inline]
     pub fn allocate_receive(&mut self) -> Option<PostedSlot> {
-        match self.pop(RECEIVE) {
+        match self.pop(RECEIVE).and_then(NonZeroU32::new) {
             Some(granule) => Some(PostedSlot(granule)),
             None => {
                 self.counters.receive_exhausted += 1;
@@ -200,12 +201,34 @@ impl Arena {
         }
     }
 
+    /// Free receive slots, to be posted, at most `count`: as [`Arena::allocate_receive`] again and
+    /// again, each with its address.
+    #[inline(always)]
+    pub fn allocate_receives(&mut self, count: u16, mut take: impl FnMut(PostedSlot, u64)) -> u16 {
+        let states = &mut self.state[..];
+        let held = self.classes[RECEIVE].held;
+        let base = self.mapping.addr();
+        let mut head = self.free[RECEIVE].head;
+        let mut taken = 0;
+        while taken < count {
+            let Some(state) = states.get_mut(head as usize) else { break };
+            let Some(granule) = NonZeroU32::new(head) else { break };
+            head = state.next();
+            *state = held;
+            taken += 1;
+            take(PostedSlot(granule), base + u64::from(granule.get()) * u64::from(GRANULE_LEN));
+        }
+        self.free[RECEIVE].head = head;
+        self.free[RECEIVE].count -= u32::from(taken);
+        taken
+    }
+
     /// The NIC is done with a posted slot: it becomes an ordinary one, with one reference.
     #[inline]
     #[expect(clippy::needless_pass_by_value, reason = "the posted name ends here")]
     pub fn complete(&mut self, posted: PostedSlot) -> Slot {
         let PostedSlot(granule) = posted;
-        Slot(granule)
+        Slot(granule.get())
     }
 
     /// As [`Arena::complete`], with a copy of the slot's first 12 bytes.
@@ -323,7 +346,7 @@ impl Arena {
     #[must_use]
     #[inline]
     pub fn posted_addr(&self, posted: &PostedSlot) -> u64 {
-        self.mapping.addr() + u64::from(posted.0) * u64::from(GRANULE_LEN)
+        self.mapping.addr() + u64::from(posted.0.get()) * u64::from(GRANULE_LEN)
     }
 
     /// Bytes of a slot.

@@ -57,6 +57,20 @@ impl Segment {
     /// No bytes.
     pub const EMPTY: Segment = Segment { addr: 0, length: 0, lkey: Lkey(u32::MAX) };
 
+    /// Whether it lies somewhere, as all but [`Segment::EMPTY`] do.
+    #[must_use]
+    #[inline]
+    pub fn exists(self) -> bool {
+        self.addr != 0
+    }
+
+    /// First byte, as an address of this process.
+    #[must_use]
+    #[inline]
+    pub fn addr(self) -> u64 {
+        self.addr
+    }
+
     /// Number of bytes.
     #[must_use]
     #[inline]
@@ -164,6 +178,51 @@ impl Default for Near {
     }
 }
 
+impl Near {
+    /// Finds segments of one length in this region; `None` if it is shorter.
+    #[must_use]
+    #[inline]
+    pub fn of_length(self, length: u32) -> Option<Alike> {
+        let last = self.0.length.checked_sub(u64::from(length))?;
+        Some(Alike { region: self.0, last, length })
+    }
+}
+
+/// Segments of one length in one region.
+#[derive(Clone, Copy, Debug)]
+pub struct Alike {
+    region: Region,
+    /// Offset of the last one.
+    last: u64,
+    length: u32,
+}
+
+impl Alike {
+    /// The length of each.
+    #[must_use]
+    #[inline]
+    pub fn length(&self) -> u32 {
+        self.length
+    }
+
+    /// The NIC's name for the region.
+    #[must_use]
+    #[inline]
+    pub fn lkey(&self) -> Lkey {
+        self.region.lkey
+    }
+
+    /// The one that begins at `addr`, if it lies in the region.
+    #[must_use]
+    #[inline]
+    pub fn at(&self, addr: u64) -> Option<Segment> {
+        // An address below the region wraps to a large offset.
+        let offset = addr.wrapping_sub(self.region.base);
+        let Region { host, lkey, .. } = self.region;
+        (offset <= self.last).then_some(Segment { addr: host + offset, length: self.length, lkey })
+    }
+}
+
 /// The regions that descriptors may name.
 #[derive(Debug, Default)]
 pub struct RegionTable {
@@ -189,7 +248,7 @@ impl RegionTable {
         let end = region.base.checked_add(region.length).ok_or(RegionError)?;
         region.host.checked_add(region.length).ok_or(RegionError)?;
         let overlaps = self.regions.iter().any(|r| region.base < r.base + r.length && r.base < end);
-        if region.length == 0 || overlaps {
+        if region.length == 0 || region.host == 0 || overlaps {
             return Err(RegionError);
         }
         self.regions.try_push(region).map_err(|_| RegionError)

@@ -4,6 +4,8 @@
 //! neither pointer nor reference. A receive buffer that the NIC may write is a [`PostedSlot`] and
 //! gives no access to its bytes; on completion it becomes a [`Slot`].
 
+use std::num::NonZeroU32;
+
 /// Bytes in a granule, the unit in which slots are numbered.
 pub const GRANULE_LEN: u32 = 256;
 /// Bytes in a small transmit slot.
@@ -31,9 +33,11 @@ impl Slot {
 
 /// A receive buffer that belongs to the NIC. Neither copied nor read; it comes back through
 /// [`super::arena::Arena::complete`].
+///
+/// Never the arena's first granule, which is a transmit slot's: so `Option` of it is one word.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use]
-pub struct PostedSlot(pub(super) u32);
+pub struct PostedSlot(pub(super) NonZeroU32);
 
 /// A range of bytes in one slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -11,7 +11,7 @@ use super::soft::SoftNic;
 use super::tap::TapNic;
 use super::{
     Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne, PostError,
-    RecvWr, RegionView, SendWr, Sge,
+    RecvBatch, RecvWr, RegionView, SendWr, Sge,
 };
 
 /// Any of the NICs.
@@ -47,17 +47,6 @@ macro_rules! each {
 /// The calls of the hot path for backends that are not inlined.
 impl AnyNic {
     #[inline(never)]
-    fn post_recv_called(
-        &mut self,
-        wr_id: u64,
-        addr: u64,
-        (length, lkey): (u32, Lkey),
-    ) -> Result<(), PostError> {
-        let sge = Sge { addr, length, lkey };
-        each!(self, nic => nic.post_recv_one(wr_id, sge))
-    }
-
-    #[inline(never)]
     fn doorbell_called(&mut self) {
         each!(self, nic => nic.doorbell());
     }
@@ -84,12 +73,9 @@ impl Nic for AnyNic {
         each!(self, nic => nic.post_recv(wrs))
     }
 
-    #[inline(always)]
-    fn post_recv_one(&mut self, wr_id: u64, sge: Sge) -> Result<(), PostError> {
-        match self {
-            AnyNic::Soft(nic) => nic.post_recv_one(wr_id, sge),
-            other => other.post_recv_called(wr_id, sge.addr, (sge.length, sge.lkey)),
-        }
+    #[inline]
+    fn post_recv_batch(&mut self, batch: &RecvBatch<'_>) -> Result<usize, PostError> {
+        each!(self, nic => nic.post_recv_batch(batch))
     }
 
     #[inline]

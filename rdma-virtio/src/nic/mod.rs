@@ -26,6 +26,8 @@ pub mod tap;
 
 use std::os::fd::RawFd;
 
+use arrayvec::ArrayVec;
+
 /// Names a registered region to the NIC that registered it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Lkey(pub u32);
@@ -107,6 +109,29 @@ pub struct RecvWr<'a> {
     /// Where the message goes, scattered in order.
     pub sges: &'a [Sge],
 }
+
+/// Receives of one element each, all of one length and in one region: [`RecvWr`]s without the lists.
+#[derive(Clone, Copy, Debug)]
+pub struct RecvBatch<'a> {
+    /// Which and where.
+    pub places: &'a [RecvPlace],
+    /// Bytes of each.
+    pub length: u32,
+    /// The region that holds all of them.
+    pub lkey: Lkey,
+}
+
+/// One receive of a [`RecvBatch`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RecvPlace {
+    /// Comes back in the completion.
+    pub wr_id: u64,
+    /// First byte, as a virtual address of this process.
+    pub addr: u64,
+}
+
+/// Receives of a [`RecvBatch`] that are posted in one list.
+const RECEIVES_AT_A_TIME: usize = 16;
 
 /// How a work request ended (`ibv_wc_status`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -326,13 +351,36 @@ pub trait Nic {
     /// The error of the first request that was not taken, if none was taken.
     fn post_recv(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError>;
 
-    /// Posts one receive of one element: [`Nic::post_recv`] without the lists.
+    /// Posts receives that are alike, in order: [`Nic::post_recv`] without the lists. Returns how
+    /// many were taken before the first error.
     ///
     /// # Errors
-    /// See [`PostError`]; nothing was posted then.
+    /// The error of the first request that was not taken, if none was taken.
     #[inline]
-    fn post_recv_one(&mut self, wr_id: u64, sge: Sge) -> Result<(), PostError> {
-        self.post_recv(&[RecvWr { wr_id, sges: &[sge] }]).map(|_one| ())
+    fn post_recv_batch(&mut self, batch: &RecvBatch<'_>) -> Result<usize, PostError> {
+        let mut taken = 0;
+        for part in batch.places.chunks(RECEIVES_AT_A_TIME) {
+            let sges: ArrayVec<Sge, RECEIVES_AT_A_TIME> = part
+                .iter()
+                .map(|place| Sge { addr: place.addr, length: batch.length, lkey: batch.lkey })
+                .collect();
+            let list: ArrayVec<RecvWr<'_>, RECEIVES_AT_A_TIME> = part
+                .iter()
+                .zip(&sges)
+                .map(|(place, sge)| RecvWr { wr_id: place.wr_id, sges: std::slice::from_ref(sge) })
+                .collect();
+            match self.post_recv(&list) {
+                Ok(count) => {
+                    taken += count;
+                    if count < part.len() {
+                        break;
+                    }
+                }
+                Err(error) if taken == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(taken)
     }
 
     /// Posts one send.

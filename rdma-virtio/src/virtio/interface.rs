@@ -10,7 +10,11 @@
 
 use std::ptr::NonNull;
 
-use super::device::{DeviceQueues, NetDevice, ReceivedOne, SCRATCH_COUNT, SCRATCH_LEN};
+use arrayvec::ArrayVec;
+
+use super::device::{
+    DeviceQueues, NetDevice, POSTS_MAX, Posts, ReceivedOne, SCRATCH_COUNT, SCRATCH_LEN,
+};
 use super::driver::{
     IndirectTables, NetDriver, PIECES_MAX, ReceiveLayout, Received, TABLE_LEN, TransmitError,
 };
@@ -22,7 +26,7 @@ use crate::counters::{DeviceCounters, DriverCounters};
 use crate::memory::arena::{Arena, ArenaConfig, ArenaError, ArenaExtra};
 use crate::memory::region::{Region, RegionError, RegionTable};
 use crate::memory::slot::Piece;
-use crate::nic::{Capabilities, DeviceError, Nic, Receive, RegionView, Wire};
+use crate::nic::{Capabilities, DeviceError, Nic, Receive, RecvPlace, RegionView, Wire};
 
 /// Bytes of a receive chain that takes the longest coalesced packet, header included
 /// (virtio 1.2 §5.1.6.3.1).
@@ -64,6 +68,10 @@ pub enum InterfaceError {
         allowed: u32,
     },
 }
+
+/// Receives that are posted at a time.
+const BATCH: u16 = 16;
+const _: () = assert!(BATCH as usize == POSTS_MAX);
 
 /// Driver half, device half, their memory and their NIC.
 #[derive(Debug)]
@@ -301,17 +309,47 @@ impl<N: Nic> NetInterface<N> {
     #[inline(never)]
     fn refill_now(&mut self) {
         if self.layout.slots == 1 && !self.nic_lacks_receives {
-            let (device, nic) = (&mut self.device, &mut self.nic);
-            let all = self
-                .driver
-                .refill_directly(&mut self.arena, |head, place| device.post_one(nic, head, place));
-            self.nic_lacks_receives = !all;
+            self.refill_directly();
         }
         if self.nic_lacks_receives || self.layout.slots != 1 {
             self.refill_queued();
         }
     }
 
+    /// Buffers by value, until enough are posted or the NIC takes no more.
+    #[inline(always)]
+    fn refill_directly(&mut self) {
+        let first = (self.arena.receive_region().addr, self.arena.receive_len());
+        while self.driver.lacks_buffers(&self.arena) {
+            let mut places = Posts::default();
+            let mut refused = ArrayVec::<u16, POSTS_MAX>::new();
+            let Some(mut staging) = self.device.stage(first, &mut places) else {
+                self.nic_lacks_receives = true;
+                return;
+            };
+            let count = self.driver.take_buffers(&mut self.arena, BATCH, |head, addr| {
+                if !staging.add(head, addr) {
+                    keep(&mut refused, head);
+                }
+            });
+            let staged = staging.end();
+            let taken = self.device.post_staged(&mut self.nic, &places, staged);
+            if taken < usize::from(count) {
+                self.queue_refused(refused, &places[taken..staged.count]);
+                return;
+            }
+        }
+    }
+
+    /// What the device or the NIC did not take by value waits on the queue.
+    #[cold]
+    fn queue_refused(&mut self, mut refused: ArrayVec<u16, POSTS_MAX>, late: &[RecvPlace]) {
+        refused.extend(late.iter().filter_map(|place| u16::try_from(place.wr_id).ok()));
+        self.driver.queue_buffers(&self.arena, &refused);
+        self.nic_lacks_receives = true;
+    }
+
+    #[inline(never)]
     fn refill_queued(&mut self) {
         let _: Notify = self.driver.refill(&mut self.arena);
         let _: Notify = self.device.post_receives(&mut self.nic);
@@ -363,6 +401,11 @@ impl<N: Nic> NetInterface<N> {
     pub fn work_in_flight(&self) -> (u32, u32) {
         self.device.in_flight()
     }
+}
+
+#[cold]
+fn keep(refused: &mut ArrayVec<u16, POSTS_MAX>, head: u16) {
+    refused.push(head);
 }
 
 /// Where queues and tables lie in the arena's private part.

@@ -102,6 +102,24 @@ pub struct DriverRing<P: Policy> {
     policy: PhantomData<P>,
 }
 
+/// The free list, while descriptors are taken from it.
+#[derive(Debug)]
+pub(super) struct FreeDescriptors<'a> {
+    next: &'a [u16],
+    head: u16,
+}
+
+impl FreeDescriptors<'_> {
+    /// Takes one.
+    #[inline(always)]
+    pub(super) fn take(&mut self) -> Option<u16> {
+        let id = self.head;
+        // The list ends with a number beyond the table.
+        self.head = *self.next.get(usize::from(id))?;
+        Some(id)
+    }
+}
+
 impl<P: Policy> DriverRing<P> {
     /// The driver's end of a fresh queue; `event_index` if `VIRTIO_F_EVENT_IDX` was negotiated.
     #[must_use]
@@ -142,6 +160,20 @@ impl<P: Policy> DriverRing<P> {
         self.free_head = *self.next.get(usize::from(id))?;
         self.free -= 1;
         Some(id)
+    }
+
+    /// Takes several descriptors from the free list: `body` takes them and returns how many.
+    #[inline(always)]
+    pub(super) fn take_descriptors(
+        &mut self,
+        body: impl FnOnce(&mut FreeDescriptors<'_>) -> u16,
+    ) -> u16 {
+        let next = &self.next[..usize::from(self.memory.size())];
+        let mut free = FreeDescriptors { next, head: self.free_head };
+        let taken = body(&mut free);
+        self.free_head = free.head;
+        self.free -= taken;
+        taken
     }
 
     /// Gives a descriptor back to the free list.

@@ -3,8 +3,8 @@
 use crate::world::{NO_COMPLETION, RECV_LEN, Side, conserved, linked_pair, pattern};
 use roceway_rdma_virtio::nic::soft::{SoftNic, SoftOptions};
 use roceway_rdma_virtio::nic::{
-    ChecksumRequest, Nic, Offload, PolledOne, PostError, Receive, SegmentationKind,
-    SegmentationRequest, SendWr, WcStatus, Wire,
+    ChecksumRequest, Nic, Offload, PolledOne, PostError, Receive, RecvBatch, RecvPlace,
+    SegmentationKind, SegmentationRequest, SendWr, Sge, WcStatus, Wire,
 };
 
 #[test]
@@ -64,9 +64,25 @@ fn the_short_ways_take_what_is_short_and_refuse_what_is_wrong() {
         assert!(!left.nic.post_send_short(wrong), "{wrong:?}");
     }
     assert_eq!(left.nic.counters().sent, sent);
-    assert_eq!(left.nic.post_recv_one(9, left.tx_sge(0, 64)), Err(PostError::BadLkey));
-    assert_eq!(left.nic.post_recv_one(9, bad_key), Err(PostError::BadLkey));
-    assert_eq!(left.nic.post_recv_one(9, beyond), Err(PostError::OutOfBounds));
+    let good = Sge { addr: right.rx.addr(), length: 64, lkey: right.rx_lkey };
+    let mut bad_key = good;
+    bad_key.lkey.0 ^= 1 << 9;
+    let rows = [
+        ("read-only", right.tx_sge(0, 64), PostError::BadLkey),
+        ("unknown key", bad_key, PostError::BadLkey),
+        ("beyond", Sge { addr: good.addr + (1 << 40), ..good }, PostError::OutOfBounds),
+        ("before", Sge { addr: good.addr - 1, ..good }, PostError::OutOfBounds),
+        ("no bytes", Sge { length: 0, ..good }, PostError::OutOfBounds),
+        ("too many bytes", Sge { length: u32::MAX, ..good }, PostError::OutOfBounds),
+    ];
+    for (name, Sge { addr, length, lkey }, error) in rows {
+        let places = [addr, good.addr].map(|addr| RecvPlace { wr_id: 9, addr });
+        let batch = RecvBatch { places: &places, length, lkey };
+        assert_eq!(right.nic.post_recv_batch(&batch), Err(error), "{name}");
+    }
+    let places = [good.addr, good.addr - 1, good.addr].map(|addr| RecvPlace { wr_id: 9, addr });
+    let batch = RecvBatch { places: &places, length: 64, lkey: good.lkey };
+    assert_eq!(right.nic.post_recv_batch(&batch), Ok(1), "up to the wrong one");
     // A message that is not short is left to the long way.
     left.send_bytes(0, &pattern(5, 113), 1).unwrap();
     assert_eq!(right.nic.poll_recv_one(), PolledOne::Unknown);

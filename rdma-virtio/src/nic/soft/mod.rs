@@ -57,7 +57,7 @@ pub use options::{MESSAGE_MAX, MTU_MIN, SoftOptions, TIMEOUT_NS_MAX, TIMEOUT_NS_
 
 use crate::nic::{
     Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne, PostError,
-    RecvWr, RegionView, SendWr, Sge, Wire,
+    RecvBatch, RecvWr, RegionView, SendWr, Sge, Wire,
 };
 use bounce::Bounce;
 use channel::Channel;
@@ -155,18 +155,6 @@ impl SoftNic {
         self.sender.is_up()
     }
 
-    /// What the short way refused: for the right error, or the long way.
-    #[cold]
-    fn post_recv_again(
-        &mut self,
-        wr_id: u64,
-        addr: u64,
-        (length, lkey): (u32, Lkey),
-    ) -> Result<(), PostError> {
-        let sge = Sge { addr, length, lkey };
-        self.receiver.posted_mut().post(&self.regions, &RecvWr { wr_id, sges: &[sge] })
-    }
-
     #[inline(never)]
     fn show_progress(&mut self) {
         if self.receiver.publish() {
@@ -226,9 +214,6 @@ impl Nic for SoftNic {
 
     #[inline]
     fn post_recv(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {
-        if let [wr] = wrs {
-            return self.receiver.posted_mut().post(&self.regions, wr).map(|()| 1);
-        }
         for (taken, wr) in wrs.iter().enumerate() {
             if let Err(error) = self.receiver.posted_mut().post(&self.regions, wr) {
                 return if taken > 0 { Ok(taken) } else { Err(error) };
@@ -237,12 +222,9 @@ impl Nic for SoftNic {
         Ok(wrs.len())
     }
 
-    #[inline(always)]
-    fn post_recv_one(&mut self, wr_id: u64, sge: Sge) -> Result<(), PostError> {
-        if self.receiver.posted_mut().post_short(&self.regions, wr_id, sge) {
-            return Ok(());
-        }
-        self.post_recv_again(wr_id, sge.addr, (sge.length, sge.lkey))
+    #[inline(never)]
+    fn post_recv_batch(&mut self, batch: &RecvBatch<'_>) -> Result<usize, PostError> {
+        self.receiver.posted_mut().post_batch(&self.regions, batch)
     }
 
     #[inline]

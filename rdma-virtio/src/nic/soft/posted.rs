@@ -6,7 +6,7 @@
 use super::layout::INLINE_MAX_U32;
 use super::options::RECV_ELEMENTS_MAX;
 use super::regions::Regions;
-use crate::nic::{PostError, RecvWr, Sge};
+use crate::nic::{PostError, RecvBatch, RecvWr};
 
 /// A place for received bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,35 +64,7 @@ impl Posted {
     }
 
     /// Posts one receive.
-    #[inline]
     pub(super) fn post(&mut self, regions: &Regions, wr: &RecvWr<'_>) -> Result<(), PostError> {
-        if let [sge] = *wr.sges
-            && self.post_short(regions, wr.wr_id, sge)
-        {
-            return Ok(());
-        }
-        self.post_general(regions, wr)
-    }
-
-    /// Posts a receive of one element, as nearly all are. On false nothing was posted.
-    #[inline(always)]
-    pub(super) fn post_short(&mut self, regions: &Regions, wr_id: u64, sge: Sge) -> bool {
-        let index = self.index(self.next);
-        if self.len() < self.capacity()
-            && let Ok(found) = regions.resolve(&sge)
-            && found.writable
-            && let Some(receive) = self.receives.get_mut(index)
-        {
-            let first = Place { addr: sge.addr, length: sge.length };
-            *receive = Receive { wr_id, total: sge.length, places: 1, first };
-            self.next += 1;
-            return true;
-        }
-        false
-    }
-
-    #[inline(never)]
-    fn post_general(&mut self, regions: &Regions, wr: &RecvWr<'_>) -> Result<(), PostError> {
         if wr.sges.is_empty() || wr.sges.len() > RECV_ELEMENTS_MAX {
             return Err(PostError::SgeCount);
         }
@@ -102,10 +74,7 @@ impl Posted {
         let index = self.index(self.next);
         let mut total = 0_u32;
         for (number, sge) in wr.sges.iter().enumerate() {
-            let found = regions.resolve(sge)?;
-            if !found.writable {
-                return Err(PostError::BadLkey);
-            }
+            let found = regions.resolve_writable(sge)?;
             total = total.checked_add(found.length).ok_or(PostError::TooLong)?;
             let place = Place { addr: found.addr, length: found.length };
             match number.checked_sub(1) {
@@ -119,6 +88,38 @@ impl Posted {
         receive.places = u32::try_from(wr.sges.len()).unwrap_or(0);
         self.next += 1;
         Ok(())
+    }
+
+    /// Posts receives that are alike, as nearly all are; see [`crate::nic::Nic::post_recv_batch`].
+    #[inline]
+    pub(super) fn post_batch(
+        &mut self,
+        regions: &Regions,
+        batch: &RecvBatch<'_>,
+    ) -> Result<usize, PostError> {
+        let length = batch.length;
+        let starts = regions.receive_starts(batch.lkey, length)?;
+        let room = usize::try_from(self.capacity() - self.len()).unwrap_or(0);
+        let places = &batch.places[..batch.places.len().min(room)];
+        let receives = &mut self.receives[..];
+        let mask = receives.len() - 1;
+        let first = usize::try_from(self.next).unwrap_or(0);
+        let mut taken = 0;
+        for (index, place) in (first..).zip(places) {
+            let Some(receive) = receives.get_mut(index & mask) else { break };
+            if !starts.contains(place.addr) {
+                break;
+            }
+            let first = Place { addr: place.addr, length };
+            *receive = Receive { wr_id: place.wr_id, total: length, places: 1, first };
+            taken += 1;
+        }
+        self.next += u64::try_from(taken).unwrap_or(0);
+        match taken {
+            0 if room == 0 => Err(PostError::QueueFull),
+            0 if !batch.places.is_empty() => Err(PostError::OutOfBounds),
+            _ => Ok(taken),
+        }
     }
 
     /// Copies a message that lies in a slot into the oldest receive if that has one place with room

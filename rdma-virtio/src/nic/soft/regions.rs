@@ -46,6 +46,23 @@ pub(super) struct Resolved {
     pub(super) export: Option<u8>,
 }
 
+/// The addresses at which bytes of a region may begin, so that they end in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Starts {
+    first: u64,
+    /// Counted from the first.
+    last: u64,
+}
+
+impl Starts {
+    /// Whether the address is one of them.
+    #[inline]
+    pub(super) fn contains(self, addr: u64) -> bool {
+        // An address below the first wraps to a large offset.
+        addr.wrapping_sub(self.first) <= self.last
+    }
+}
+
 impl Regions {
     /// Adds a region; `None` if the table, or its part that peers see, is full or the region
     /// wraps around the address space.
@@ -89,6 +106,26 @@ impl Regions {
             writable: region.writable,
             export: region.export,
         })
+    }
+
+    /// Where receives of so many bytes may begin in the region of an lkey.
+    #[inline]
+    pub(super) fn receive_starts(&self, lkey: Lkey, length: u32) -> Result<Starts, PostError> {
+        let region = &self.table[usize::from(lkey.0.to_le_bytes()[0]) % REGIONS_MAX];
+        if region.lkey != lkey.0 || !region.writable {
+            return Err(PostError::BadLkey);
+        }
+        match region.length.checked_sub(u64::from(length)) {
+            Some(last) if length > 0 => Ok(Starts { first: region.start, last }),
+            _ => Err(PostError::OutOfBounds),
+        }
+    }
+
+    /// As [`Regions::resolve`], for a place that receives may land in.
+    #[inline(always)]
+    pub(super) fn resolve_writable(&self, sge: &Sge) -> Result<Resolved, PostError> {
+        let found = self.resolve(sge)?;
+        if found.writable { Ok(found) } else { Err(PostError::BadLkey) }
     }
 }
 

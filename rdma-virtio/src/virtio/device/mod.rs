@@ -9,7 +9,7 @@ mod receive;
 mod transmit;
 
 use self::receive::ReceiveSide;
-pub(super) use self::receive::ReceivedOne;
+pub(super) use self::receive::{BATCH as POSTS_MAX, Posts, ReceivedOne, Staged, Staging};
 use self::transmit::TransmitSide;
 use super::features::Features;
 use super::layout::{Descriptor, QueueMemory};
@@ -24,7 +24,7 @@ pub const FRAME_LEN_MIN: u32 = 14;
 
 /// Bytes of one scratch place: a virtio-net header and the headers of a segment.
 pub const SCRATCH_LEN: u32 = 256;
-/// Places of scratch: more segments than that of software segmentation are never in flight.
+/// Posts of scratch: more segments than that of software segmentation are never in flight.
 pub const SCRATCH_COUNT: u32 = 256;
 
 /// An empty completion, for arrays that the NIC fills.
@@ -165,11 +165,28 @@ impl<P: Policy> NetDevice<P> {
         self.rx.poll_one(nic, &self.setup, &mut self.counters, header)
     }
 
-    /// The short form of posting for one thread: the single buffer of a head by value. False if it
-    /// must come through the queue.
+    /// The short form of posting for one thread: prepares to take single buffers by value, all of
+    /// the same length and in the same region as `first`. [`NetDevice::post_staged`] follows.
+    /// `None` if they must come through the queue.
     #[inline(always)]
-    pub(super) fn post_one<N: Nic>(&mut self, nic: &mut N, head: u16, place: (u64, u32)) -> bool {
-        self.rx.post_one(nic, (&self.setup, &self.regions), head, place)
+    pub(super) fn stage<'a>(
+        &'a mut self,
+        first: (u64, u32),
+        places: &'a mut Posts,
+    ) -> Option<Staging<'a>> {
+        self.rx.stage((&self.setup, &self.regions), first, places)
+    }
+
+    /// Posts what was staged; returns how many of them were posted. The others must come through
+    /// the queue.
+    #[inline(always)]
+    pub(super) fn post_staged<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        places: &Posts,
+        staged: Staged,
+    ) -> usize {
+        self.rx.post_staged(nic, places, staged)
     }
 
     /// Takes send completions and returns their chains.

@@ -11,12 +11,14 @@ use arrayvec::ArrayVec;
 pub(in crate::virtio) use self::direct::ReceivedOne;
 use super::{FRAME_LEN_MIN, NO_COMPLETION, Setup};
 use crate::counters::DeviceCounters;
-use crate::memory::region::{Near, RegionTable, Segment};
-use crate::nic::{Completion, Nic, RecvWr, Sge, WcChecksum, WcStatus, Wire};
+use crate::memory::region::{Alike, Near, RegionTable, Segment};
+use crate::nic::{
+    Completion, Lkey, Nic, RecvBatch, RecvPlace, RecvWr, Sge, WcChecksum, WcStatus, Wire,
+};
 use crate::virtio::chain::{self, CHAIN_MAX, Chain, Direction};
 use crate::virtio::checksum;
 use crate::virtio::features::Features;
-use crate::virtio::layout::DESC_WRITE;
+use crate::virtio::layout::{DESC_WRITE, Descriptor};
 use crate::virtio::net_header::{
     DATA_VALID, GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, NET_HEADER_LEN, NetHeader,
 };
@@ -25,31 +27,63 @@ use crate::virtio::ring::{DeviceRing, Notify, Policy};
 /// Most buffers that one message spans: 64 KiB in buffers of 4 KiB, and one.
 pub(super) const SPAN_MAX: usize = 18;
 /// Work requests posted and completions taken at a time.
-const BATCH: usize = 16;
+pub(in crate::virtio) const BATCH: usize = 16;
 
-/// What the NIC has under a head.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    /// Nothing.
-    None,
-    /// One buffer.
-    One,
-    /// Several buffers, in `chains`.
-    Many,
+/// Room for the receives of a batch.
+pub(in crate::virtio) type Posts = [RecvPlace; BATCH];
+
+/// Single buffers about to be posted, all of one length and in one region.
+#[derive(Debug)]
+pub(in crate::virtio) struct Staging<'a> {
+    rooms: &'a mut [Segment],
+    alike: Alike,
+    in_front: u32,
+    /// Those that are left.
+    places: std::slice::IterMut<'a, RecvPlace>,
 }
 
-/// Room for a message that the NIC has.
+/// What was staged, once nothing more is added.
 #[derive(Clone, Copy, Debug)]
-struct Room {
-    kind: Kind,
-    first: Segment,
+pub(in crate::virtio) struct Staged {
+    /// Buffers.
+    pub(in crate::virtio) count: usize,
+    length: u32,
+    lkey: Lkey,
 }
 
-/// Single buffers about to be posted.
-#[derive(Debug, Default)]
-struct Staged {
-    heads: ArrayVec<u16, BATCH>,
-    sges: ArrayVec<Sge, BATCH>,
+impl<'a> Staging<'a> {
+    #[inline(always)]
+    fn new(
+        setup: &Setup,
+        rooms: &'a mut [Segment],
+        alike: Alike,
+        places: &'a mut Posts,
+    ) -> Staging<'a> {
+        Staging { rooms, alike, in_front: setup.in_front, places: places.iter_mut() }
+    }
+
+    /// Adds a buffer, under a head that becomes its own at once, so that the same head further on
+    /// is seen to be in use. False if it is of another region, or there is no room.
+    #[inline(always)]
+    pub(in crate::virtio) fn add(&mut self, head: u16, addr: u64) -> bool {
+        let Some(segment) = self.alike.at(addr) else { return false };
+        let Some(room) = self.rooms.get_mut(usize::from(head)) else { return false };
+        if room.exists() {
+            return false;
+        }
+        let Some(place) = self.places.next() else { return false };
+        *room = segment;
+        let addr = segment.addr() + u64::from(self.in_front);
+        *place = RecvPlace { wr_id: u64::from(head), addr };
+        true
+    }
+
+    /// What was staged.
+    #[inline(always)]
+    pub(in crate::virtio) fn end(self) -> Staged {
+        let length = self.alike.length().saturating_sub(self.in_front);
+        Staged { count: BATCH - self.places.len(), length, lkey: self.alike.lkey() }
+    }
 }
 
 /// A buffer that holds a part of a message whose end has not come yet.
@@ -64,9 +98,10 @@ struct Part {
 #[derive(Debug)]
 pub(super) struct ReceiveSide<P: Policy> {
     ring: DeviceRing<P>,
-    /// By head.
-    rooms: Box<[Room]>,
-    /// By head, where chains of several buffers are allowed, else empty.
+    /// By head: the one buffer that the NIC has under it; of several the place of the first,
+    /// without bytes; else nothing.
+    rooms: Box<[Segment]>,
+    /// By head, where chains of several buffers are allowed: those that the NIC has under it.
     chains: Box<[Chain]>,
     outstanding: u32,
     /// The region of the last buffer.
@@ -85,11 +120,10 @@ pub(super) struct ReceiveSide<P: Policy> {
 impl<P: Policy> ReceiveSide<P> {
     pub(super) fn new(ring: DeviceRing<P>, mergeable: bool) -> Self {
         let size = usize::from(ring.size());
-        let none = Room { kind: Kind::None, first: Segment::EMPTY };
         let chains = if mergeable { 0 } else { size };
         ReceiveSide {
             ring,
-            rooms: vec![none; size].into_boxed_slice(),
+            rooms: vec![Segment::EMPTY; size].into_boxed_slice(),
             chains: vec![Chain::new(); chains].into_boxed_slice(),
             outstanding: 0,
             near: Near::default(),
@@ -137,7 +171,8 @@ impl<P: Policy> ReceiveSide<P> {
         self.ring.publish()
     }
 
-    /// Posts a batch of chains that are one descriptor each; stops before the first that is not.
+    /// Posts a batch of chains that are one descriptor each, all alike; stops before the first that
+    /// is not.
     fn post_simple<N: Nic>(
         &mut self,
         nic: &mut N,
@@ -145,58 +180,51 @@ impl<P: Policy> ReceiveSide<P> {
         regions: &RegionTable,
         waiting: u16,
     ) -> u16 {
-        let mut staged = Staged::default();
+        let ring = &self.ring;
+        let first = ring.descriptor(ring.peek(0));
+        let alike = look_for(regions, &mut self.near, (first.addr, first.len));
+        let Some(alike) = alike else { return 0 };
+        let mut places = Posts::default();
+        let mut staging = Staging::new(setup, &mut self.rooms, alike, &mut places);
         for ahead in 0..waiting {
-            let head = self.ring.peek(ahead);
-            let descriptor = self.ring.descriptor(head);
-            let enough = descriptor.len >= NET_HEADER_LEN + FRAME_LEN_MIN;
-            let simple = descriptor.flags == DESC_WRITE && enough;
-            let place = (descriptor.addr, descriptor.len);
-            if !simple || !self.stage(setup, regions, &mut staged, (head, place)) {
+            let head = ring.peek(ahead);
+            let Descriptor { addr, len, flags, .. } = ring.descriptor(head);
+            if flags != DESC_WRITE || len != first.len || !staging.add(head, addr) {
                 break;
             }
         }
-        let posted = self.post_staged(nic, &staged);
-        u16::try_from(posted).unwrap_or(0)
+        let staged = staging.end();
+        u16::try_from(self.post_staged(nic, &places, staged)).unwrap_or(0)
     }
 
-    /// Adds a single buffer to a batch, under a head that becomes its own at once, so that the
-    /// same head further on is seen to be in use. False if it does not fit.
-    #[inline]
-    fn stage(
+    /// Prepares to post single buffers, each of the same length and in the same region as `first`,
+    /// at most [`BATCH`]; `None` if the NIC cannot have such buffers.
+    #[inline(always)]
+    pub(in crate::virtio::device) fn stage<'a>(
+        &'a mut self,
+        (setup, regions): (&Setup, &RegionTable),
+        first: (u64, u32),
+        places: &'a mut Posts,
+    ) -> Option<Staging<'a>> {
+        let alike = look_for(regions, &mut self.near, first)?;
+        Some(Staging::new(setup, &mut self.rooms, alike, places))
+    }
+
+    /// Posts staged buffers; returns how many the NIC took. The others are as if never staged.
+    #[inline(always)]
+    pub(in crate::virtio::device) fn post_staged<N: Nic>(
         &mut self,
-        setup: &Setup,
-        regions: &RegionTable,
-        staged: &mut Staged,
-        (head, (addr, length)): (u16, (u64, u32)),
-    ) -> bool {
-        let Some(segment) = regions.find_near(&mut self.near, addr, length) else {
-            return false;
-        };
-        match self.rooms.get_mut(usize::from(head)) {
-            Some(room) if room.kind == Kind::None && !staged.heads.is_full() => {
-                *room = Room { kind: Kind::One, first: segment };
-            }
-            _ => return false,
-        }
-        staged.heads.push(head);
-        staged.sges.push(segment.skip(setup.in_front).sge());
-        true
-    }
-
-    /// Posts a batch; returns how many the NIC took. The others are as if never staged.
-    #[inline]
-    fn post_staged<N: Nic>(&mut self, nic: &mut N, staged: &Staged) -> usize {
-        let mut wrs: ArrayVec<RecvWr<'_>, BATCH> = ArrayVec::new();
-        for (&head, sge) in staged.heads.iter().zip(&staged.sges) {
-            wrs.push(RecvWr { wr_id: u64::from(head), sges: std::slice::from_ref(sge) });
-        }
-        if wrs.is_empty() {
-            return 0;
-        }
-        let posted = nic.post_recv(&wrs).unwrap_or(0).min(wrs.len());
-        for &head in staged.heads.iter().skip(posted) {
-            self.clear(head);
+        nic: &mut N,
+        places: &Posts,
+        staged: Staged,
+    ) -> usize {
+        let Staged { count, length, lkey } = staged;
+        let places = &places[..count.min(BATCH)];
+        let batch = RecvBatch { places, length, lkey };
+        let posted = if places.is_empty() { 0 } else { nic.post_recv_batch(&batch).unwrap_or(0) };
+        let posted = posted.min(places.len());
+        for place in &places[posted..] {
+            self.clear(u16::try_from(place.wr_id).unwrap_or(u16::MAX));
         }
         self.outstanding += u32::try_from(posted).unwrap_or(0);
         posted
@@ -211,11 +239,11 @@ impl<P: Policy> ReceiveSide<P> {
         counters: &mut DeviceCounters,
     ) -> u16 {
         let head = self.ring.peek(0);
-        let Some(Room { kind: Kind::None, .. }) = self.rooms.get(usize::from(head)) else {
+        if usize::from(head) >= self.rooms.len() || !self.buffers(head).is_empty() {
             // No entry of the queue, or one that the NIC has already: it cannot be returned.
             counters.rx_bad_chain += 1;
             return 1;
-        };
+        }
         let mut chain = Chain::new();
         let walked = chain::walk(&self.ring, regions, head, Direction::Writable, &mut chain);
         let fits = chain.len() <= setup.max_recv_sge && (!setup.mergeable || chain.len() == 1);
@@ -231,14 +259,13 @@ impl<P: Policy> ReceiveSide<P> {
             Ok(1..) => {}
             _ => return 0,
         }
-        let kind = match self.chains.get_mut(usize::from(head)) {
+        self.rooms[usize::from(head)] = match self.chains.get_mut(usize::from(head)) {
             Some(place) => {
                 *place = chain;
-                Kind::Many
+                first.take(0)
             }
-            None => Kind::One,
+            None => first,
         };
-        self.rooms[usize::from(head)] = Room { kind, first };
         self.outstanding += 1;
         1
     }
@@ -275,15 +302,15 @@ impl<P: Policy> ReceiveSide<P> {
     ) -> Option<(u16, u32)> {
         let head = u16::try_from(completion.wr_id).ok()?;
         let room = self.rooms.get_mut(usize::from(head))?;
-        let first = room.first;
-        let whole = room.kind == Kind::One
+        let first = *room;
+        let whole = first.length() != 0
             && completion.status == WcStatus::Success
             && !completion.more
             && !self.midway;
         if !whole {
             return None;
         }
-        room.kind = Kind::None;
+        *room = Segment::EMPTY;
         self.outstanding -= 1;
         counters.rx_messages += 1;
         let length = completion.byte_len.saturating_add(setup.in_front);
@@ -293,19 +320,21 @@ impl<P: Policy> ReceiveSide<P> {
         Some((head, if passed { length } else { 0 }))
     }
 
+    /// The buffers that the NIC has under a head.
     fn buffers(&self, head: u16) -> &[Segment] {
         match self.rooms.get(usize::from(head)) {
-            Some(Room { kind: Kind::One, first }) => std::slice::from_ref(first),
-            Some(Room { kind: Kind::Many, .. }) => {
-                self.chains.get(usize::from(head)).map_or(&[], |c| c.as_slice())
+            Some(room) if room.length() != 0 => std::slice::from_ref(room),
+            Some(room) if room.exists() => {
+                self.chains.get(usize::from(head)).map_or(&[], |chain| chain.as_slice())
             }
             _ => &[],
         }
     }
 
+    /// The NIC has nothing under this head any more.
     fn clear(&mut self, head: u16) {
         if let Some(room) = self.rooms.get_mut(usize::from(head)) {
-            room.kind = Kind::None;
+            *room = Segment::EMPTY;
         }
     }
 
@@ -391,6 +420,16 @@ impl<P: Policy> ReceiveSide<P> {
             self.ring.push_used(part.head, if passed { part.length } else { 0 });
         }
     }
+}
+
+/// The region of a single buffer, for others of its length in there.
+#[inline]
+fn look_for(regions: &RegionTable, near: &mut Near, (addr, length): (u64, u32)) -> Option<Alike> {
+    if length < NET_HEADER_LEN + FRAME_LEN_MIN {
+        return None;
+    }
+    regions.find_near(near, addr, length)?;
+    near.of_length(length)
 }
 
 /// Checks a message of `total` bytes, header included, and puts its header right; says whether

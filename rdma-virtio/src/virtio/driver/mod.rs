@@ -145,16 +145,28 @@ impl<P: Policy> NetDriver<P> {
         self.rx.take_one(arena, frame, used, &mut self.counters)
     }
 
-    /// The short form of posting receives for one thread: each chain, of one slot, is a head and
-    /// the place of its slot by value. One that `post` refuses goes on the queue, and this ends:
-    /// then it returns false.
+    /// The short form of posting receives for one thread: calls `each` with the head and the address
+    /// of chains of one slot, at most `count_max` times; returns how often.
+    /// [`NetDriver::queue_buffers`] follows for those that the device did not take.
     #[inline(always)]
-    pub(super) fn refill_directly(
+    pub(super) fn take_buffers(
         &mut self,
         arena: &mut Arena,
-        post: impl FnMut(u16, (u64, u32)) -> bool,
-    ) -> bool {
-        self.rx.refill_directly(arena, post, &mut self.counters)
+        count_max: u16,
+        each: impl FnMut(u16, u64),
+    ) -> u16 {
+        self.rx.take_buffers(arena, count_max, each, &mut self.counters)
+    }
+
+    /// Whether [`NetDriver::take_buffers`] would find a chain to post.
+    #[inline]
+    pub(super) fn lacks_buffers(&self, arena: &Arena) -> bool {
+        self.rx.lacks_buffers(arena)
+    }
+
+    /// Puts chains on the queue that the device did not take by value.
+    pub(super) fn queue_buffers(&mut self, arena: &Arena, heads: &[u16]) {
+        self.rx.queue_buffers(arena, heads);
     }
 
     /// Whether [`NetDriver::refill`] would post something.

@@ -27,21 +27,15 @@ enum Taken {
     Dropped,
 }
 
-/// What a descriptor names.
-#[derive(Debug, Default)]
-struct Record {
-    slot: Option<PostedSlot>,
-    /// Whether it is the first of a chain on the queue.
-    is_head: bool,
-}
-
 /// The receive queue.
 #[derive(Debug)]
 pub(super) struct ReceiveQueue<P: Policy> {
     ring: DriverRing<P>,
     layout: ReceiveLayout,
-    /// By descriptor id.
-    records: Box<[Record]>,
+    /// By descriptor id: what it names.
+    slots: Box<[Option<PostedSlot>]>,
+    /// By descriptor id: whether it is the first of a chain on the queue. Empty if each is.
+    heads: Box<[bool]>,
     posted: u16,
     /// Posted chains at and below which more are posted.
     refill_at: u16,
@@ -58,7 +52,8 @@ impl<P: Policy> ReceiveQueue<P> {
         ReceiveQueue {
             ring,
             layout,
-            records: (0..size).map(|_| Record::default()).collect(),
+            slots: (0..size).map(|_| None).collect(),
+            heads: vec![false; if layout.slots == 1 { 0 } else { size }].into_boxed_slice(),
             posted: 0,
             refill_at: layout.posted_max.saturating_sub(BATCH).max(few),
             direct: 0,
@@ -103,12 +98,14 @@ impl<P: Policy> ReceiveQueue<P> {
         used: UsedElement,
         counters: &mut DriverCounters,
     ) -> bool {
-        let Some(head) = self.claim(used, counters) else { return false };
-        counters.rx_returned += 1;
         frame.pieces.clear();
         let taken = if self.layout.slots == 1 {
-            self.take_single(arena, frame, (head, used.len), counters)
+            let Some(posted) = self.claim_single(used, counters) else { return false };
+            counters.rx_returned += 1;
+            self.take_single(arena, frame, (posted, used.len), counters)
         } else {
+            let Some(head) = self.claim_chain(used, counters) else { return false };
+            counters.rx_returned += 1;
             self.take_chain(arena, frame, (head, used.len), counters)
         };
         match taken {
@@ -130,21 +127,13 @@ impl<P: Policy> ReceiveQueue<P> {
         used: UsedElement,
         counters: &mut DriverCounters,
     ) -> bool {
-        let UsedElement { id, len } = used;
-        let (Some(record), Ok(head)) = (self.records.get_mut(id as usize), u16::try_from(id))
-        else {
-            counters.bad_used_id += 1;
-            return false;
-        };
+        let len = used.len;
         // Chains of several slots never go this way; one would not be found out here.
-        let posted = if self.layout.slots == 1 { record.slot.take() } else { None };
-        let Some(posted) = posted else {
+        if self.layout.slots != 1 {
             counters.bad_used_id += 1;
             return false;
-        };
-        record.is_head = false;
-        self.posted -= 1;
-        self.ring.give_descriptor(head);
+        }
+        let Some(posted) = self.claim_single(used, counters) else { return false };
         let slot = arena.complete(posted);
         if len < NET_HEADER_LEN + FRAME_LEN_MIN || len > arena.receive_len() {
             frame.pieces.clear();
@@ -187,12 +176,29 @@ impl<P: Policy> ReceiveQueue<P> {
         }
     }
 
-    /// The head of a returned chain, if it is one of ours that was out.
+    /// The slot of a returned chain of one, if it is one of ours that was out.
+    #[inline(always)]
+    fn claim_single(
+        &mut self,
+        used: UsedElement,
+        counters: &mut DriverCounters,
+    ) -> Option<PostedSlot> {
+        let Some(posted) = self.slots.get_mut(used.id as usize).and_then(Option::take) else {
+            counters.bad_used_id += 1;
+            return None;
+        };
+        self.posted -= 1;
+        // It is below the number of slots, so its lower half is all of it.
+        self.ring.give_descriptor(low_half(used.id));
+        Some(posted)
+    }
+
+    /// The head of a returned chain of several, if it is one of ours that was out.
     #[inline]
-    fn claim(&mut self, used: UsedElement, counters: &mut DriverCounters) -> Option<u16> {
-        match self.records.get_mut(used.id as usize) {
-            Some(record) if record.is_head => {
-                record.is_head = false;
+    fn claim_chain(&mut self, used: UsedElement, counters: &mut DriverCounters) -> Option<u16> {
+        match self.heads.get_mut(used.id as usize) {
+            Some(is_head) if *is_head => {
+                *is_head = false;
                 self.posted -= 1;
                 u16::try_from(used.id).ok()
             }
@@ -206,7 +212,7 @@ impl<P: Policy> ReceiveQueue<P> {
     /// The slot behind a descriptor, which becomes free.
     #[inline]
     fn take_slot(&mut self, id: u16) -> Option<PostedSlot> {
-        self.records.get_mut(usize::from(id))?.slot.take()
+        self.slots.get_mut(usize::from(id))?.take()
     }
 
     /// A frame whose first buffer is one slot; usually there is no other.
@@ -215,11 +221,9 @@ impl<P: Policy> ReceiveQueue<P> {
         &mut self,
         arena: &mut Arena,
         frame: &mut Received,
-        (head, len): (u16, u32),
+        (posted, len): (PostedSlot, u32),
         counters: &mut DriverCounters,
     ) -> Taken {
-        let Some(posted) = self.take_slot(head) else { return Taken::Dropped };
-        self.ring.give_descriptor(head);
         let (slot, bytes) = arena.complete_with_header(posted);
         if len < NET_HEADER_LEN + FRAME_LEN_MIN || len > arena.receive_len() {
             arena.release(slot);
@@ -252,14 +256,12 @@ impl<P: Policy> ReceiveQueue<P> {
                 good = false;
                 break;
             };
-            let Some(head) = self.claim(used, counters) else {
+            let Some(posted) = self.claim_single(used, counters) else {
                 good = false;
                 continue;
             };
             let len = used.len;
-            let Some(posted) = self.take_slot(head) else { continue };
             let slot = arena.complete(posted);
-            self.ring.give_descriptor(head);
             let piece = Piece { slot, start: 0, len };
             if !good || len == 0 || len > arena.receive_len() {
                 counters.bad_used_len += u64::from(len > arena.receive_len());
@@ -345,6 +347,12 @@ impl<P: Policy> ReceiveQueue<P> {
             && !self.broken
     }
 
+    /// Whether fewer chains are posted than may be, and there is a slot for one.
+    #[inline]
+    pub(super) fn lacks_buffers(&self, arena: &Arena) -> bool {
+        self.posted < self.layout.posted_max && arena.free_receive() > 0
+    }
+
     #[inline]
     pub(super) fn refill(&mut self, arena: &mut Arena, counters: &mut DriverCounters) -> Notify {
         if !self.wants_refill(arena) {
@@ -354,50 +362,41 @@ impl<P: Policy> ReceiveQueue<P> {
         self.post(arena, wanted, counters)
     }
 
-    /// Posts chains of one slot through `post`, as many as are wanted; see
-    /// [`super::NetDriver::refill_directly`].
+    /// Chains of one slot by value; see [`super::NetDriver::take_buffers`].
     #[inline(always)]
-    pub(super) fn refill_directly(
+    pub(super) fn take_buffers(
         &mut self,
         arena: &mut Arena,
-        mut post: impl FnMut(u16, (u64, u32)) -> bool,
+        count_max: u16,
+        mut each: impl FnMut(u16, u64),
         counters: &mut DriverCounters,
-    ) -> bool {
-        let length = arena.receive_len();
-        for _ in self.posted..self.layout.posted_max {
-            let Some((head, addr)) = self.describe(arena) else { return true };
-            counters.rx_posted += 1;
-            if !post(head, (addr, length)) {
-                self.queue(arena, &[head]);
-                return false;
-            }
-        }
-        true
+    ) -> u16 {
+        let wanted = self.layout.posted_max.saturating_sub(self.posted);
+        let wanted = wanted.min(count_max).min(self.ring.free());
+        // As long as the list of descriptors, so that one check of an index holds for both.
+        let slots = &mut self.slots[..usize::from(self.ring.size())];
+        let taken = self.ring.take_descriptors(|free| {
+            arena.allocate_receives(wanted, |posted, addr| {
+                // Not more are wanted than are free.
+                let Some(head) = free.take() else { return };
+                if let Some(slot) = slots.get_mut(usize::from(head)) {
+                    *slot = Some(posted);
+                }
+                each(head, addr);
+            })
+        });
+        self.posted += taken;
+        counters.rx_posted += u64::from(taken);
+        taken
     }
 
-    /// A head and the address of its slot, by value.
-    #[inline(always)]
-    fn describe(&mut self, arena: &mut Arena) -> Option<(u16, u64)> {
-        let head = self.ring.take_descriptor()?;
-        let Some(posted) = arena.allocate_receive() else {
-            self.ring.give_descriptor(head);
-            return None;
-        };
-        let addr = arena.posted_addr(&posted);
-        if let Some(record) = self.records.get_mut(usize::from(head)) {
-            *record = Record { slot: Some(posted), is_head: true };
-        }
-        self.posted += 1;
-        Some((head, addr))
-    }
-
-    /// Puts what the device did not take on the queue.
+    /// Puts chains on the queue that the device did not take by value.
     #[cold]
-    fn queue(&mut self, arena: &Arena, heads: &[u16]) {
+    pub(super) fn queue_buffers(&mut self, arena: &Arena, heads: &[u16]) {
         let len = arena.receive_len();
         for &head in heads {
-            let record = self.records.get(usize::from(head));
-            let Some(posted) = record.and_then(|r| r.slot.as_ref()) else { continue };
+            let slot = self.slots.get(usize::from(head));
+            let Some(posted) = slot.and_then(|slot| slot.as_ref()) else { continue };
             let addr = arena.posted_addr(posted);
             self.ring.write(head, Descriptor { addr, len, flags: DESC_WRITE, next: 0 });
             self.ring.push_available(head);
@@ -413,8 +412,8 @@ impl<P: Policy> ReceiveQueue<P> {
                 break;
             }
             let Some(head) = self.post_chain(arena, slots) else { break };
-            if let Some(record) = self.records.get_mut(usize::from(head)) {
-                record.is_head = true;
+            if let Some(is_head) = self.heads.get_mut(usize::from(head)) {
+                *is_head = true;
             }
             self.ring.push_available(head);
             self.posted += 1;
@@ -434,11 +433,18 @@ impl<P: Policy> ReceiveQueue<P> {
             let flags = if left > 0 { DESC_WRITE | DESC_NEXT } else { DESC_WRITE };
             let addr = arena.posted_addr(&posted);
             self.ring.write(id, Descriptor { addr, len: arena.receive_len(), flags, next });
-            self.records.get_mut(usize::from(id))?.slot = Some(posted);
+            *self.slots.get_mut(usize::from(id))? = Some(posted);
             id = next;
         }
         Some(head)
     }
+}
+
+/// The lower half of a number that is the index of a descriptor.
+#[inline]
+fn low_half(index: u32) -> u16 {
+    let [low, high, ..] = index.to_le_bytes();
+    u16::from_le_bytes([low, high])
 }
 
 /// Makes `pieces` this one; most often it was another one before.

@@ -4,9 +4,9 @@
 //! The checks are those of the long way. Whatever is not the usual case is left to it, or handed to
 //! it, before anything was changed.
 
-use super::{BATCH, Kind, ReceiveSide, Room, check_received};
+use super::{BATCH, ReceiveSide, check_received};
 use crate::counters::DeviceCounters;
-use crate::memory::region::{Near, RegionTable, Segment};
+use crate::memory::region::{Near, Segment};
 use crate::nic::{Completion, Nic, PolledOne};
 use crate::virtio::device::{FRAME_LEN_MIN, NO_COMPLETION, Setup};
 use crate::virtio::net_header::{GSO_NONE, NET_HEADER_LEN, NetHeader};
@@ -24,33 +24,6 @@ pub(in crate::virtio) enum ReceivedOne {
 }
 
 impl<P: Policy> ReceiveSide<P> {
-    /// Posts the single buffer of a head; false if the NIC does not take it, or it must come
-    /// through the queue to be refused.
-    #[inline(always)]
-    pub(in crate::virtio::device) fn post_one<N: Nic>(
-        &mut self,
-        nic: &mut N,
-        (setup, regions): (&Setup, &RegionTable),
-        head: u16,
-        (addr, length): (u64, u32),
-    ) -> bool {
-        let Some(first) = regions.find_near(&mut self.near, addr, length) else { return false };
-        if length < NET_HEADER_LEN {
-            return false;
-        }
-        let sge = first.skip(setup.in_front).sge();
-        match self.rooms.get_mut(usize::from(head)) {
-            Some(room)
-                if room.kind == Kind::None && nic.post_recv_one(u64::from(head), sge).is_ok() =>
-            {
-                *room = Room { kind: Kind::One, first };
-                self.outstanding += 1;
-                true
-            }
-            _ => false,
-        }
-    }
-
     /// As [`ReceiveSide::poll`], but a single whole message is handed over by value.
     #[inline]
     pub(in crate::virtio::device) fn poll_directly<N: Nic>(
@@ -109,16 +82,15 @@ impl<P: Policy> ReceiveSide<P> {
         (wr_id, byte_len): (u64, u32),
         header: &mut NetHeader,
     ) -> Option<UsedElement> {
-        let head = u16::try_from(wr_id).ok()?;
-        let room = self.rooms.get_mut(usize::from(head))?;
-        let first = room.first;
+        let room = self.rooms.get_mut(usize::try_from(wr_id).ok()?)?;
+        let first = *room;
         // What has no header in it, does not fit or needs work is for the queue's way.
         let fits = byte_len >= NET_HEADER_LEN + FRAME_LEN_MIN && byte_len <= first.length();
-        if room.kind != Kind::One || self.midway || !setup.passes_in || !fits {
+        if self.midway || !setup.passes_in || !fits {
             return None;
         }
         first.read_all(header.as_bytes_mut());
-        room.kind = Kind::None;
+        *room = Segment::EMPTY;
         self.outstanding -= 1;
         let mut len = byte_len;
         // A partial checksum is for the driver, who looks whether it lies inside.
@@ -127,7 +99,7 @@ impl<P: Policy> ReceiveSide<P> {
         } else if !check_one(setup, counters, first.take(len), header) {
             len = 0;
         }
-        Some(UsedElement { id: u32::from(head), len })
+        Some(UsedElement { id: low_word(wr_id), len })
     }
 
     /// The region table may change.
@@ -157,6 +129,13 @@ impl<P: Policy> ReceiveSide<P> {
         let _: Notify = self.ring.publish();
         ReceivedOne::Unknown
     }
+}
+
+/// The lower half of a number that is an index.
+#[inline]
+fn low_word(index: u64) -> u32 {
+    let [a, b, c, d, ..] = index.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 /// Makes the header of a whole message that is not simple what the driver may see; false if the
