@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod doctor;
 
 use std::process::ExitCode;
 

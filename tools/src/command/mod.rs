@@ -2,6 +2,7 @@
 
 mod common;
 mod compare;
+mod doctor;
 mod perf;
 mod worker;
 
@@ -17,7 +18,8 @@ use clap::{Parser, Subcommand};
 #[command(after_help = "Examples:
   roceway perf compare
   roceway perf tcp_rr -l 5
-  roceway perf server")]
+  roceway perf server
+  roceway doctor")]
 struct Line {
     #[command(subcommand)]
     command: Command,
@@ -26,7 +28,9 @@ struct Line {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Measures latency and throughput: netperf's tests, a server for them, and a comparison
-    Perf(perf::Perf),
+    Perf(Box<perf::Perf>),
+    /// Says which devices would work on this machine, and what mends the others
+    Doctor(doctor::Doctor),
 }
 
 /// Why a command did not do what it was asked for, and what the user can do about it.
@@ -56,6 +60,7 @@ pub(crate) fn run() -> ExitCode {
     let line = Line::parse();
     let result = match line.command {
         Command::Perf(command) => command.run(),
+        Command::Doctor(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
