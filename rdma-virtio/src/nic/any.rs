@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 
 use super::fault::FaultyNic;
 use super::packet::PacketNic;
+use super::rdma::RdmaNic;
 use super::soft::SoftNic;
 use super::tap::TapNic;
 use super::{
@@ -23,6 +24,8 @@ pub enum AnyNic {
     Tap(Box<TapNic>),
     /// An interface of the host through a packet socket.
     Packet(Box<PacketNic>),
+    /// An RDMA NIC through verbs.
+    Rdma(Box<RdmaNic>),
     /// Any of them with faults.
     Faulty(Box<FaultyNic<AnyNic>>),
 }
@@ -39,9 +42,23 @@ macro_rules! each {
             AnyNic::Soft($nic) => $call,
             AnyNic::Tap($nic) => $call,
             AnyNic::Packet($nic) => $call,
+            AnyNic::Rdma($nic) => $call,
             AnyNic::Faulty($nic) => $call,
         }
     };
+}
+
+impl AnyNic {
+    /// What the device chose where the user did not say, by name, for people; empty for those that
+    /// choose nothing.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        match self {
+            AnyNic::Rdma(nic) => nic.settings().clone(),
+            AnyNic::Faulty(nic) => nic.inner().settings(),
+            AnyNic::Soft(_) | AnyNic::Tap(_) | AnyNic::Packet(_) => Vec::new(),
+        }
+    }
 }
 
 /// The calls of the hot path for backends that are not inlined.
@@ -103,7 +120,7 @@ impl Nic for AnyNic {
     fn post_send_short(&mut self, sge: Sge) -> bool {
         match self {
             AnyNic::Soft(nic) => nic.post_send_short(sge),
-            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Faulty(_) => false,
+            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Rdma(_) | AnyNic::Faulty(_) => false,
         }
     }
 
@@ -111,7 +128,9 @@ impl Nic for AnyNic {
     fn poll_recv_one(&mut self) -> PolledOne {
         match self {
             AnyNic::Soft(nic) => nic.poll_recv_one(),
-            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Faulty(_) => PolledOne::Unknown,
+            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Rdma(_) | AnyNic::Faulty(_) => {
+                PolledOne::Unknown
+            }
         }
     }
 

@@ -11,9 +11,13 @@ use std::time::Duration;
 use super::any::AnyNic;
 use super::fault::{FaultOptions, FaultyNic};
 use super::packet::{PacketNic, PacketOptions};
+use super::rdma::RdmaNic;
+use super::rdma::options::RdmaOptions;
 use super::soft::{SoftNic, SoftOptions};
 use super::tap::{TapNic, TapOptions};
 use super::{DeviceError, Receive};
+
+mod rdma;
 
 /// A kind of device, for help texts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,6 +98,12 @@ pub const KINDS: &[KindHelp] = &[
             option("queue", "1..4096", "512", "work requests outstanding, each way"),
         ],
     },
+    KindHelp {
+        kind: "rdma",
+        name: "DEVICE",
+        help: "an RDMA NIC through verbs, by device (mlx5_0, mlx5_0:1) or interface (eth2)",
+        options: rdma::OPTIONS,
+    },
 ];
 
 /// Options of every kind: faults on what is received, and with `sends` on what is sent.
@@ -117,6 +127,8 @@ pub enum Device {
     Tap(String, TapOptions),
     /// `packet:`
     Packet(String, PacketOptions),
+    /// `rdma:`
+    Rdma(String, RdmaOptions),
 }
 
 /// A device as the user wrote it, understood.
@@ -163,6 +175,7 @@ impl DeviceSpec {
             Device::Packet(name, options) => {
                 AnyNic::Packet(Box::new(PacketNic::open(name, options)?))
             }
+            Device::Rdma(name, options) => AnyNic::Rdma(Box::new(RdmaNic::open(name, options)?)),
         };
         if self.faults.is_any() {
             return Ok(AnyNic::Faulty(Box::new(FaultyNic::new(nic, self.faults)?)));
@@ -191,7 +204,8 @@ fn parse(text: &str) -> Result<DeviceSpec, String> {
     let mut device = match kind.kind {
         "soft" => Device::Soft(PathBuf::from(name), SoftOptions::default()),
         "tap" => Device::Tap(name.to_owned(), TapOptions::default()),
-        _ => Device::Packet(name.to_owned(), PacketOptions::default()),
+        "packet" => Device::Packet(name.to_owned(), PacketOptions::default()),
+        _ => Device::Rdma(name.to_owned(), RdmaOptions::default()),
     };
     let mut faults = FaultOptions::default();
     let mut seen: Vec<&str> = Vec::new();
@@ -205,7 +219,7 @@ fn parse(text: &str) -> Result<DeviceSpec, String> {
             let all = format!("options of {}", kind.kind);
             return Err(unknown(("option", &all), key, &keys));
         }
-        if seen.contains(&key) && key != "addr" {
+        if seen.contains(&key) && !["addr", "peer", "accept"].contains(&key) {
             return Err(format!("{key} is given twice"));
         }
         seen.push(key);
@@ -240,6 +254,7 @@ fn settle(device: &mut Device, seen: &[&str]) -> Result<(), String> {
             }
             Ok(())
         }
+        Device::Rdma(_, options) => options.check(),
     }
 }
 
@@ -272,6 +287,7 @@ fn set_option(device: &mut Device, value: &Value<'_>) -> Result<(), String> {
             "ring" => options.ring = value.multiple_of(64, 64, 4096)?,
             _ => options.queue = value.number(1, 4096)?,
         },
+        Device::Rdma(_, options) => rdma::set(options, value)?,
     }
     Ok(())
 }

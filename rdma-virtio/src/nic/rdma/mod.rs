@@ -1,5 +1,233 @@
 //! `rdma:DEV`: an RDMA NIC through verbs.
 //!
-//! `wire` is the protocol of the modes rc and ud, without devices.
+//! The modes `rc` and `ud` are a virtual Ethernet between Roceway hosts, over reliable-connected or
+//! datagram queue pairs of any RDMA device, soft-RoCE included; `wire` is their protocol, without
+//! devices, and `docs/wire.md` its specification. A message is a header of 24 bytes, a virtio-net
+//! header and a frame, gathered from and scattered to the buffers of the arena.
+//!
+//! Opening is in `open`, sessions in `sessions`, the data path in `engine`, `transmit` and
+//! `receives`. Invariants: a buffer that the device may touch is in one posted work request, and
+//! comes back only by its completion or after its queue pair was destroyed; one peer's failure
+//! costs the others nothing.
 
+mod conversation;
+mod engine;
+mod lane;
+mod open;
+pub mod options;
+mod receives;
+mod scratch;
+mod sessions;
+mod slots;
+mod transmit;
 pub mod wire;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::os::fd::RawFd;
+
+use self::engine::{Engine, EngineCounters};
+pub use self::open::Settings;
+use self::options::RdmaOptions;
+use super::{
+    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PostError, RecvWr,
+    RegionView, SendWr,
+};
+use crate::verbs::region::{Access, Region};
+
+/// An RDMA NIC in mode rc or ud.
+pub struct RdmaNic {
+    capabilities: Capabilities,
+    settings: Settings,
+    /// Before the regions: its queue pairs reach them.
+    engine: RefCell<Engine>,
+    regions: Vec<Region>,
+    closed: bool,
+}
+
+impl fmt::Debug for RdmaNic {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("RdmaNic")
+            .field("capabilities", &self.capabilities)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RdmaNic {
+    /// Opens a device: `mlx5_0`, `mlx5_0:1`, or an interface of one, `eth2`.
+    ///
+    /// # Errors
+    /// [`DeviceError`] with the call that failed and what to do: no library, no such device (with a
+    /// list of those there are), port down, no usable GID, too little memory that may be locked.
+    pub fn open(name: &str, options: &RdmaOptions) -> Result<RdmaNic, DeviceError> {
+        let opened = open::open(name, options)?;
+        Ok(RdmaNic {
+            capabilities: opened.capabilities,
+            settings: opened.settings,
+            engine: RefCell::new(opened.engine),
+            regions: Vec::new(),
+            closed: false,
+        })
+    }
+
+    /// What was chosen, by name, for people.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn fatal(&self, what: &'static str) -> DeviceError {
+        DeviceError {
+            device: self.capabilities.name.clone(),
+            call: what,
+            source: std::io::Error::from_raw_os_error(libc::EIO),
+            remedy: "see the kernel's log, and start again".to_owned(),
+        }
+    }
+}
+
+impl Drop for RdmaNic {
+    fn drop(&mut self) {
+        self.engine.get_mut().close();
+    }
+}
+
+impl Nic for RdmaNic {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    unsafe fn register(&mut self, region: RegionView) -> Result<Lkey, DeviceError> {
+        let engine = self.engine.get_mut();
+        let access = if region.writable { Access::LocalWrite } else { Access::Read };
+        // SAFETY: the caller keeps the region mapped until this NIC is dropped, which destroys the
+        // queue pairs first, and leaves posted receives alone; sends are left alone by the driver
+        // half until they complete.
+        let registered =
+            unsafe { engine.objects.domain.register(region.addr, region.length, access) }?;
+        let lkey = registered.lkey();
+        engine.local.registered_bytes += registered.length();
+        self.regions.push(registered);
+        Ok(lkey)
+    }
+
+    fn post_recv(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {
+        let engine = self.engine.get_mut();
+        let taken = engine.receives.add(wrs)?;
+        engine.replenish();
+        Ok(taken)
+    }
+
+    #[inline]
+    fn post_send(&mut self, wr: &SendWr<'_>) -> Result<(), PostError> {
+        self.engine.get_mut().post_send(wr)
+    }
+
+    #[inline]
+    fn doorbell(&mut self) {
+        let engine = self.engine.get_mut();
+        if !engine.dirty.is_empty() {
+            engine.settle();
+        }
+        engine.flush_all();
+    }
+
+    #[inline]
+    fn recv_ready(&self) -> bool {
+        let mut engine = self.engine.borrow_mut();
+        if !engine.receives.has_done() {
+            engine.poll_receives();
+        }
+        engine.receives.has_done()
+    }
+
+    #[inline]
+    fn poll_recv(&mut self, out: &mut [Completion]) -> usize {
+        let engine = self.engine.get_mut();
+        if !engine.receives.has_done() {
+            engine.poll_receives();
+        }
+        engine.receives.take(out)
+    }
+
+    #[inline]
+    fn poll_send(&mut self, out: &mut [Completion]) -> usize {
+        let engine = self.engine.get_mut();
+        engine.poll_sends();
+        engine.take_sent(out)
+    }
+
+    fn arm(&mut self) -> Result<Armed, DeviceError> {
+        let engine = self.engine.get_mut();
+        engine.objects.recv_queue.arm()?;
+        engine.objects.send_queue.arm()?;
+        engine.poll_sends();
+        engine.poll_receives();
+        engine.settle();
+        engine.flush_all();
+        let pending = engine.receives.has_done() || engine.slots.has_done();
+        Ok(if pending { Armed::Pending } else { Armed::Quiet })
+    }
+
+    fn disarm(&mut self) {
+        let engine = self.engine.get_mut();
+        match engine.objects.channel.take_events() {
+            Ok(events) => engine.local.wake_ups += u64::from(events),
+            Err(_) => engine.fatal = Some("the completion channel failed"),
+        }
+    }
+
+    fn event_fd(&self) -> RawFd {
+        self.engine.borrow().watch.fd()
+    }
+
+    fn maintain(&mut self, now_ns: u64) -> Result<Option<NicEvent>, DeviceError> {
+        let engine = self.engine.get_mut();
+        if engine.fatal.is_none() {
+            engine.maintain(now_ns);
+        }
+        if let Some(event) = engine.events.pop_front() {
+            return Ok(Some(event));
+        }
+        match engine.fatal {
+            Some(what) if !self.closed => {
+                self.closed = true;
+                engine.close();
+                engine.receives.fail_all();
+                Err(self.fatal(what))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    fn visit_counters(&self, visit: &mut dyn FnMut(&'static str, u64)) {
+        let engine = self.engine.borrow();
+        engine.counters.visit(visit);
+        visit_local(&engine.local, visit);
+        visit("rdma_receives_posted", u64::from(engine.ledger.posted()));
+        visit("rdma_credits_granted", u64::from(engine.ledger.outstanding()));
+        visit("rdma_posts_of_receives_failed", engine.receives.post_failed);
+        visit("rdma_peers_up", u64::try_from(engine.up_count).unwrap_or(0));
+    }
+}
+
+fn visit_local(local: &EngineCounters, visit: &mut dyn FnMut(&'static str, u64)) {
+    let rows = [
+        ("rdma_polls_failed", local.polls_failed),
+        ("rdma_sends_failed", local.sends_failed),
+        ("rdma_posts_failed", local.posts_failed),
+        ("rdma_doorbells", local.doorbells),
+        ("rdma_signalled_completions", local.signals),
+        ("rdma_events", local.wake_ups),
+        ("rdma_port_down", local.ports_down),
+        ("rdma_port_up", local.ports_up),
+        ("rdma_gid_changes", local.gid_changes),
+        ("rdma_queue_pair_events", local.queue_pair_events),
+        ("rdma_other_events", local.other_events),
+        ("rdma_receive_queues_renewed", local.queues_renewed),
+        ("rdma_registered_bytes", local.registered_bytes),
+    ];
+    for (name, value) in rows {
+        visit(name, value);
+    }
+}

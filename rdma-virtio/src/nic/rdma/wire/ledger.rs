@@ -47,6 +47,11 @@ impl Ledger {
         self.posted = self.posted.saturating_sub(1);
     }
 
+    /// All receives came back without completing: the queue is a new one.
+    pub fn on_renewed(&mut self) {
+        self.posted = 0;
+    }
+
     /// Receives with the NIC.
     #[must_use]
     pub fn posted(&self) -> u32 {

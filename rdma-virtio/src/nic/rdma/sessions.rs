@@ -1,0 +1,396 @@
+//! The life of sessions: what the table of peers says is done here, with sockets and verbs.
+//!
+//! All of it is cold. Invariants: what a queue pair had with the device comes back, as completed
+//! in error, only after the queue pair was destroyed; a receive that was lost with a queue pair is
+//! found again when no queue pair is left.
+
+use super::conversation::Heard;
+use super::engine::{Engine, Full, Half, Link, Way};
+use super::lane::{Lane, NO_SLOT};
+use super::receives::Sink;
+use super::transmit::SHARED_TAG;
+use super::wire::credit::{Credit, Delivery};
+use super::wire::exchange::{Endpoint, Hello, Mode};
+use super::wire::peer::{PeerId, Prepared};
+use super::wire::peers::{Action, Loss};
+use crate::nic::{DeviceError, NicEvent, WcStatus};
+use crate::verbs::attributes::Mtu;
+use crate::verbs::events::{AsyncEvent, PortEvent, QueuePairEvent};
+use crate::verbs::gid::Gid;
+use crate::verbs::queue_pair::{Init, QueuePair, QueuePairKind, QueuePairOptions, QueueSizes, Rts};
+use crate::verbs::shared_receive::SharedReceiveOptions;
+use crate::verbs::transition::{
+    InitAttributes, ReceiveAttributes, ReliableReceive, ReliableSend, SendAttributes,
+};
+
+/// Most asynchronous events taken at a time.
+const EVENTS_MAX: usize = 64;
+/// Most address handles that wait for the sends that name them.
+const RETIRED_MAX: usize = 1024;
+
+/// The path MTU as `enum ibv_mtu` has it.
+pub(super) fn mtu_code(mtu: Mtu) -> u8 {
+    match mtu {
+        Mtu::B256 => 1,
+        Mtu::B512 => 2,
+        Mtu::B1024 => 3,
+        Mtu::B2048 => 4,
+        Mtu::B4096 => 5,
+    }
+}
+
+fn mtu_of(code: u8) -> Mtu {
+    match code {
+        1 => Mtu::B256,
+        2 => Mtu::B512,
+        3 => Mtu::B1024,
+        4 => Mtu::B2048,
+        _ => Mtu::B4096,
+    }
+}
+
+impl Engine {
+    /// Does what the table of peers says, in order.
+    pub(super) fn act(&mut self) {
+        while let Some(action) = self.peers.poll_action() {
+            match action {
+                Action::Dial { conn, to } => {
+                    if !self.talk.dial(conn, to, &self.watch) {
+                        self.with_peers(|peers, o| peers.on_connected(conn, false, o));
+                    }
+                }
+                Action::Say { conn, word } => self.talk.say(conn, &word),
+                Action::HangUp { conn } => self.talk.hang_up(conn),
+                Action::Prepare { peer } => {
+                    let prepared = self.prepare(peer);
+                    self.with_peers(|peers, o| peers.on_prepared(peer, prepared, o));
+                }
+                Action::Establish { peer, hello, session } => {
+                    let done = self.establish(peer, &hello, session).is_some();
+                    self.with_peers(|peers, o| peers.on_established(peer, done, o));
+                }
+                Action::Up { peer } => self.rise(peer),
+                Action::Down { peer, loss } => self.fall(peer, loss),
+                Action::Replaced { .. } => {
+                    if self.up_count == 0 {
+                        self.events.push_back(NicEvent::PeerGone);
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_random(&mut self, bits: u32) -> u32 {
+        self.random = self.random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        u32::try_from(self.random >> 32).unwrap_or(0) & ((1 << bits) - 1)
+    }
+
+    /// A queue pair for a peer, and its first credits.
+    fn prepare(&mut self, peer: PeerId) -> Option<Prepared> {
+        let place = self.links.get(usize::from(peer.0))?;
+        if !matches!(place, Link::None) {
+            return None;
+        }
+        let psn = self.next_random(24);
+        let (pair, qpn) = match self.mode {
+            Mode::Rc => {
+                let pair = self.make_pair().ok()?;
+                let qpn = pair.number();
+                (Some(pair), qpn)
+            }
+            Mode::Ud => (None, self.shared_pair()?.number()),
+        };
+        self.ledger.join();
+        let granted = self.ledger.grant(0);
+        self.hungry = true;
+        self.links[usize::from(peer.0)] = Link::Half(Half { pair, psn, granted });
+        let gid = self.path.own.0;
+        let path_mtu = mtu_code(self.path.mtu);
+        let endpoint = Endpoint { qpn, psn, qkey: self.path.qkey, gid, path_mtu };
+        Some(Prepared { endpoint, credits: u16::try_from(granted).unwrap_or(u16::MAX) })
+    }
+
+    fn make_pair(&self) -> Result<QueuePair<Init>, DeviceError> {
+        let shared_receive = match &self.sink {
+            Sink::Shared(queue) => Some(queue),
+            Sink::Own => None,
+        };
+        let objects = &self.objects;
+        let pair = objects.domain.queue_pair(&QueuePairOptions {
+            kind: QueuePairKind::Rc,
+            send_queue: &objects.send_queue,
+            recv_queue: &objects.recv_queue,
+            shared_receive,
+            sizes: QueueSizes {
+                max_send_wr: u32::try_from(self.depth).unwrap_or(u32::MAX),
+                max_recv_wr: 0,
+                max_send_sge: u32::try_from(self.send_sges).unwrap_or(u32::MAX),
+                max_recv_sge: 0,
+                max_inline: super::open::INLINE_MAX,
+            },
+            max_tso_header: 0,
+        })?;
+        pair.init(&InitAttributes { port: self.path.template.port, pkey_index: 0, qkey: 0 })
+    }
+
+    /// Connects to what the peer said.
+    fn establish(&mut self, peer: PeerId, hello: &Hello, session: u32) -> Option<()> {
+        let index = usize::from(peer.0);
+        let half = match std::mem::replace(self.links.get_mut(index)?, Link::None) {
+            Link::Half(half) => half,
+            other => {
+                self.links[index] = other;
+                return None;
+            }
+        };
+        let granted = half.granted;
+        let connected = self.connect(peer, half, hello);
+        let Ok((lane, way, source)) = connected else {
+            self.ledger.leave(granted);
+            return None;
+        };
+        let delivery = match self.mode {
+            Mode::Rc => Delivery::Reliable,
+            Mode::Ud => Delivery::Datagram,
+        };
+        let credit = Credit::new(delivery, granted, u32::from(hello.credits));
+        let mut full = Full::new(credit, lane, way);
+        full.source = source;
+        full.session_in = session;
+        full.session_out = hello.session;
+        full.incarnation = hello.incarnation;
+        self.links[index] = Link::Full(Box::new(full));
+        Some(())
+    }
+
+    fn connect(
+        &mut self,
+        peer: PeerId,
+        half: Half,
+        hello: &Hello,
+    ) -> Result<(Option<Lane>, Option<Way>, u32), DeviceError> {
+        let mut path = self.path.template;
+        path.destination = Gid(hello.endpoint.gid);
+        let Some(pair) = half.pair else {
+            let handle = self.objects.domain.address_handle(&path)?;
+            let Endpoint { qpn, qkey, .. } = hello.endpoint;
+            return Ok((None, Some(Way { handle, queue_pair: qpn, qkey }), qpn));
+        };
+        let retry = self.options.retry;
+        let pair = pair.rtr(&ReceiveAttributes::Reliable(ReliableReceive {
+            path,
+            mtu: self.path.mtu.min(mtu_of(hello.endpoint.path_mtu)),
+            queue_pair: hello.endpoint.qpn,
+            psn: hello.endpoint.psn,
+            min_rnr_timer: retry.min_rnr_timer,
+        }))?;
+        let pair: QueuePair<Rts> = pair.rts(&SendAttributes::Reliable(ReliableSend {
+            psn: half.psn,
+            timeout: retry.timeout,
+            retry_count: retry.retry_cnt,
+            rnr_retry: retry.rnr_retry,
+        }))?;
+        self.tags = self.tags.wrapping_add(1);
+        let tag = u32::from(self.tags) << 16 | u32::from(peer.0);
+        let number = pair.number();
+        Ok((Some(Lane::new(pair, tag, self.depth, self.send_sges)), None, number))
+    }
+
+    fn rise(&mut self, peer: PeerId) {
+        let Some(full) = self.full(peer) else { return };
+        full.up = true;
+        self.up_count += 1;
+        self.grant(peer);
+        self.mark(peer);
+        self.events.push_back(NicEvent::LinkUp);
+    }
+
+    /// A session is over: all that was under way comes back.
+    fn fall(&mut self, peer: PeerId, loss: Loss) {
+        let Some(place) = self.links.get_mut(usize::from(peer.0)) else { return };
+        match std::mem::replace(place, Link::None) {
+            Link::None => {}
+            Link::Half(half) => self.ledger.leave(half.granted),
+            Link::Full(full) => self.dismantle(*full),
+        }
+        self.dirty.retain(|other| *other != peer);
+        if loss != Loss::Never && self.up_count == 0 {
+            self.events.push_back(match loss {
+                Loss::Gone => NicEvent::PeerGone,
+                Loss::Broken | Loss::Never => NicEvent::LinkDown,
+            });
+        }
+        if self.links.iter().all(|link| matches!(link, Link::None)) {
+            self.renew_receives();
+        }
+        self.feed();
+    }
+
+    fn dismantle(&mut self, full: Full) {
+        self.up_count -= usize::from(full.up);
+        self.ledger.leave(full.credit.outstanding());
+        for slot in full.waiting {
+            self.counters.tx_drop_down += 1;
+            self.slots.complete(slot, WcStatus::Flushed);
+        }
+        if let Some(lane) = full.lane {
+            for sent in lane.close() {
+                self.cells.push(sent.cell);
+                if sent.slot != NO_SLOT {
+                    self.counters.tx_drop_down += 1;
+                    self.slots.complete(sent.slot, WcStatus::Flushed);
+                }
+            }
+        }
+        if let (Some(way), Some(shared)) = (full.way, &self.shared) {
+            self.retired.push_back((way.handle, shared.span().1));
+        }
+    }
+
+    /// A queue pair that failed in the middle of a message may have taken a receive with it. When
+    /// no queue pair is left, a new queue brings all receives back.
+    fn renew_receives(&mut self) {
+        let Sink::Shared(old) = &self.sink else { return };
+        let (max_wr, max_sge) = (old.max_wr(), old.max_sge());
+        let options = SharedReceiveOptions { max_wr, max_sge, token: 0 };
+        let Ok(queue) = self.objects.domain.shared_receive_queue(&options) else { return };
+        self.sink = Sink::Shared(queue);
+        self.local.queues_renewed += 1;
+        self.receives.take_back();
+        self.ledger.on_renewed();
+        let posted = self.receives.replenish((&self.sink, None));
+        self.ledger.on_posted(posted);
+    }
+
+    /// Ends the sessions whose queue pair failed or whose peer broke the rules.
+    #[cold]
+    pub(super) fn retire_broken(&mut self) {
+        while let Some(peer) = self.broken.pop() {
+            self.with_peers(|peers, outside| peers.on_broken(peer, outside));
+        }
+    }
+
+    /// Cold work.
+    pub(super) fn maintain(&mut self, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
+        self.converse();
+        if self.peers.deadline() <= self.now_ns {
+            self.with_peers(|peers, outside| peers.on_tick(outside));
+        }
+        self.take_async_events();
+        self.poll_sends();
+        for index in 0..self.links.len() {
+            self.send_waiting(PeerId(u16::try_from(index).unwrap_or(u16::MAX)));
+        }
+        self.expire_waiting();
+        self.feed();
+        self.settle_all();
+        self.flush_all();
+        self.release_handles();
+    }
+
+    fn converse(&mut self) {
+        let mut heard = std::mem::take(&mut self.heard);
+        self.talk.listen(&self.watch, &mut heard);
+        for what in heard.drain(..) {
+            match what {
+                Heard::Incoming(stream, ip) => {
+                    let mut outside = super::wire::peers::Outside {
+                        now_ns: self.now_ns,
+                        counters: &mut self.counters,
+                        macs: &mut self.macs,
+                    };
+                    if let Some(conn) = self.peers.on_incoming(ip, &mut outside) {
+                        self.talk.adopt(conn, stream, &self.watch);
+                    }
+                    self.act();
+                }
+                Heard::Connected(conn, through) => {
+                    self.with_peers(|peers, o| peers.on_connected(conn, through, o));
+                }
+                Heard::Word(conn, word) => self.with_peers(|p, o| p.on_word(conn, word, o)),
+                Heard::Garbage(conn, error) => {
+                    self.with_peers(|peers, o| peers.on_garbage(conn, error, o));
+                    self.talk.hang_up(conn);
+                }
+                Heard::Closed(conn, gone) => {
+                    self.with_peers(|peers, o| peers.on_closed(conn, gone, o));
+                    self.talk.hang_up(conn);
+                }
+            }
+        }
+        self.heard = heard;
+    }
+
+    fn take_async_events(&mut self) {
+        for _ in 0..EVENTS_MAX {
+            match self.objects.context.take_async_event() {
+                Ok(Some(event)) => self.on_async_event(event),
+                Ok(None) => return,
+                Err(_) => {
+                    self.fatal = Some("the device gives no events any more");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn on_async_event(&mut self, event: AsyncEvent) {
+        match event {
+            AsyncEvent::Port(_, PortEvent::Active) => self.local.ports_up += 1,
+            AsyncEvent::Port(_, PortEvent::Error) => self.local.ports_down += 1,
+            AsyncEvent::Port(_, PortEvent::GidChange) => self.local.gid_changes += 1,
+            AsyncEvent::Port(_, PortEvent::Management) => self.local.other_events += 1,
+            AsyncEvent::QueuePair(number, what) => {
+                self.local.queue_pair_events += 1;
+                let failed = matches!(what, QueuePairEvent::Fatal | QueuePairEvent::Request);
+                match self.by_queue_pair(number) {
+                    Some(peer) if failed => {
+                        self.with_peers(|peers, o| peers.on_broken(peer, o));
+                    }
+                    None if failed && self.shared_pair().is_some_and(|p| p.number() == number) => {
+                        self.fatal = Some("the datagram queue pair failed");
+                    }
+                    Some(_) | None => {}
+                }
+            }
+            AsyncEvent::CompletionQueueError(_) => {
+                self.fatal = Some("a completion queue failed or overran");
+            }
+            AsyncEvent::SharedReceiveError(_) => {
+                self.fatal = Some("the shared receive queue failed");
+            }
+            AsyncEvent::DeviceFatal => self.fatal = Some("the device failed or was removed"),
+            AsyncEvent::SharedReceiveLimit(_) | AsyncEvent::Other(_) => {
+                self.local.other_events += 1;
+            }
+        }
+    }
+
+    /// Lets go of address handles that no send names any more.
+    fn release_handles(&mut self) {
+        let Some(shared) = &self.shared else { return };
+        let (oldest, _) = shared.span();
+        while let Some((_, until)) = self.retired.front() {
+            let still_named = until.wrapping_sub(oldest).wrapping_sub(1) < u32::MAX / 2;
+            if still_named && self.retired.len() < RETIRED_MAX {
+                return;
+            }
+            self.retired.pop_front();
+        }
+    }
+
+    /// Ends everything: goodbye to all, queue pairs destroyed, sends back in error.
+    pub(super) fn close(&mut self) {
+        self.with_peers(|peers, outside| peers.close(outside));
+        if let Some(shared) = self.shared.take() {
+            debug_assert!(shared.tag() == SHARED_TAG);
+            for sent in shared.close() {
+                self.cells.push(sent.cell);
+                if sent.slot != NO_SLOT {
+                    self.slots.complete(sent.slot, WcStatus::Flushed);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! Sending: frames of the device half, and control messages.
+//!
+//! Invariants: data goes only with credit; what a peer has no credit for waits, and what waits
+//! too long is dropped and counted; control messages wait for nobody, having entries and cells of
+//! their own.
+
+use arrayvec::ArrayVec;
+
+use super::engine::{Engine, Full, Link};
+use super::lane::{Lane, NO_SLOT, Posting, Sent};
+use super::scratch::read_at;
+use super::slots::SEND_SGES_MAX;
+use super::wire::credit::Owed;
+use super::wire::header::{HEADER_BYTES, Kind};
+use super::wire::macs::Target;
+use super::wire::peer::PeerId;
+use crate::nic::{Completion, PostError, SendWr, Sge, WcChecksum, WcStatus};
+use crate::verbs::work_completion::{CompletionStatus, WorkCompletion};
+use crate::verbs::work_list::Destination;
+
+/// A frame that waits for credit so long is dropped, in nanoseconds.
+pub(super) const WAIT_NS_MAX: u64 = 1_000_000_000;
+/// The tag of the lane that all peers share.
+pub(super) const SHARED_TAG: u32 = 0xffff;
+/// Where the destination address lies in a message.
+const DESTINATION_AT: u32 = 12;
+const BATCH: usize = 16;
+
+fn status_of(status: CompletionStatus) -> WcStatus {
+    match status {
+        CompletionStatus::Success => WcStatus::Success,
+        CompletionStatus::LocalLength => WcStatus::LocalLength,
+        CompletionStatus::LocalProtection => WcStatus::LocalProtection,
+        CompletionStatus::Flushed => WcStatus::Flushed,
+        CompletionStatus::RetryExceeded | CompletionStatus::ReceiverNotReady => {
+            WcStatus::RetryExceeded
+        }
+        _ => WcStatus::General,
+    }
+}
+
+/// The destination address of a frame.
+#[inline]
+fn destination(sges: &[Sge]) -> Option<[u8; 6]> {
+    let mut skip = DESTINATION_AT;
+    for sge in sges {
+        if sge.length > skip {
+            // SAFETY: memory that the sender owns and has registered; the device half looked the
+            // range up, and nobody writes it before the send is complete.
+            return unsafe { read_at(sge, skip) };
+        }
+        skip -= sge.length;
+    }
+    None
+}
+
+impl Engine {
+    /// Takes a frame: to its peer, or to all.
+    #[inline]
+    pub(super) fn post_send(&mut self, wr: &SendWr<'_>) -> Result<(), PostError> {
+        if wr.sges.is_empty() || wr.sges.len() > SEND_SGES_MAX {
+            return Err(PostError::SgeCount);
+        }
+        let length = wr.sges.iter().fold(0_u32, |sum, sge| sum.saturating_add(sge.length));
+        if length.saturating_add(HEADER_BYTES) > self.message_max {
+            return Err(PostError::TooLong);
+        }
+        let Some(mac) = destination(wr.sges) else { return Err(PostError::SgeCount) };
+        if self.up_count == 0 {
+            self.counters.tx_drop_no_peer += 1;
+            return Err(PostError::LinkDown);
+        }
+        if self.slots.is_full() {
+            return Err(PostError::QueueFull);
+        }
+        match self.macs.target(mac) {
+            Target::Peer(peer) => self.send_to(peer, wr, length),
+            Target::Everyone => {
+                self.send_to_all(wr, length);
+                Ok(())
+            }
+        }
+    }
+
+    fn send_to(&mut self, peer: PeerId, wr: &SendWr<'_>, length: u32) -> Result<(), PostError> {
+        // One peer alone may fill the queue; of several, none may fill it for the others.
+        let most = usize::from(self.options.queue) / if self.up_count > 1 { 4 } else { 1 };
+        let many = self.up_count > 1;
+        let now_ns = self.now_ns;
+        let waits = match self.full(peer) {
+            Some(full) if !full.up => return Err(PostError::LinkDown),
+            Some(full) if full.waiting.len() >= most => {
+                self.counters.tx_drop_stalled += 1;
+                return Err(PostError::LinkDown);
+            }
+            Some(full) => !full.waiting.is_empty() || full.credit.available() == 0,
+            None => return Err(PostError::LinkDown),
+        };
+        let slot = self.slots.take(wr.wr_id, wr.signalled, wr.sges, length);
+        self.slots.add_copy(slot);
+        if waits || !self.post_data(peer, slot, many) {
+            self.counters.tx_waited += 1;
+            if let Some(full) = self.full(peer) {
+                if full.waiting.is_empty() {
+                    full.waiting_since_ns = now_ns;
+                }
+                full.waiting.push_back(slot);
+                self.mark(peer);
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy to each peer that takes one.
+    #[inline(never)]
+    fn send_to_all(&mut self, wr: &SendWr<'_>, length: u32) {
+        self.counters.tx_to_all += 1;
+        let slot = self.slots.take(wr.wr_id, wr.signalled, wr.sges, length);
+        for index in 0..self.links.len() {
+            let peer = PeerId(u16::try_from(index).unwrap_or(u16::MAX));
+            let Some(full) = self.full(peer) else { continue };
+            if !full.up {
+                continue;
+            }
+            let ready = full.waiting.is_empty() && full.credit.available() > 0;
+            if ready && self.post_data(peer, slot, true) {
+                self.slots.add_copy(slot);
+            } else {
+                self.counters.tx_drop_flood += 1;
+            }
+        }
+    }
+
+    /// Posts a slot's message to a peer that has credit; false if there is no room.
+    #[inline]
+    fn post_data(&mut self, peer: PeerId, slot: u32, signal: bool) -> bool {
+        let incarnation = self.peers.identity().incarnation;
+        let Some(Link::Full(full)) = self.links.get_mut(usize::from(peer.0)) else { return false };
+        let full: &mut Full = full;
+        let Full { lane, way, credit, session_out, .. } = full;
+        let Some(lane) = lane.as_mut().or(self.shared.as_mut()) else { return false };
+        if self.cells.len() <= self.cells_kept || !lane.has_room(false) {
+            return false;
+        }
+        let Some(cell) = self.cells.pop() else { return false };
+        let header = credit.data_header(*session_out, incarnation);
+        self.scratch.write(u32::from(cell), header.encode());
+        let (message, length, wanted) = self.slots.message(slot);
+        let mut sges: ArrayVec<Sge, { SEND_SGES_MAX + 1 }> = ArrayVec::new();
+        sges.push(self.scratch.sge(u32::from(cell), HEADER_BYTES));
+        sges.extend(message.iter().copied());
+        let total = length + HEADER_BYTES;
+        let had_list = lane.has_list();
+        let posting = Posting {
+            sges: &sges,
+            sent: Sent { slot, cell },
+            signalled: signal || wanted,
+            inline: way.is_none() && total <= lane.max_inline,
+            destination: way.as_ref().map(|way| Destination {
+                handle: &way.handle,
+                queue_pair: way.queue_pair,
+                qkey: way.qkey,
+            }),
+        };
+        if !lane.push(&posting) {
+            credit.unsend();
+            self.cells.push(cell);
+            self.local.posts_failed += 1;
+            self.broken.push(peer);
+            return false;
+        }
+        self.counters.tx_data += 1;
+        self.counters.tx_bytes += u64::from(total);
+        if !had_list {
+            self.unflushed.push(peer);
+        }
+        true
+    }
+
+    /// Posts a control message; false if there is no room even for that.
+    fn post_control(&mut self, peer: PeerId, kind: Kind) -> bool {
+        let (incarnation, now_ns) = (self.peers.identity().incarnation, self.now_ns);
+        let Some(Link::Full(full)) = self.links.get_mut(usize::from(peer.0)) else { return false };
+        let full: &mut Full = full;
+        let Full { lane, way, credit, session_out, .. } = full;
+        let Some(lane) = lane.as_mut().or(self.shared.as_mut()) else { return false };
+        if !lane.has_room(true) {
+            return false;
+        }
+        let Some(cell) = self.cells.pop() else { return false };
+        let header = credit.control_header(kind, (*session_out, incarnation), now_ns);
+        self.scratch.write(u32::from(cell), header.encode());
+        let had_list = lane.has_list();
+        let posting = Posting {
+            sges: &[self.scratch.sge(u32::from(cell), HEADER_BYTES)],
+            sent: Sent { slot: NO_SLOT, cell },
+            signalled: true,
+            inline: way.is_none() && HEADER_BYTES <= lane.max_inline,
+            destination: way.as_ref().map(|way| Destination {
+                handle: &way.handle,
+                queue_pair: way.queue_pair,
+                qkey: way.qkey,
+            }),
+        };
+        if !lane.push(&posting) {
+            self.cells.push(cell);
+            self.broken.push(peer);
+            return false;
+        }
+        match kind {
+            Kind::Credit => self.counters.tx_updates += 1,
+            Kind::Probe => self.counters.tx_probes += 1,
+            Kind::Data => {}
+        }
+        if !had_list {
+            self.unflushed.push(peer);
+        }
+        true
+    }
+
+    /// Frames that waited go, as far as there is credit and room.
+    #[inline]
+    pub(super) fn send_waiting(&mut self, peer: PeerId) {
+        loop {
+            let now_ns = self.now_ns;
+            let Some(full) = self.full(peer) else { return };
+            if full.waiting.is_empty() || full.credit.available() == 0 {
+                return;
+            }
+            full.waiting_since_ns = now_ns;
+            let Some(&slot) = full.waiting.front() else { return };
+            if !self.post_data(peer, slot, true) {
+                return;
+            }
+            if let Some(full) = self.full(peer) {
+                full.waiting.pop_front();
+            }
+        }
+    }
+
+    /// Drops what has waited too long.
+    pub(super) fn expire_waiting(&mut self) {
+        let now_ns = self.now_ns;
+        for link in &mut self.links {
+            let Link::Full(full) = link else { continue };
+            let since_ns = full.waiting_since_ns;
+            if full.waiting.is_empty() || now_ns.saturating_sub(since_ns) < WAIT_NS_MAX {
+                continue;
+            }
+            for slot in full.waiting.drain(..) {
+                self.counters.tx_drop_stalled += 1;
+                self.slots.complete(slot, WcStatus::RetryExceeded);
+            }
+        }
+    }
+
+    /// Sends the updates and probes that are owed now.
+    pub(super) fn settle(&mut self) {
+        let dirty = self.unmark_all();
+        for peer in &dirty {
+            self.settle_one(*peer);
+        }
+        // Its memory serves again.
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+            self.dirty.clear();
+        }
+    }
+
+    /// The same for every peer, marked or not.
+    pub(super) fn settle_all(&mut self) {
+        for index in 0..self.links.len() {
+            self.settle_one(PeerId(u16::try_from(index).unwrap_or(u16::MAX)));
+        }
+    }
+
+    fn settle_one(&mut self, peer: PeerId) {
+        let now_ns = self.now_ns;
+        let Some(full) = self.full(peer) else { return };
+        if !full.up {
+            return;
+        }
+        let kind = match full.credit.owed(now_ns, !full.waiting.is_empty()) {
+            Owed::Nothing => return,
+            Owed::Update => Kind::Credit,
+            Owed::Probe => Kind::Probe,
+        };
+        if !self.post_control(peer, kind) {
+            self.mark(peer);
+        }
+    }
+
+    /// Posts every list: one doorbell for each queue pair that has one.
+    #[inline]
+    pub(super) fn flush_all(&mut self) {
+        while let Some(peer) = self.unflushed.pop() {
+            let own = match self.links.get_mut(usize::from(peer.0)) {
+                Some(Link::Full(full)) => full.lane.as_mut(),
+                _ => None,
+            };
+            let Some(lane) = own.or(self.shared.as_mut()) else { continue };
+            if !lane.has_list() {
+                continue;
+            }
+            self.local.doorbells += 1;
+            if lane.flush().is_err() {
+                self.local.posts_failed += 1;
+                self.broken.push(peer);
+            }
+        }
+        if !self.broken.is_empty() {
+            self.retire_broken();
+        }
+    }
+
+    /// Looks for completed sends.
+    pub(super) fn poll_sends(&mut self) {
+        let mut completions = [WorkCompletion::default(); BATCH];
+        loop {
+            let Ok(found) = self.objects.send_queue.poll(&mut completions) else {
+                self.local.polls_failed += 1;
+                self.fatal = Some("a completion queue failed or overran");
+                return;
+            };
+            for completion in &completions[..found.min(BATCH)] {
+                self.on_sent(completion);
+            }
+            if found < BATCH {
+                break;
+            }
+        }
+        if !self.broken.is_empty() {
+            self.retire_broken();
+        }
+    }
+
+    #[inline]
+    fn on_sent(&mut self, completion: &WorkCompletion) {
+        let tag = u32::try_from(completion.wr_id() >> 32).unwrap_or(u32::MAX);
+        let number = u32::try_from(completion.wr_id() & 0xffff_ffff).unwrap_or(0);
+        let peer = PeerId(u16::try_from(tag & 0xffff).unwrap_or(u16::MAX));
+        let lane: Option<&mut Lane> = match self.links.get_mut(usize::from(peer.0)) {
+            Some(Link::Full(full)) => full.lane.as_mut(),
+            _ => self.shared.as_mut(),
+        };
+        // One of a queue pair that is no more is of no interest: its sends were handed back.
+        let Some(lane) = lane.filter(|lane| lane.tag() == tag) else { return };
+        self.local.signals += 1;
+        let mut status = WcStatus::Success;
+        if !completion.is_success() {
+            status = status_of(completion.status());
+            self.local.sends_failed += 1;
+            if lane.tag() != SHARED_TAG {
+                self.broken.push(peer);
+            }
+        }
+        let (oldest, _) = lane.span();
+        let covered = number.wrapping_sub(oldest).wrapping_add(1);
+        if covered > u32::MAX / 2 {
+            return;
+        }
+        for left in (0..covered).rev() {
+            let Some(sent) = lane.complete(number) else { break };
+            self.cells.push(sent.cell);
+            if sent.slot != NO_SLOT {
+                // Those before it were done, or would have failed first.
+                let status = if left == 0 { status } else { WcStatus::Success };
+                self.slots.complete(sent.slot, status);
+            }
+        }
+        let has_waiting = matches!(
+            self.links.get(usize::from(peer.0)),
+            Some(Link::Full(full)) if !full.waiting.is_empty()
+        );
+        if has_waiting {
+            self.send_waiting(peer);
+            self.flush_all();
+        }
+    }
+
+    /// Reports completed sends, oldest first.
+    pub(super) fn take_sent(&mut self, out: &mut [Completion]) -> usize {
+        let mut taken = 0;
+        for place in out {
+            let Some(done) = self.slots.pop() else { break };
+            *place = Completion {
+                wr_id: done.wr_id,
+                status: done.status,
+                byte_len: 0,
+                more: false,
+                checksum: WcChecksum::Unknown,
+            };
+            taken += 1;
+        }
+        taken
+    }
+}
