@@ -164,8 +164,7 @@ impl Request {
     pub(crate) fn execute(self, core: &mut Core, data: Data<'_>) -> Result<Reply, CallError> {
         match (self, data) {
             (Request::Send(id), Data::Out(bytes)) => {
-                let (stack, mut memory) = core.parts();
-                let sent = stack.tcp().0.send(id, bytes, &mut memory);
+                let sent = core.send(id, bytes);
                 sent.map(Reply::Bytes).map_err(CallError::Send)
             }
             (Request::Receive(id), Data::In(out)) => {
@@ -232,10 +231,9 @@ impl Request {
                 tcp.close_listener(id, &mut memory);
                 Ok(Reply::Done)
             }
-            Request::Connect { to, from } => tcp
-                .connect(to, from, (now, ip))
-                .map(Reply::Connection)
-                .map_err(CallError::Connect),
+            Request::Connect { to, from } => {
+                tcp.connect(to, from, (now, ip)).map(Reply::Connection).map_err(CallError::Connect)
+            }
             Request::Close(id) => {
                 tcp.close(id, now, &mut memory);
                 Ok(Reply::Done)

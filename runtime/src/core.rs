@@ -3,7 +3,9 @@
 use roceway_busypoll::{Armed, Progress, Work};
 use roceway_rdma_virtio::nic::{self, Nic, NicEvent};
 use roceway_stack::memory::Memory;
+use roceway_stack::slab::Id;
 use roceway_stack::stack::Stack;
+use roceway_stack::tcp::{Connection, SendError};
 use roceway_stack::time::{Duration, Instant};
 
 use crate::memory::StackMemory;
@@ -31,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) link: LinkCounters,
     /// A call outside a turn made work that the queues do not show, such as a nearer deadline.
     pub(crate) expect_work: bool,
+    /// A turn is under way: `now` is the present.
+    in_turn: bool,
     /// Not before this time are timers looked at again.
     timers_looked_at: Instant,
     /// The device is broken for good, and why.
@@ -46,6 +50,7 @@ impl Core {
             now,
             link: LinkCounters::default(),
             expect_work: false,
+            in_turn: false,
             timers_looked_at: now,
             broken: None,
         }
@@ -55,6 +60,22 @@ impl Core {
     #[inline]
     pub(crate) fn parts(&mut self) -> (&mut Stack, StackMemory<'_>) {
         (&mut self.stack, self.port.memory())
+    }
+
+    /// Queues bytes of a connection; returns how many were taken. What may leave at once does, with
+    /// the doorbell of the turn under way.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    #[inline(never)]
+    pub(crate) fn send(&mut self, id: Id<Connection>, data: &[u8]) -> Result<usize, SendError> {
+        let can = self.in_turn && !self.port.is_stalled();
+        let mut memory = self.port.memory();
+        if can && let Some(frame) = self.stack.send_at_once(id, data, self.now, &mut memory) {
+            self.port.transmit_at_once(frame, self.now);
+            return Ok(data.len());
+        }
+        self.stack.tcp().0.send(id, data, &mut memory)
     }
 
     fn on_nic_event(&mut self, event: NicEvent) {
@@ -114,6 +135,7 @@ impl Work for Core {
     fn control(&mut self, now: u64, _budget: u32) -> Progress {
         self.now = Instant::from_nanos(now);
         self.expect_work = false;
+        self.in_turn = true;
         Progress::NONE
     }
 
@@ -135,8 +157,11 @@ impl Work for Core {
         Progress::NONE
     }
 
-    #[inline]
+    #[inline(always)]
     fn transmit(&mut self, _now: u64, budget: u32) -> Progress {
+        if !self.stack.has_frames() && !self.port.is_stalled() {
+            return Progress::NONE;
+        }
         Progress::done(self.port.pump_transmit(&mut self.stack, self.now, budget))
     }
 
@@ -147,6 +172,7 @@ impl Work for Core {
 
     #[inline(always)]
     fn after(&mut self, _now: u64, _budget: u32) -> Progress {
+        self.in_turn = false;
         self.port.interface.reap();
         self.port.interface.refill();
         Progress::NONE

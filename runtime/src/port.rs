@@ -140,7 +140,7 @@ impl Port {
     }
 
     /// Takes frames from the stack to the device, at most `budget`; returns how many.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn pump_transmit(&mut self, stack: &mut Stack, now: Instant, budget: u32) -> u32 {
         let mut done = 0;
         while done < budget {
@@ -158,6 +158,14 @@ impl Port {
         done
     }
 
+    /// Passes on a frame of [`Stack::send_at_once`].
+    #[inline(always)]
+    pub(crate) fn transmit_at_once(&mut self, piece: Piece, now: Instant) {
+        self.counters.frames_sent += 1;
+        self.unrung = true;
+        let _taken_or_waiting = self.transmit_piece(piece, now);
+    }
+
     /// Passes on the plainest kind of frame without building a description of it.
     #[inline(always)]
     fn transmit_plain(&mut self, stack: &mut Stack, now: Instant) -> bool {
@@ -170,6 +178,12 @@ impl Port {
             small_low: self.small_low,
         };
         let Some(piece) = stack.poll_plain_frame(now, &mut memory) else { return false };
+        self.transmit_piece(piece, now)
+    }
+
+    /// Gives a plain frame to the device; false if it waits for room.
+    #[inline(always)]
+    fn transmit_piece(&mut self, piece: Piece, now: Instant) -> bool {
         if self.capture.is_some() {
             self.capture_sent(now, &[to_device(piece)], &PLAIN_HEADER);
         }

@@ -3,7 +3,8 @@
 use crate::frame::{Offloads, RxChecksum, RxFrame, TxChecksum, TxFrame};
 use crate::ip::{Incoming, Ip, IpConfig, IpConfigError, Transport};
 use crate::memory::{Memory, Piece};
-use crate::tcp::{Tcp, TcpConfig};
+use crate::slab::Id;
+use crate::tcp::{Connection, Tcp, TcpConfig};
 use crate::time::Instant;
 use crate::udp::{Udp, UdpConfig, UdpContext};
 
@@ -40,7 +41,6 @@ pub struct Stack {
     ip: Ip,
     udp: Udp,
     offloads: Offloads,
-    frames_predicted: u64,
 }
 
 impl Stack {
@@ -60,7 +60,6 @@ impl Stack {
             ip: Ip::new(config.ip, keys.ip)?,
             udp: Udp::new(UdpConfig { worker: config.worker, ..config.udp }, keys.udp),
             offloads: config.offloads,
-            frames_predicted: 0,
         })
     }
 
@@ -70,19 +69,15 @@ impl Stack {
     pub fn on_plain_frame<M: Memory>(&mut self, now: Instant, piece: Piece, mem: &mut M) -> bool {
         let pieces = [piece];
         let frame = RxFrame { pieces: &pieces, checksum: RxChecksum::Partial, gso_size: 0 };
-        let taken = self.tcp.on_expected_frame(now, &frame, mem);
-        self.frames_predicted += u64::from(taken);
-        taken
+        self.tcp.on_expected_frame(now, &frame, mem)
     }
 
     /// Takes a received frame; its pieces pass into the stack's ownership.
     #[inline(never)]
     pub fn on_frame<M: Memory>(&mut self, now: Instant, frame: &RxFrame<'_>, mem: &mut M) {
-        if self.tcp.on_expected_frame(now, frame, mem) {
-            self.frames_predicted += 1;
-            return;
+        if !self.tcp.on_expected_frame(now, frame, mem) {
+            self.on_other_frame(now, frame, mem);
         }
-        self.on_other_frame(now, frame, mem);
     }
 
     fn on_other_frame<M: Memory>(&mut self, now: Instant, frame: &RxFrame<'_>, mem: &mut M) {
@@ -116,6 +111,20 @@ impl Stack {
     #[inline(always)]
     pub fn poll_plain_frame<M: Memory>(&mut self, now: Instant, mem: &mut M) -> Option<Piece> {
         self.tcp.poll_expected(now, &self.ip, mem)
+    }
+
+    /// Takes a small write of a connection with `TCP_NODELAY` that nothing precedes, and gives the
+    /// frame that carries it, lent as by [`Stack::poll_plain_frame`]. `None`: nothing was done, and
+    /// the write is for [`Tcp::send`]. `now` is the present, for timers count from it.
+    #[inline(always)]
+    pub fn send_at_once<M: Memory>(
+        &mut self,
+        id: Id<Connection>,
+        data: &[u8],
+        now: Instant,
+        mem: &mut M,
+    ) -> Option<Piece> {
+        self.tcp.send_at_once(id, data, (now, &self.ip), mem)
     }
 
     /// The checksum that a frame of [`Stack::poll_plain_frame`] leaves to the device.
@@ -219,7 +228,6 @@ impl Stack {
 
     /// Calls `visit` with layer, name and value of every counter.
     pub fn visit_counters(&self, visit: &mut dyn FnMut(&'static str, &'static str, u64)) {
-        visit("stack", "frames_predicted", self.frames_predicted);
         self.tcp.counters().each(|name, value| visit("tcp", name, value));
         self.ip.counters().each(|name, value| visit("ip", name, value));
         self.ip.drops().each(|name, value| visit("ip drops", name, value));

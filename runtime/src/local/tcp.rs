@@ -169,8 +169,7 @@ impl TcpStream {
     #[inline(always)]
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
         let core = &mut *self.worker.shared.core.borrow_mut();
-        let (stack, mut memory) = core.parts();
-        stack.tcp().0.send(self.id, data, &mut memory).map_err(io_error::of_send)
+        core.send(self.id, data).map_err(io_error::of_send)
     }
 
     /// Shuts down one direction or both.

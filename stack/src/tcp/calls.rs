@@ -4,7 +4,7 @@
 use core::net::{IpAddr, SocketAddr};
 
 use super::config::KeepAlive;
-use super::connection::{Connection, Ending, Ownership, Readiness};
+use super::connection::{Connection, Context, Ending, Ownership, Readiness};
 use super::demux::Endpoint;
 use super::error::{ConnectError, ConnectionError, ListenError, ReceiveError, SendError};
 use super::info::TcpInfo;
@@ -15,7 +15,7 @@ use super::state::State;
 use super::tuple::FourTuple;
 use super::{Disposition, Tcp};
 use crate::ip::{Ip, Route};
-use crate::memory::Memory;
+use crate::memory::{Memory, Piece};
 use crate::slab::Id;
 use crate::time::{Duration, Instant};
 
@@ -206,31 +206,42 @@ impl Tcp {
         }
     }
 
+    /// Takes a small write that Nagle's algorithm does not hold back (`TCP_NODELAY`) and that
+    /// nothing precedes, and gives the frame that carries it, lent as one of
+    /// [`Tcp::poll_expected`] is. `None`: nothing was done, and the write is for [`Tcp::send`].
+    /// `now` is the present, not an earlier turn's.
+    #[inline(always)]
+    pub(crate) fn send_at_once<M: Memory>(
+        &mut self,
+        id: Id<Connection>,
+        data: &[u8],
+        (now, ip): (Instant, &Ip),
+        mem: &mut M,
+    ) -> Option<Piece> {
+        let connection = self.connections.get_mut(id)?;
+        if !connection.snd.template.is_current(ip.neighbor_generation()) {
+            return None;
+        }
+        let mut ctx = Context {
+            now,
+            mem,
+            config: &self.config,
+            counters: &mut self.counters,
+            offloads: &self.offloads,
+        };
+        let frame = connection.send_at_once(data, &mut ctx)?;
+        if connection.reschedule {
+            self.settle(id.index());
+        }
+        Some(frame)
+    }
+
     /// Queues bytes; returns how many were taken.
     ///
     /// # Errors
     /// See [`SendError`].
-    #[inline(always)]
-    pub fn send<M: Memory>(
-        &mut self,
-        id: Id<Connection>,
-        data: &[u8],
-        mem: &mut M,
-    ) -> Result<usize, SendError> {
-        if let Some(connection) = self.connections.get_mut(id)
-            && let Some(n) = connection.send_lone(data, mem)
-        {
-            if !connection.queued {
-                connection.queued = true;
-                self.ready.push_back(id.index());
-            }
-            return Ok(n);
-        }
-        self.send_any(id, data, mem)
-    }
-
     #[inline(never)]
-    fn send_any<M: Memory>(
+    pub fn send<M: Memory>(
         &mut self,
         id: Id<Connection>,
         data: &[u8],

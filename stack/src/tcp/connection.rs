@@ -213,6 +213,9 @@ impl Connection {
 
     /// Copies bytes into the send queue.
     pub(super) fn send<M: Memory>(&mut self, data: &[u8], mem: &mut M) -> Result<usize, SendError> {
+        if let Some(n) = self.send_lone(data, mem) {
+            return Ok(n);
+        }
         if !self.state.may_send() {
             return Err(self.send_refusal());
         }

@@ -10,8 +10,10 @@ use super::sender::{Fin, ProbeDue};
 use super::seq::SeqNum;
 use super::template::Fields;
 use super::timers::Timer;
-use crate::memory::{Memory, Piece};
-use crate::time::Duration;
+use crate::copy::copy;
+use crate::frame::TX_HEADROOM;
+use crate::memory::{Memory, Piece, SMALL_SLOT_LEN, SlotClass};
+use crate::time::{Duration, Instant};
 use crate::wire::tcp::{TcpFlags, Timestamps};
 
 /// An idle time that is shorter than any retransmission timeout: no restart (RFC 5681 §4.1).
@@ -20,6 +22,8 @@ const SURELY_NOT_IDLE: Duration = Duration::from_millis(200);
 pub(super) const EXPECTED_HEADERS_LEN: u32 = 14 + 20 + 32;
 /// Bytes of options of a segment on the fast path: timestamps.
 const EXPECTED_OPTIONS_LEN: u32 = 12;
+/// Longest write that leaves in one small slot with its headers.
+const LONE_WRITE_MAX: usize = (SMALL_SLOT_LEN - TX_HEADROOM - EXPECTED_HEADERS_LEN) as usize;
 const ACK_PUSH: u8 = TcpFlags::ACK.bits() | TcpFlags::PSH.bits();
 
 /// What the fast path looks at.
@@ -151,24 +155,74 @@ impl Connection {
         let header_len = EXPECTED_HEADERS_LEN;
         let start = payload.start.wrapping_sub(header_len);
         let frame = Piece { slot: payload.slot, start, len: header_len + len };
-        let fields = Fields {
-            seq: snd.nxt,
+        let fields = self.expected_fields(len, ctx.now);
+        self.snd.template.emit_expected(ctx.mem.bytes_mut(frame), &fields);
+        self.on_expected_sent(len, in_flight == 0, ctx);
+        Some(frame)
+    }
+
+    /// Sends a small write at once, without a way through the queue of those that are ready, if
+    /// Nagle's algorithm does not hold it back and nothing is before it. Otherwise does nothing.
+    #[inline(always)]
+    pub(super) fn send_at_once<M: Memory>(
+        &mut self,
+        data: &[u8],
+        ctx: &mut Context<'_, M>,
+    ) -> Option<Piece> {
+        let snd = &self.snd;
+        // Nothing queued is nothing in flight, and a segment fits every congestion window.
+        let plain = self.fast
+            && snd.nodelay
+            && !self.queued
+            && snd.queue.len() == 0
+            && data.len().wrapping_sub(1) < LONE_WRITE_MAX
+            && data.len() <= usize::from(snd.mss)
+            && data.len() <= snd.wnd as usize
+            && ctx.now.since(snd.last_sent) < SURELY_NOT_IDLE
+            && ctx.offloads.tx_checksum
+            && !ctx.mem.small_is_low();
+        if !plain {
+            return None;
+        }
+        let slot = ctx.mem.allocate(SlotClass::Small)?;
+        let len = u32::try_from(data.len()).unwrap_or(0);
+        let frame = Piece { slot, start: TX_HEADROOM, len: EXPECTED_HEADERS_LEN + len };
+        let fields = self.expected_fields(len, ctx.now);
+        let bytes = ctx.mem.bytes_mut(frame);
+        let (headers, payload) = bytes.split_at_mut(EXPECTED_HEADERS_LEN as usize);
+        copy(payload, data);
+        self.snd.template.emit_expected(headers, &fields);
+        self.snd.queue.put_sent(frame.skip(EXPECTED_HEADERS_LEN));
+        self.on_expected_sent(len, true, ctx);
+        Some(frame)
+    }
+
+    /// What changes in the headers of a segment with `len` bytes of new data.
+    #[inline(always)]
+    fn expected_fields(&mut self, len: u32, now: Instant) -> Fields {
+        Fields {
+            seq: self.snd.nxt,
             ack: self.rcv.nxt,
             flags: ACK_PUSH,
             window: self.rcv.advertise(self.rcv.scale),
             urgent: 0,
-            ts_value: snd.clock.value(ctx.now),
+            ts_value: self.snd.clock.value(now),
             ts_echo: self.rcv.ts_recent,
             behind: len + EXPECTED_OPTIONS_LEN,
-        };
-        snd.template.emit_expected(ctx.mem.bytes_mut(frame), &fields);
+        }
+    }
+
+    /// A segment with `len` bytes of new data is on its way; `alone` if nothing else is.
+    #[inline(always)]
+    fn on_expected_sent<M: Memory>(&mut self, len: u32, alone: bool, ctx: &mut Context<'_, M>) {
+        let snd = &mut self.snd;
         snd.nxt = snd.nxt.plus(len);
         snd.rtt.on_sent(snd.nxt, ctx.now);
         snd.last_sent = ctx.now;
         snd.cwnd_limited = false;
         self.rcv.interactive = true;
         self.timers.disarm(Timer::DelayedAck);
-        if in_flight == 0 {
+        if alone {
             self.snd.outstanding_since = ctx.now;
             self.arm(Timer::Retransmit, ctx.now + self.snd.rtt.rto().duration());
         }
@@ -176,6 +230,5 @@ impl Connection {
         ctx.counters.bytes_sent += u64::from(len);
         debug_assert!(self.rcv.ack == AckDue::No);
         debug_assert!(self.snd.fin == Fin::None && self.snd.probe == ProbeDue::No);
-        Some(frame)
     }
 }

@@ -79,6 +79,14 @@ impl SendQueue {
         Some(data.len())
     }
 
+    /// The bytes of `piece`, with headers before them, have just been sent; the queue was empty.
+    #[inline(always)]
+    pub(super) fn put_sent(&mut self, piece: Piece) {
+        debug_assert!(self.bytes == 0, "only into an empty queue");
+        self.lone = Lone::Sent(piece);
+        self.bytes = piece.len;
+    }
+
     /// Copies as much of `data` as memory and `limit` (bytes in the queue) allow; returns how
     /// much. `header_len` is what the headers of this connection take; `sent` says whether all
     /// that is queued has been sent.

@@ -30,10 +30,7 @@ fn rfc9293_3_6_we_close_first_and_still_receive() {
     script.expect("FA", 1, 1);
     assert_eq!(script.state(id), TcpState::FinWait1);
     let host = script.host();
-    assert_eq!(
-        host.stack.tcp().0.send(id, b"late", &mut host.mem),
-        Err(SendError::BrokenPipe)
-    );
+    assert_eq!(host.stack.tcp().0.send(id, b"late", &mut host.mem), Err(SendError::BrokenPipe));
     script.send(seg("A", 1, 2));
     assert_eq!(script.state(id), TcpState::FinWait2);
     script.send(seg("PA", 1, 2).data(b"half-closed"));

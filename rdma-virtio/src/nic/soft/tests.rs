@@ -2,7 +2,8 @@
 //! what it sent, and talks rubbish on the socket. Each is refused or dropped and counted, and the
 //! NIC goes on.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
@@ -184,6 +185,40 @@ fn a_peer_that_rewrites_what_it_sends_harms_only_its_own_messages() {
         stop.store(true, Ordering::Relaxed);
         assert_eq!(victim.nic.counters().received, received);
     });
+}
+
+#[test]
+fn a_message_that_is_taken_back_while_it_is_pulled_is_dropped_as_torn() {
+    let name = "a_message_that_is_taken_back_while_it_is_pulled_is_dropped_as_torn";
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        eprintln!("SKIPPED {name}: one core cannot take back what it is pulling");
+        return;
+    }
+    let (mut victim, hostile) = linked();
+    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let position = next.load(Ordering::Relaxed);
+                let slot = hostile.slot(position);
+                for number in 0..14 {
+                    slot.element(number).store(element(0, 0, 100), Ordering::Relaxed);
+                }
+                slot.description().store(1400 | 14 << 32, Ordering::Relaxed);
+                slot.sequence().store(sequence_of(position), Ordering::Release);
+                std::hint::spin_loop();
+                slot.sequence().store(sequence_of(position) | REVOKED, Ordering::Release);
+            }
+        });
+        let end = Instant::now() + Duration::from_secs(30);
+        while victim.nic.counters().drop_torn == 0 && Instant::now() < end {
+            victim.poll();
+            next.store(victim.nic.receiver.head(), Ordering::Relaxed);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(victim.nic.counters().drop_torn > 0, "{:?}", victim.nic.counters());
+    victim.nic.check_conservation().unwrap();
 }
 
 proptest! {
