@@ -15,8 +15,8 @@ use super::scenario::Topology;
 use super::{Trouble, io};
 
 /// How much of the console a failure shows.
-const TAIL_BYTES: u64 = 4096;
-const TAIL_LINES: usize = 25;
+const TAIL_BYTES: u64 = 8192;
+const TAIL_LINES: usize = 50;
 /// A line longer than this ends the guest: nothing of ours is.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
@@ -107,7 +107,7 @@ fn arguments(plan: &Plan, index: usize, console: &Path) -> Vec<String> {
     let processors = plan.topology.guests().len();
     let wire = plan.folder.join("wire");
     let append = format!(
-        "console=ttyS0 panic=-1 quiet mitigations=off random.trust_cpu=on \
+        "console=ttyS0 panic=-1 quiet mitigations=off no_timer_check random.trust_cpu=on \
          TOPOLOGY={} SIDE={side}",
         plan.topology
     );

@@ -124,7 +124,9 @@ fn module_name(file: &Path) -> String {
 
 /// Puts a file of this machine into the archive, where its links lead in a merged /usr.
 fn copy(archive: &mut Archive, path: &Path) -> Result<(), Trouble> {
-    copy_to(archive, path, &merged(path))
+    let data = std::fs::read(path).map_err(|error| io(path.display(), &error))?;
+    archive.program(&merged(path), &data);
+    Ok(())
 }
 
 /// `/lib` and `/lib64` are links into `/usr`.
@@ -133,22 +135,29 @@ fn merged(path: &Path) -> String {
     if path.starts_with("/lib") { format!("/usr{path}") } else { path.into_owned() }
 }
 
-fn copy_to(archive: &mut Archive, path: &Path, to: &str) -> Result<(), Trouble> {
-    let data = std::fs::read(path).map_err(|error| io(path.display(), &error))?;
-    archive.program(to, &data);
-    Ok(())
+/// A program without its debug sections, which are most of it, where `strip` is installed.
+fn stripped(path: &Path, scratch: &Path) -> Result<Vec<u8>, Trouble> {
+    let target = scratch.join("stripped");
+    let mut strip = Command::new("strip");
+    let status = strip.arg("--strip-debug").arg("-o").arg(&target).arg(path).output();
+    let file = if status.is_ok_and(|done| done.status.success()) { target.as_path() } else { path };
+    std::fs::read(file).map_err(|error| io(file.display(), &error))
 }
 
 /// Puts a program into `/usr/bin`, and its libraries where the linker looks.
-fn add_program(archive: &mut Archive, name: &str, path: &Path) -> Result<(), Trouble> {
-    copy_to(archive, path, &format!("/usr/bin/{name}"))?;
+fn add_program(
+    archive: &mut Archive,
+    (name, path): &(String, PathBuf),
+    scratch: &Path,
+) -> Result<(), Trouble> {
+    archive.program(&format!("/usr/bin/{name}"), &stripped(path, scratch)?);
     for library in programs::libraries(path)? {
         copy(archive, &library)?;
     }
     Ok(())
 }
 
-/// The whole archive.
+/// The whole archive. `scratch` is a folder for files in between.
 ///
 /// # Errors
 ///
@@ -157,6 +166,7 @@ pub fn build(
     kernel: &Kernel,
     programs: &[(String, PathBuf)],
     scenarios: &[Scenario],
+    scratch: &Path,
 ) -> Result<Vec<u8>, Trouble> {
     let mut archive = Archive::default();
     for folder in ["/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/sbin", "/usr/sbin"] {
@@ -173,8 +183,8 @@ pub fn build(
         let path = format!("/rxe-vm/scenarios/{}.sh", scenario.name);
         archive.file(&path, scenario.text.as_bytes());
     }
-    for (name, path) in programs {
-        add_program(&mut archive, name, path)?;
+    for program in programs {
+        add_program(&mut archive, program, scratch)?;
     }
     for library in programs::loaded_by_name()? {
         copy(&mut archive, &library)?;

@@ -254,8 +254,9 @@ impl Run<'_> {
                 ready.iter().filter(|s| topologies(s, &[place]).next().is_some()).collect();
             if !here.is_empty() {
                 self.screen.doing("packing the guest");
-                let image = image::build(self.kernel, &programs, &ready)?;
-                self.topology(place, &here, &image, &mut outcomes)?;
+                let folder = Folder::new()?;
+                let image = image::build(self.kernel, &programs, &ready, &folder.0)?;
+                self.topology(place, &here, (&folder, &image), &mut outcomes)?;
             }
         }
         Ok(outcomes)
@@ -278,10 +279,9 @@ impl Run<'_> {
         &mut self,
         topology: Topology,
         scenarios: &[&Scenario],
-        image: &[u8],
+        (folder, image): (&Folder, &[u8]),
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), Trouble> {
-        let folder = Folder::new()?;
         let file = folder.0.join("image");
         std::fs::write(&file, image)
             .map_err(|error| Trouble::new(format!("{}: {error}", file.display())))?;

@@ -78,12 +78,13 @@ impl<'a> Session<'a> {
         let deadline = started + Duration::from_secs(scenario.seconds);
         let result = self.follow(&mut outcome, deadline, watcher);
         outcome.elapsed = started.elapsed();
+        if outcome.is_failed() || result.is_err() {
+            outcome.consoles = self.guests.iter().map(Guest::console_tail).collect();
+        }
         if let Err(trouble) = result {
             self.stopped()?;
             outcome.broken = Some(trouble.cause);
-        }
-        if outcome.is_failed() {
-            outcome.consoles = self.guests.iter().map(Guest::console_tail).collect();
+            // Nobody knows what these guests still do.
             self.guests.clear();
         }
         Ok(outcome)

@@ -103,6 +103,65 @@ loss() {
     [ "$1" = 0 ] && [ -z "$2" ] || tc qdisc add dev "$IFACE" root netem loss "$1%" ${2:+delay "$2"}
 }
 
+# device MODE [OPTIONS]: this side's device for `roceway --device`, joined to the other side.
+device() { echo "rdma:$DEV,mode=$1,peer=$PEER_ADDR${2:+,$2}"; }
+
+# serve MODE [OPTIONS]: `roceway perf server` on that device; its process is then $SERVER. MODE
+# kernel is the guest's own TCP. Returns when it listens, with a failure after 10 s.
+serve() {
+    local tries=200
+    rm -f "server.$SIDE"
+    if [ "$1" = kernel ]; then
+        roceway perf server --json --wait block --listen "$ADDR" >"server.$SIDE" &
+    else
+        roceway perf server --json --wait block --device "$(device "$@")" \
+            --address "$WIRE/24" >"server.$SIDE" &
+    fi
+    SERVER=$!
+    until grep -q listening "server.$SIDE"; do
+        tries=$((tries - 1))
+        [ $tries -gt 0 ] && kill -0 "$SERVER" || return 1
+        sleep 0.05
+    done
+}
+
+# stop_serving: ends it as a user would.
+stop_serving() {
+    kill -TERM "$SERVER"
+    wait "$SERVER" 2>/dev/null || true
+}
+
+# perf MODE TEST OPTIONS...: one of roceway's tests against the other side's server, as JSON.
+# Both ends sleep when there is nothing to do: the driver's own work needs the processors too.
+perf() {
+    local mode=$1 test=$2
+    shift 2
+    if [ "$mode" = kernel ]; then
+        within 25 roceway perf "$test" "$PEER_ADDR" --json --wait block "$@"
+    else
+        within 25 roceway perf "$test" "$PEER_WIRE" --json --wait block \
+            --device "$(device "$mode")" --address "$WIRE/24" "$@"
+    fi
+}
+
+# perf_check NAME MODE TEST OPTIONS...: the same, with its rows told, as a check.
+perf_check() {
+    local name=$1 file=$1.$SIDE
+    shift
+    if perf "$@" >"$file" && rows <"$file"; then
+        passed "$name"
+    else
+        cat "$file"
+        failed "$name" "perf $*"
+    fi
+}
+
+# value NAME FILE: the first number of this name in a JSON document.
+value() { sed -n "s/.*\"$1\": *\([0-9.e+-]*\).*/\1/p" "$2" | head -n 1; }
+
+# milliseconds: since the guest's start.
+milliseconds() { awk '{ print int($1 * 1000) }' /proc/uptime; }
+
 # --- below: init.sh and side.sh only
 
 describe_side() {
