@@ -13,7 +13,7 @@ use roceway_stack::udp::UdpConfig;
 pub struct Prefix {
     /// The address.
     pub address: IpAddr,
-    /// Bits of the network part.
+    /// Bits of the network part; at least 1, since with none every host would be a neighbour.
     pub length: u8,
 }
 

@@ -137,6 +137,10 @@ pub enum IpConfigError {
     /// A prefix longer than the address.
     #[error("a prefix length of {0} is longer than the address")]
     PrefixLen(u8),
+    /// A prefix of no bits. Linux takes it; here it is refused, as it would make every host of the
+    /// world a neighbour and no gateway necessary, which nobody who writes it means.
+    #[error("{0}/0 has no network: give the prefix of its link, and a gateway for the rest")]
+    NoPrefix(IpAddr),
     /// The gateway of a route is of the other family or on no connected link.
     #[error("gateway {0} is on no connected link")]
     Gateway(IpAddr),
@@ -173,6 +177,9 @@ impl IpConfig {
 impl InterfaceAddress {
     fn check(self) -> Result<(), IpConfigError> {
         let bad = Err(IpConfigError::Address(self.address));
+        if self.prefix_len == 0 {
+            return Err(IpConfigError::NoPrefix(self.address));
+        }
         match self.address {
             IpAddr::V4(address) => {
                 if self.prefix_len > 32 {

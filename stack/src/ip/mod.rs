@@ -275,6 +275,12 @@ impl Ip {
         }
     }
 
+    /// Everyone on the link is gone, as when a cable is pulled: neighbours are forgotten, and what is
+    /// sent from now on waits for its neighbour as at first.
+    pub fn on_link_lost(&mut self) {
+        self.neighbors.on_link_lost();
+    }
+
     /// When [`Ip::on_timers`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Instant {

@@ -281,6 +281,12 @@ impl NeighborCache {
         self.change();
     }
 
+    /// Everyone on the link is gone: who comes may have other addresses, so all are asked anew.
+    pub(super) fn on_link_lost(&mut self) {
+        self.entries.clear();
+        self.change();
+    }
+
     /// Starts to ask for an address.
     fn begin(&mut self, now: Instant, address: IpAddr) -> (Resolution, Option<Solicit>) {
         if !self.entries.contains_key(&address) && !self.make_room(EvictFor::Ourselves) {

@@ -226,6 +226,8 @@ fn a_configuration_that_cannot_be_is_refused() {
         (IpConfig::new(OUR_MAC, &[]), IpConfigError::NoAddress),
         (with(network), IpConfigError::NetworkAddress(network.address)),
         (with(address("10.0.0.1", 33)), IpConfigError::PrefixLen(33)),
+        (with(address("10.0.0.1", 0)), IpConfigError::NoPrefix([10, 0, 0, 1].into())),
+        (with(address("fd00::1", 0)), IpConfigError::NoPrefix(address("fd00::1", 0).address)),
         (with(address("fd00::1", 129)), IpConfigError::PrefixLen(129)),
         (with(address("127.0.0.1", 8)), IpConfigError::Address([127, 0, 0, 1].into())),
         (IpConfig { mtu: 500, ..with(address("10.0.0.1", 24)) }, IpConfigError::Mtu(500)),
