@@ -214,6 +214,7 @@ impl Stack {
 
     /// The only peer of the link is gone, and its state with it.
     pub fn on_link_lost<M: Memory>(&mut self, mem: &mut M) {
+        self.ip.on_link_lost();
         self.tcp.on_link_lost(mem);
     }
 

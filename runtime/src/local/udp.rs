@@ -9,6 +9,11 @@ use super::Worker;
 use crate::io_error;
 
 /// A UDP socket.
+///
+/// A datagram whose neighbour is not known yet waits for it, at most eight a socket
+/// (`UdpConfig::waiting_frames`). So do those that are sent while a link has no other end, as over
+/// an interface without carrier in Linux: they leave when it comes up, and if nobody answers for
+/// three seconds they are dropped and the socket's next call is `HostUnreachable`.
 pub struct UdpSocket {
     worker: Worker,
     id: UdpId,
