@@ -5,6 +5,8 @@
 //! Bytes of a segment may change at any time if someone else can write them: they are copied to a
 //! local and only the copy is looked at.
 
+use std::hint::cold_path;
+
 use arrayvec::ArrayVec;
 
 use crate::barrier;
@@ -267,6 +269,7 @@ impl RegionTable {
         if let Some(segment) = near.0.segment(addr, length) {
             return Some(segment);
         }
+        cold_path();
         self.look_for(near, addr, length);
         near.0.segment(addr, length)
     }

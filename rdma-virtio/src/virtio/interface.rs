@@ -8,6 +8,7 @@
 //! a descriptor or a used element by value instead of through the rings: the same checks on the
 //! same two sides, without the memory between them.
 
+use std::hint::cold_path;
 use std::ptr::NonNull;
 
 use arrayvec::ArrayVec;
@@ -85,6 +86,8 @@ pub struct NetInterface<N: Nic> {
     layout: ReceiveLayout,
     /// Longest frame that is posted inline.
     inline_frame_max: u32,
+    /// Whether the device half may have returned received frames through the queue.
+    has_returned: bool,
     /// Whether receives wait on the queue that the NIC did not take.
     nic_lacks_receives: bool,
 }
@@ -138,6 +141,7 @@ impl<N: Nic> NetInterface<N> {
             features,
             layout,
             inline_frame_max: capabilities.max_inline.saturating_sub(in_message),
+            has_returned: false,
             nic_lacks_receives: false,
         };
         interface.refill();
@@ -186,6 +190,7 @@ impl<N: Nic> NetInterface<N> {
             self.driver.sent_directly(piece);
             return true;
         }
+        cold_path();
         false
     }
 
@@ -232,6 +237,7 @@ impl<N: Nic> NetInterface<N> {
     #[inline]
     pub fn doorbell(&mut self) {
         if self.driver.in_flight().0 != 0 {
+            cold_path();
             self.post_queued();
         }
         self.nic.doorbell();
@@ -246,6 +252,7 @@ impl<N: Nic> NetInterface<N> {
     #[inline]
     pub fn reap(&mut self) {
         if self.driver.in_flight().0 != 0 {
+            cold_path();
             self.reap_queued();
         }
     }
@@ -262,46 +269,55 @@ impl<N: Nic> NetInterface<N> {
     #[must_use]
     #[inline]
     pub fn recv_ready(&self) -> bool {
-        self.nic.recv_ready() || self.driver.has_received()
+        self.nic.recv_ready() || self.has_returned
     }
 
     /// The next received frame, of which the caller owns one reference of each piece. On `false`
     /// nothing more is there now and `frame` is meaningless.
     #[inline(always)]
     pub fn receive(&mut self, frame: &mut Received) -> bool {
-        if self.driver.has_received() {
+        if self.has_returned {
+            cold_path();
             return self.receive_queued(frame);
         }
         match self.device.receive_one(&mut self.nic, &mut frame.header) {
             ReceivedOne::Frame(used) => self.driver.received_one(&mut self.arena, frame, used),
             ReceivedOne::Nothing => false,
-            ReceivedOne::Unknown => self.receive_batch(frame),
+            ReceivedOne::Unknown => {
+                cold_path();
+                self.receive_batch(frame)
+            }
         }
     }
 
     #[inline(never)]
     fn receive_batch(&mut self, frame: &mut Received) -> bool {
-        if self.driver.has_received() {
+        // The short look at the NIC may have returned frames through the queue.
+        self.has_returned = self.driver.has_received();
+        if self.has_returned {
             return self.receive_queued(frame);
         }
         if !self.nic.recv_ready() {
             return false;
         }
-        match self.device.receive_directly(&mut self.nic) {
-            Some(used) => self.driver.received_directly(&mut self.arena, frame, used),
-            None => self.driver.receive(&mut self.arena, frame),
+        if let Some(used) = self.device.receive_directly(&mut self.nic) {
+            return self.driver.received_directly(&mut self.arena, frame, used);
         }
+        self.receive_queued(frame)
     }
 
     #[inline(never)]
     fn receive_queued(&mut self, frame: &mut Received) -> bool {
-        self.driver.receive(&mut self.arena, frame)
+        let received = self.driver.receive(&mut self.arena, frame);
+        self.has_returned = self.driver.has_received();
+        received
     }
 
     /// Posts free receive slots, in batches: after the doorbell, it is nobody's wait.
     #[inline]
     pub fn refill(&mut self) {
         if self.nic_lacks_receives || self.driver.wants_refill(&self.arena) {
+            cold_path();
             self.refill_now();
         }
     }
@@ -356,6 +372,8 @@ impl<N: Nic> NetInterface<N> {
         let (_, chains) = self.driver.in_flight();
         let (_, with_nic) = self.device.in_flight();
         self.nic_lacks_receives = with_nic < u32::from(chains);
+        // Chains that the device refused come back at once.
+        self.has_returned = self.driver.has_received();
     }
 
     /// The slots.

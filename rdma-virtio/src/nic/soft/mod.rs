@@ -49,6 +49,7 @@ mod session;
 mod shared;
 mod sleep;
 
+use std::hint::cold_path;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -120,7 +121,11 @@ impl SoftNic {
             .map_err(|error| device_error(name, "epoll_create1", error, "raise ulimit -n"))?;
         let capabilities = options.capabilities(name);
         Ok(SoftNic {
-            sender: Sender::new(options.slots, capabilities.max_message),
+            sender: Sender::new(
+                options.slots,
+                capabilities.max_message,
+                capabilities.wire == Wire::VirtioNet,
+            ),
             receiver: Receiver::new(
                 capabilities.max_recv_wr,
                 options.receive,
@@ -237,7 +242,7 @@ impl Nic for SoftNic {
 
     #[inline(always)]
     fn post_send_short(&mut self, sge: Sge) -> bool {
-        !self.frames && self.sender.post_short(&self.regions, &sge, &mut self.counters)
+        self.sender.post_short(&self.regions, &sge, &mut self.counters)
     }
 
     #[inline]
@@ -263,6 +268,7 @@ impl Nic for SoftNic {
     fn poll_recv_one(&mut self) -> PolledOne {
         let taken = self.receiver.poll_one(&mut self.counters);
         if matches!(taken, PolledOne::Taken { .. }) && self.receiver.owes_progress() {
+            cold_path();
             self.show_progress();
         }
         taken

@@ -3,6 +3,8 @@
 //! Every address in it was checked against a writable region when it was posted, and belongs to
 //! the NIC until its completion; nothing here is visible to the peer.
 
+use std::hint::cold_path;
+
 use super::layout::INLINE_MAX_U32;
 use super::options::RECV_ELEMENTS_MAX;
 use super::regions::Regions;
@@ -32,6 +34,8 @@ const MORE: usize = RECV_ELEMENTS_MAX - 1;
 pub(super) struct Posted {
     receives: Box<[Receive]>,
     more: Box<[Place]>,
+    /// One less than the number of receives that there is room for.
+    mask: usize,
     first: u64,
     next: u64,
 }
@@ -52,6 +56,7 @@ impl Posted {
         Posted {
             receives: vec![Receive::default(); capacity].into_boxed_slice(),
             more: vec![Place::default(); capacity * MORE].into_boxed_slice(),
+            mask: capacity - 1,
             first: 0,
             next: 0,
         }
@@ -61,6 +66,11 @@ impl Posted {
     #[inline]
     pub(super) fn len(&self) -> u64 {
         self.next - self.first
+    }
+
+    /// Receives that were taken out so far.
+    pub(super) fn taken(&self) -> u64 {
+        self.first
     }
 
     /// Posts one receive.
@@ -126,7 +136,7 @@ impl Posted {
     /// for it, and takes the receive out: its `wr_id`.
     #[inline(always)]
     pub(super) fn take_short(&mut self, source: Source) -> Option<u64> {
-        let receive = self.receives.get(self.index(self.first))?;
+        let receive = self.receives.get(usize::try_from(self.first).unwrap_or(0) & self.mask)?;
         if self.first == self.next || receive.first.length < source.length {
             return None;
         }
@@ -220,7 +230,7 @@ impl Posted {
 
     #[inline]
     fn index(&self, number: u64) -> usize {
-        usize::try_from(number).unwrap_or(0) & (self.receives.len() - 1)
+        usize::try_from(number).unwrap_or(0) & self.mask
     }
 }
 
@@ -244,6 +254,7 @@ fn copy_message(source: Source, place: Place) {
     if place.length >= INLINE_MAX_U32 {
         copy(source, place.addr, INLINE_MAX_U32);
     } else {
+        cold_path();
         copy(source, place.addr, source.length);
     }
 }

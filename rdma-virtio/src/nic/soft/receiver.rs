@@ -6,6 +6,7 @@
 //! its drop is counted; work per poll is bounded whatever the peer writes.
 
 use std::collections::VecDeque;
+use std::hint::cold_path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,11 +15,11 @@ use arrayvec::ArrayVec;
 use super::barrier;
 use super::counters::SoftCounters;
 use super::layout::{
-    AWAITED, BOUNCE_REGION, Description, ELEMENTS_MAX, ELEMENTS_PER_SLOT, EXPORTS_MAX, Element,
+    BOUNCE_REGION, Description, ELEMENTS_MAX, ELEMENTS_PER_SLOT, EXPORTS_MAX, Element,
     INLINE_MAX_U64, REVOKED, is_expected, sequence_of, slots_for,
 };
 use super::posted::{Posted, Source};
-use super::shared::{Ring, SharedMemory, SharedWord, Slot};
+use super::shared::{Cursor, Ring, SharedMemory, SharedWord, Slot};
 use crate::nic::{Completion, PolledOne, Receive, WcChecksum, WcStatus};
 
 /// Messages dropped in one poll at most; what is left waits for the next one.
@@ -57,8 +58,8 @@ enum Pull {
 /// The receive half of a soft NIC.
 #[derive(Debug)]
 pub(super) struct Receiver {
-    ring: Ring,
-    head: u64,
+    /// The next message.
+    head: Cursor,
     /// The head as the peer knows it.
     published: u64,
     own_consumed: SharedWord,
@@ -75,16 +76,13 @@ pub(super) struct Receiver {
     /// From which head on progress is shown at the end of a poll: a quarter of the ring behind
     /// what was shown, or at once if a sender waits for its completion.
     publish_at: u64,
-    /// Messages that went the short way.
-    short: u64,
 }
 
 impl Receiver {
     /// A receiver without a link, for up to `receives` posted receives, a power of two.
     pub(super) fn new(receives: u32, mode: Receive, max_message: u32) -> Receiver {
         Receiver {
-            ring: Ring::idle(),
-            head: 0,
+            head: Cursor::new(Ring::idle()),
             published: 0,
             own_consumed: SharedWord::idle(),
             posted: Posted::new(receives),
@@ -95,7 +93,6 @@ impl Receiver {
             has_pending: false,
             shown: ArrayVec::new(),
             publish_at: u64::MAX,
-            short: 0,
         }
     }
 
@@ -106,13 +103,12 @@ impl Receiver {
         own_consumed: SharedWord,
         shown: ArrayVec<Shown, { EXPORTS_MAX + 1 }>,
     ) {
-        self.ring = ring;
+        self.head = Cursor::new(ring);
         self.own_consumed = own_consumed;
         self.shown = shown;
-        self.head = 0;
         self.published = 0;
         self.needed = 0;
-        self.publish_at = (self.ring.len() / 4).max(1);
+        self.publish_at = (self.head.ring().len() / 4).max(1);
     }
 
     /// Ends the link: messages that were not pulled are lost with the peer's memory.
@@ -129,8 +125,9 @@ impl Receiver {
     /// Whether a completion, or at least a message to look at, is there.
     #[inline]
     pub(super) fn ready(&self) -> bool {
-        let sequence = self.ring.slot(self.head).sequence().load(Ordering::Acquire);
-        (is_expected(sequence, sequence_of(self.head)) && self.posted.len() >= self.needed)
+        let sequence = self.head.slot().sequence().load(Ordering::Acquire);
+        (is_expected(sequence, sequence_of(self.head.position()))
+            && self.posted.len() >= self.needed)
             || self.has_pending
     }
 
@@ -159,51 +156,45 @@ impl Receiver {
     /// Whoever calls it shows progress when some is owed.
     #[inline(always)]
     pub(super) fn poll_one(&mut self, counters: &mut SoftCounters) -> PolledOne {
-        let slot = self.ring.slot(self.head);
+        let slot = self.head.slot();
         let sequence = slot.sequence().load(Ordering::Acquire);
-        if sequence != sequence_of(self.head) {
-            let nothing = !is_expected(sequence, sequence_of(self.head)) && !self.has_pending;
+        let expected = sequence_of(self.head.position());
+        if sequence != expected {
+            // An earlier lap's, nearly always.
+            let nothing = sequence < expected && !self.has_pending;
             return if nothing { PolledOne::Nothing } else { PolledOne::Unknown };
         }
-        if self.has_pending {
-            return self.pending_first();
-        }
         let word = slot.description().load(Ordering::Relaxed);
-        let plain = word & !AWAITED;
-        if plain.wrapping_sub(1) >= INLINE_MAX_U64 {
+        // Also false for a message that is awaited, or lies elsewhere.
+        if self.has_pending || word.wrapping_sub(1) >= INLINE_MAX_U64 {
+            cold_path();
             return PolledOne::Unknown;
         }
-        let byte_len = u32::try_from(plain).unwrap_or(0);
+        let byte_len = u32::try_from(word).unwrap_or(0);
         let source = Source { from: slot.message().cast_const(), length: byte_len };
-        let Some(wr_id) = self.posted.take_short(source) else { return PolledOne::Unknown };
-        self.head += 1;
-        if plain != word {
-            self.publish_at = 0;
-        }
-        self.short += 1;
-        counters.received_bytes += plain;
+        let Some(wr_id) = self.posted.take_short(source) else {
+            cold_path();
+            return PolledOne::Unknown;
+        };
+        self.head.advance(1);
+        counters.received_bytes += word;
         PolledOne::Taken { wr_id, byte_len }
-    }
-
-    /// The rest of an earlier message comes first.
-    #[cold]
-    #[inline(never)]
-    fn pending_first(&self) -> PolledOne {
-        PolledOne::Unknown
     }
 
     /// The counters with the messages that went the short way, of which each is one receive.
     pub(super) fn count_short(&self, mut counters: SoftCounters) -> SoftCounters {
-        counters.taken += self.short;
-        counters.received += self.short;
-        counters.receives_used += self.short;
+        // Every receive that was taken out of the queue, less those that the long way counted.
+        let short = self.posted.taken() - counters.receives_used;
+        counters.taken += short;
+        counters.received += short;
+        counters.receives_used += short;
         counters
     }
 
     /// Whether the peer is to be shown how far we have come.
     #[inline]
     pub(super) fn owes_progress(&self) -> bool {
-        self.head >= self.publish_at
+        self.head.position() >= self.publish_at
     }
 
     #[inline(never)]
@@ -233,7 +224,7 @@ impl Receiver {
 
     /// Deals with the message at the head.
     fn pull(&mut self, poll: &mut Poll<'_>) -> Pull {
-        let slot = self.ring.slot(self.head);
+        let slot = self.head.slot();
         let sequence = slot.sequence().load(Ordering::Acquire);
         let word = slot.description().load(Ordering::Relaxed);
         let counters = &mut *poll.counters;
@@ -267,14 +258,14 @@ impl Receiver {
         let mut sources = ArrayVec::new();
         if count == 0 {
             let fits = (1..=INLINE_MAX_U64).contains(&u64::from(what.length));
-            let from = self.ring.slot(self.head).message().cast_const();
+            let from = self.head.slot().message().cast_const();
             sources.push(Source { from, length: what.length });
             return fits.then_some(sources);
         }
         let mut sum = 0_u32;
         for number in 0..count {
             let ahead = u64::try_from(number / ELEMENTS_PER_SLOT).ok()?;
-            let slot: &Slot = self.ring.slot(self.head + ahead);
+            let slot: &Slot = self.head.ring().slot(self.head.position() + ahead);
             let word = slot.element(number % ELEMENTS_PER_SLOT).load(Ordering::Relaxed);
             let element = Element::decode(word);
             let region = match self.shown.get(usize::from(element.region)) {
@@ -321,8 +312,8 @@ impl Receiver {
         };
         self.posted.scatter(sources);
         barrier::pulled_before_sequence_again();
-        let again = self.ring.slot(self.head).sequence().load(Ordering::Relaxed);
-        if again != sequence_of(self.head) {
+        let again = self.head.slot().sequence().load(Ordering::Relaxed);
+        if again != sequence_of(self.head.position()) {
             poll.counters.drop_torn += 1;
             return self.drop_message(slots, poll.counters);
         }
@@ -357,26 +348,27 @@ impl Receiver {
     }
 
     fn advance(&mut self, slots: usize) {
-        self.head += u64::try_from(slots).unwrap_or(1);
+        self.head.advance(u64::try_from(slots).unwrap_or(1));
         self.needed = 0;
     }
 
     /// Position of the next message.
     #[cfg(any(test, fuzzing))]
     pub(super) fn head(&self) -> u64 {
-        self.head
+        self.head.position()
     }
 
     /// Tells the peer how far we have come, if it does not know; whether there was news.
     #[inline]
     pub(super) fn publish(&mut self) -> bool {
-        let news = self.head != self.published && self.own_consumed.is_linked();
+        let head = self.head.position();
+        let news = head != self.published && self.own_consumed.is_linked();
         if news {
             // Release: the pulled bytes were read before their place may be written again.
-            self.own_consumed.get().store(self.head, Ordering::Release);
-            self.published = self.head;
+            self.own_consumed.get().store(head, Ordering::Release);
+            self.published = head;
         }
-        self.publish_at = self.published + (self.ring.len() / 4).max(1);
+        self.publish_at = self.published + (self.head.ring().len() / 4).max(1);
         news
     }
 }

@@ -5,6 +5,7 @@
 //! Invariants: `consumed_seen <= tail <= consumed_seen + slots`; an outstanding request's bytes
 //! are not the caller's until its completion was polled.
 
+use std::hint::cold_path;
 use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
@@ -45,9 +46,12 @@ pub(super) struct Sender {
     /// A post found the ring full and none succeeded since.
     starved: bool,
     max_message: u32,
-    /// Longest message of the short path; 0 while there is no link, which that path then leaves
-    /// to the general one.
+    /// Longest message of the short path, and what it is if that path may be taken: 0 while there
+    /// is no link, or a post found the ring full; the general path is then taken.
     short_max: u32,
+    short_max_ever: u32,
+    /// The tail at which the ring is full, by the progress that was seen.
+    full_at: u64,
     outstanding: Box<[Outstanding]>,
     first: u64,
     next: u64,
@@ -60,7 +64,9 @@ pub(super) type Pieces = ArrayVec<Resolved, ELEMENTS_MAX>;
 
 impl Sender {
     /// A sender without a link. `slots` is a power of two.
-    pub(super) fn new(slots: u32, max_message: u32) -> Sender {
+    /// Without `short_way`, every post goes the general one.
+    pub(super) fn new(slots: u32, max_message: u32, short_way: bool) -> Sender {
+        let inline_max = u32::try_from(INLINE_MAX).unwrap_or(0);
         let capacity = usize::try_from(slots).unwrap_or(usize::MAX);
         Sender {
             ring: Ring::idle(),
@@ -71,6 +77,8 @@ impl Sender {
             starved: false,
             max_message,
             short_max: 0,
+            short_max_ever: if short_way { max_message.min(inline_max) } else { 0 },
+            full_at: 0,
             outstanding: vec![NONE; capacity].into_boxed_slice(),
             first: 0,
             next: 0,
@@ -83,10 +91,9 @@ impl Sender {
         self.ring = ring;
         self.peer_consumed = peer_consumed;
         self.tail = 0;
-        self.consumed_seen = 0;
+        self.see_progress(0);
         self.up = true;
-        self.short_max = self.max_message.min(u32::try_from(INLINE_MAX).unwrap_or(0));
-        self.starved = false;
+        self.feed();
     }
 
     /// Ends the link. The oldest request that the peer has not taken ends with `status`, those
@@ -110,12 +117,25 @@ impl Sender {
         }
         barrier::revoked_before_reuse();
         self.up = false;
+        self.feed();
         self.short_max = 0;
-        self.starved = false;
         self.ring = Ring::idle();
         self.peer_consumed = SharedWord::idle();
         self.tail = 0;
-        self.consumed_seen = 0;
+        self.see_progress(0);
+    }
+
+    /// There is room.
+    #[inline]
+    fn feed(&mut self) {
+        self.starved = false;
+        self.short_max = self.short_max_ever;
+    }
+
+    #[inline]
+    fn see_progress(&mut self, consumed: u64) {
+        self.consumed_seen = consumed;
+        self.full_at = consumed + self.ring.len();
     }
 
     /// Posts a message; see [`crate::nic::Nic::post_send`].
@@ -144,7 +164,8 @@ impl Sender {
         sge: &Sge,
         counters: &mut SoftCounters,
     ) -> bool {
-        if sge.length > self.short_max || self.ring.is_full(self.tail - self.consumed_seen) {
+        if sge.length > self.short_max || self.tail >= self.full_at {
+            cold_path();
             return false;
         }
         let Ok(piece) = regions.resolve(sge) else { return false };
@@ -155,7 +176,6 @@ impl Sender {
         slot.description().store(u64::from(sge.length), Ordering::Relaxed);
         slot.sequence().store(sequence_of(self.tail), Ordering::Release);
         self.tail += 1;
-        self.starved = false;
         self.short += 1;
         counters.sent_bytes += u64::from(sge.length);
         true
@@ -259,6 +279,7 @@ impl Sender {
     /// The post is to be tried again when the peer has come further.
     pub(super) fn refuse_for_room(&mut self, counters: &mut SoftCounters) -> PostError {
         self.starved = true;
+        self.short_max = 0;
         counters.refused_full += 1;
         PostError::QueueFull
     }
@@ -291,7 +312,7 @@ impl Sender {
         let start = self.tail;
         let slots = slots_for(usize::from(what.elements));
         self.tail += u64::try_from(slots).unwrap_or(1);
-        self.starved = false;
+        self.feed();
         counters.sent += 1;
         counters.sent_bytes += u64::from(what.length);
         if !wr.inline {
@@ -345,7 +366,7 @@ impl Sender {
         }
         let consumed = self.peer_consumed.get().load(Ordering::Acquire);
         if consumed >= self.consumed_seen && consumed <= self.tail {
-            self.consumed_seen = consumed;
+            self.see_progress(consumed);
         } else {
             counters.peer_progress_impossible += 1;
         }

@@ -4,6 +4,7 @@
 //! (own memory). A view keeps its mapping alive. While there is no peer, views show constant
 //! zeroes, in which no message is ever found, so that the hot path needs no "is there a link".
 
+use std::hint::cold_path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -101,16 +102,56 @@ impl Ring {
         unsafe { slot.as_ref() }
     }
 
-    /// Whether so many slots in use are all of them.
-    #[inline]
-    pub(super) fn is_full(&self, used: u64) -> bool {
-        used > self.mask
-    }
-
     /// Number of slots.
     #[inline]
     pub(super) fn len(&self) -> u64 {
         self.mask + 1
+    }
+}
+
+/// A place in a ring that moves forward, and the slot there.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    ring: Ring,
+    position: u64,
+    /// The slot at `position`, looked up when it moved: whoever waits there looks at once.
+    slot: NonNull<Slot>,
+}
+
+// SAFETY: as for `Ring`.
+unsafe impl Send for Cursor {}
+
+impl Cursor {
+    /// At the beginning of a ring.
+    pub(super) fn new(ring: Ring) -> Cursor {
+        let slot = NonNull::from(ring.slot(0));
+        Cursor { ring, position: 0, slot }
+    }
+
+    /// The ring.
+    #[inline]
+    pub(super) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// How many slots lie behind.
+    #[inline]
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The slot here.
+    #[inline]
+    pub(super) fn slot(&self) -> &Slot {
+        // SAFETY: it was given out by `ring`, which is part of this value.
+        unsafe { self.slot.as_ref() }
+    }
+
+    /// Moves on by so many slots.
+    #[inline]
+    pub(super) fn advance(&mut self, slots: u64) {
+        self.position += slots;
+        self.slot = NonNull::from(self.ring.slot(self.position));
     }
 }
 
@@ -123,6 +164,7 @@ impl Ring {
 pub(super) unsafe fn copy_short(from: *const u8, to: *mut u8, length: u32) {
     let length = usize::try_from(length).unwrap_or(0);
     if !(64..=INLINE_MAX).contains(&length) {
+        cold_path();
         // SAFETY: as the caller promised.
         unsafe { std::ptr::copy_nonoverlapping(from, to, length) };
         return;

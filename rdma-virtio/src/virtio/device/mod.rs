@@ -115,7 +115,7 @@ impl<P: Policy> NetDevice<P> {
                 nic.max_send_wr,
                 scratch,
             ),
-            rx: ReceiveSide::new(DeviceRing::new(queues.receive, event_index), setup.mergeable),
+            rx: ReceiveSide::new(DeviceRing::new(queues.receive, event_index), &setup),
             counters: DeviceCounters::default(),
         }
     }

@@ -111,6 +111,10 @@ pub(super) struct ReceiveSide<P: Policy> {
     skipping: bool,
     /// Whether there are parts, or skipping.
     midway: bool,
+    /// Whether a whole message with a header for the driver may be handed over by value: not
+    /// midway, and the NIC's headers are passed in.
+    may_pass: bool,
+    passes_in: bool,
     /// Messages that were handed over by value.
     direct: u64,
     completions: Box<[Completion; BATCH]>,
@@ -118,9 +122,9 @@ pub(super) struct ReceiveSide<P: Policy> {
 }
 
 impl<P: Policy> ReceiveSide<P> {
-    pub(super) fn new(ring: DeviceRing<P>, mergeable: bool) -> Self {
+    pub(super) fn new(ring: DeviceRing<P>, setup: &Setup) -> Self {
         let size = usize::from(ring.size());
-        let chains = if mergeable { 0 } else { size };
+        let chains = if setup.mergeable { 0 } else { size };
         ReceiveSide {
             ring,
             rooms: vec![Segment::EMPTY; size].into_boxed_slice(),
@@ -130,6 +134,8 @@ impl<P: Policy> ReceiveSide<P> {
             parts: ArrayVec::new(),
             skipping: false,
             midway: false,
+            may_pass: setup.passes_in,
+            passes_in: setup.passes_in,
             direct: 0,
             completions: Box::new([NO_COMPLETION; BATCH]),
             broken: false,
@@ -343,6 +349,7 @@ impl<P: Policy> ReceiveSide<P> {
     fn collect(&mut self, setup: &Setup, counters: &mut DeviceCounters, completion: Completion) {
         self.collect_part(setup, counters, completion);
         self.midway = self.skipping || !self.parts.is_empty();
+        self.may_pass = self.passes_in && !self.midway;
     }
 
     fn collect_part(

@@ -4,6 +4,8 @@
 //! packet takes. Invariants: a posted slot is recorded under its descriptor's id until its chain
 //! came back; a frame that is dropped gives all its slots back.
 
+use std::hint::cold_path;
+
 use arrayvec::ArrayVec;
 
 use super::{PIECES_MAX, ReceiveLayout, Received};
@@ -100,7 +102,10 @@ impl<P: Policy> ReceiveQueue<P> {
     ) -> bool {
         frame.pieces.clear();
         let taken = if self.layout.slots == 1 {
-            let Some(posted) = self.claim_single(used, counters) else { return false };
+            let Some(posted) = self.claim_single(used.id) else {
+                counters.bad_used_id += 1;
+                return false;
+            };
             counters.rx_returned += 1;
             self.take_single(arena, frame, (posted, used.len), counters)
         } else {
@@ -127,15 +132,17 @@ impl<P: Policy> ReceiveQueue<P> {
         used: UsedElement,
         counters: &mut DriverCounters,
     ) -> bool {
-        let len = used.len;
-        // Chains of several slots never go this way; one would not be found out here.
-        if self.layout.slots != 1 {
+        let UsedElement { id, len } = used;
+        // Chains of several slots never go this way; one would not be found out below.
+        let posted = if self.layout.slots == 1 { self.claim_single(id) } else { None };
+        let Some(posted) = posted else {
+            cold_path();
             counters.bad_used_id += 1;
             return false;
-        }
-        let Some(posted) = self.claim_single(used, counters) else { return false };
+        };
         let slot = arena.complete(posted);
         if len < NET_HEADER_LEN + FRAME_LEN_MIN || len > arena.receive_len() {
+            cold_path();
             frame.pieces.clear();
             counters.rx_returned += 1;
             count_length(len, counters);
@@ -146,6 +153,7 @@ impl<P: Policy> ReceiveQueue<P> {
         set_only(&mut frame.pieces, Piece { slot, start: NET_HEADER_LEN, len });
         frame.header.num_buffers = 1;
         if !frame.header.check(len) {
+            cold_path();
             counters.rx_returned += 1;
             counters.rx_drop_header += 1;
             drop_pieces(arena, frame);
@@ -178,18 +186,11 @@ impl<P: Policy> ReceiveQueue<P> {
 
     /// The slot of a returned chain of one, if it is one of ours that was out.
     #[inline(always)]
-    fn claim_single(
-        &mut self,
-        used: UsedElement,
-        counters: &mut DriverCounters,
-    ) -> Option<PostedSlot> {
-        let Some(posted) = self.slots.get_mut(used.id as usize).and_then(Option::take) else {
-            counters.bad_used_id += 1;
-            return None;
-        };
+    fn claim_single(&mut self, id: u32) -> Option<PostedSlot> {
+        let posted = self.slots.get_mut(id as usize)?.take()?;
         self.posted -= 1;
         // It is below the number of slots, so its lower half is all of it.
-        self.ring.give_descriptor(low_half(used.id));
+        self.ring.give_descriptor(low_half(id));
         Some(posted)
     }
 
@@ -256,7 +257,8 @@ impl<P: Policy> ReceiveQueue<P> {
                 good = false;
                 break;
             };
-            let Some(posted) = self.claim_single(used, counters) else {
+            let Some(posted) = self.claim_single(used.id) else {
+                counters.bad_used_id += 1;
                 good = false;
                 continue;
             };
@@ -450,9 +452,10 @@ fn low_half(index: u32) -> u16 {
 /// Makes `pieces` this one; most often it was another one before.
 #[inline(always)]
 fn set_only(pieces: &mut ArrayVec<Piece, PIECES_MAX>, piece: Piece) {
-    if let [only] = pieces.as_mut_slice() {
-        *only = piece;
+    if pieces.len() == 1 {
+        pieces[0] = piece;
     } else {
+        cold_path();
         pieces.clear();
         pieces.push(piece);
     }

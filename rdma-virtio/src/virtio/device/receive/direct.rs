@@ -4,6 +4,8 @@
 //! The checks are those of the long way. Whatever is not the usual case is left to it, or handed to
 //! it, before anything was changed.
 
+use std::hint::cold_path;
+
 use super::{BATCH, ReceiveSide, check_received};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{Near, Segment};
@@ -69,7 +71,10 @@ impl<P: Policy> ReceiveSide<P> {
         };
         match self.take_one(setup, counters, (wr_id, byte_len), header) {
             Some(used) => ReceivedOne::Frame(used),
-            None => self.collect_one(setup, counters, (wr_id, byte_len)),
+            None => {
+                cold_path();
+                self.collect_one(setup, counters, (wr_id, byte_len))
+            }
         }
     }
 
@@ -86,7 +91,8 @@ impl<P: Policy> ReceiveSide<P> {
         let first = *room;
         // What has no header in it, does not fit or needs work is for the queue's way.
         let fits = byte_len >= NET_HEADER_LEN + FRAME_LEN_MIN && byte_len <= first.length();
-        if self.midway || !setup.passes_in || !fits {
+        if !self.may_pass || !fits {
+            cold_path();
             return None;
         }
         first.read_all(header.as_bytes_mut());

@@ -4,6 +4,8 @@
 //! The checks are those of the long way, and whatever does not pass them is left to it, which
 //! counts it.
 
+use std::hint::cold_path;
+
 use super::TransmitSide;
 use crate::counters::DeviceCounters;
 use crate::memory::region::{Near, RegionTable};
@@ -28,15 +30,20 @@ impl<P: Policy> TransmitSide<P> {
     ) -> bool {
         let Descriptor { addr, len, .. } = descriptor;
         if len < NET_HEADER_LEN + FRAME_LEN_MIN || self.unsignalled != 0 {
+            cold_path();
             return false;
         }
         let Some(segment) = regions.find_near(&mut self.near, addr, len) else { return false };
         let plain =
             setup.passes_out && header.gso_type == GSO_NONE && header.check(len - NET_HEADER_LEN);
-        let sent = plain && nic.post_send_short(segment.sge())
-            || self.send_inline(nic, (setup, regions), (addr, len), &header);
-        self.direct += u64::from(sent);
-        sent
+        if !(plain && nic.post_send_short(segment.sge())) {
+            cold_path();
+            if !self.send_inline(nic, (setup, regions), (addr, len), &header) {
+                return false;
+            }
+        }
+        self.direct += 1;
+        true
     }
 
     /// The region table may change.
