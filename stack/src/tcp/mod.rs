@@ -3,14 +3,15 @@
 //! - [`Tcp`] is the table: `calls` has what applications call, `input` what IP hands up, `output`
 //!   what goes down.
 //! - A connection is `connection` (its state and the application's side), `sender`, `receiver`
-//!   and the queues; `fast_path` and `segment` take segments in, `emit` makes them, `timeout`
-//!   handles timers, `handshake` opens.
+//!   and the queues; `fast_path`, `segment` and `acknowledgment` take segments in, `emit` makes
+//!   them, `timeout` handles timers, `handshake` opens.
 //! - [`congestion`], [`recovery`], [`rtt`], [`reassembly`], [`timers`] are leaves without
 //!   knowledge of each other.
 //!
 //! Every operation on a connection ends in [`Tcp::settle`], which is where its timers, events and
 //! its place in the ready queue are brought up to date.
 
+mod acknowledgment;
 mod calls;
 mod config;
 pub mod congestion;

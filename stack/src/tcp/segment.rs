@@ -1,11 +1,9 @@
 //! The full procedure for a segment that arrives (RFC 9293 §3.10.7.4), one function a step. The
-//! fast path takes most segments before they get here.
+//! fast path takes most segments before they get here; the fifth step is in `acknowledgment`.
 
 use super::connection::{Connection, Context, Ownership, Readiness};
 use super::error::ConnectionError;
 use super::receiver::{AckDue, Payload};
-use super::recovery::{AckInfo, RecoveryEvent};
-use super::sender::Fin;
 use super::seq::SeqNum;
 use super::state::{Origin, State};
 use super::timers::Timer;
@@ -21,7 +19,7 @@ pub(super) struct Segment<'a> {
 
 impl Segment<'_> {
     /// SEG.LEN: payload, SYN and FIN.
-    fn span(&self) -> u32 {
+    pub(super) fn span(&self) -> u32 {
         self.payload.len()
             + u32::from(self.header.flags.intersects(TcpFlags::SYN))
             + u32::from(self.header.flags.intersects(TcpFlags::FIN))
@@ -51,7 +49,7 @@ pub(super) enum Disposition {
 }
 
 /// Whether the procedure goes on to the next step.
-type Step = Result<(), Disposition>;
+pub(super) type Step = Result<(), Disposition>;
 
 impl Connection {
     /// Takes a segment in any state.
@@ -231,121 +229,6 @@ impl Connection {
         }
     }
 
-    /// Fifth step: the ACK field.
-    fn check_ack<M: Memory>(&mut self, segment: &Segment<'_>, ctx: &mut Context<'_, M>) -> Step {
-        if !segment.header.flags.intersects(TcpFlags::ACK) {
-            return Err(Disposition::Done);
-        }
-        let ack = segment.header.ack;
-        if matches!(self.state, State::SynReceived(_)) {
-            if ack != self.snd.nxt || self.snd.nxt == self.snd.una {
-                return Err(Disposition::Reset);
-            }
-            self.measure_handshake(ack, segment, ctx);
-            self.establish(ctx);
-            self.update_window(segment, true);
-        }
-        if ack.after(self.snd.nxt) {
-            // RFC 9293 §3.10.7.4: it acknowledges what was not sent.
-            self.challenge(ctx);
-            return Err(Disposition::Done);
-        }
-        if ack.before(self.snd.una) {
-            if ack.distance_to(self.snd.una) > self.snd.wnd_max.max(u32::from(u16::MAX)) {
-                // RFC 5961 §5.2.
-                self.challenge(ctx);
-                return Err(Disposition::Done);
-            }
-        } else {
-            self.on_acceptable_ack(segment, ctx);
-        }
-        Ok(())
-    }
-
-    /// SND.UNA =< SEG.ACK =< SND.NXT.
-    fn on_acceptable_ack<M: Memory>(&mut self, segment: &Segment<'_>, ctx: &mut Context<'_, M>) {
-        let ack = segment.header.ack;
-        let window_before = self.snd.wnd;
-        self.update_window(segment, false);
-        let acked = self.snd.una.distance_to(ack);
-        let is_duplicate = acked == 0
-            && self.snd.in_flight() > 0
-            && segment.span() == 0
-            && self.snd.wnd == window_before;
-        let echoed = segment
-            .options
-            .timestamps
-            .filter(|_| self.rcv.timestamps && acked > 0)
-            .and_then(|ts| self.snd.clock.elapsed(ts.echo, ctx.now));
-        if acked > 0 {
-            let _sample = self.snd.rtt.on_ack(ack, echoed, ctx.now);
-        }
-        let info = AckInfo {
-            now: ctx.now,
-            snd_una: self.snd.una,
-            snd_nxt: self.snd.nxt,
-            ack,
-            sack: if self.rcv.sack { &segment.options.sack } else { &[] },
-            is_duplicate,
-            mss: u32::from(self.snd.mss),
-            srtt: self.snd.rtt.srtt(),
-            cwnd_limited: self.snd.cwnd_limited,
-        };
-        let outcome = self.snd.recovery.on_ack(&info, &mut self.snd.congestion);
-        ctx.counters.fast_recoveries += u64::from(outcome.event == RecoveryEvent::Entered);
-        ctx.counters.sack_reneged += u64::from(outcome.reneged);
-        ctx.counters.sack_ignored += u64::from(outcome.blocks_ignored);
-        self.on_bytes_acknowledged(ack, acked, ctx);
-    }
-
-    /// Drops what is acknowledged and moves the timers and the state on.
-    fn on_bytes_acknowledged<M: Memory>(
-        &mut self,
-        ack: SeqNum,
-        acked: u32,
-        ctx: &mut Context<'_, M>,
-    ) {
-        if self.snd.wnd > 0 {
-            self.timers.disarm(Timer::Persist);
-        }
-        if acked == 0 {
-            return;
-        }
-        let fin_acked = self.snd.fin == Fin::Sent && ack == self.snd.nxt;
-        self.snd.queue.acknowledge(acked - u32::from(fin_acked), ctx.mem);
-        self.snd.una = ack;
-        self.snd.retransmissions = 0;
-        self.keep_alive_probes_sent = 0;
-        self.soft_error = None;
-        if self.snd.in_flight() == 0 {
-            self.timers.disarm(Timer::Retransmit);
-        } else {
-            self.snd.outstanding_since = ctx.now;
-            self.arm(Timer::Retransmit, ctx.now + self.snd.rtt.rto().duration());
-        }
-        if self.snd.urgent.is_some_and(|up| up.at_or_before(ack)) {
-            self.snd.urgent = None;
-        }
-        self.notify(Readiness::WRITABLE);
-        if fin_acked {
-            self.on_fin_acknowledged(ctx);
-        }
-    }
-
-    fn on_fin_acknowledged<M: Memory>(&mut self, ctx: &mut Context<'_, M>) {
-        match self.state {
-            State::FinWait1 => {
-                self.state = State::FinWait2;
-                if self.ownership == Ownership::Orphan {
-                    self.arm(Timer::TimeWait, ctx.now + ctx.config.fin_wait_2);
-                }
-            }
-            State::Closing => self.enter_time_wait(ctx),
-            State::LastAck => self.state = State::Closed,
-            _ => {}
-        }
-    }
-
     /// 2 MSL begin.
     pub(super) fn enter_time_wait<M: Memory>(&mut self, ctx: &mut Context<'_, M>) {
         ctx.counters.time_waits += 1;
@@ -353,20 +236,6 @@ impl Connection {
         self.timers.disarm_all();
         self.arm(Timer::TimeWait, ctx.now + ctx.config.msl.saturating_mul(2));
         self.notify(Readiness::READABLE.union(Readiness::WRITABLE));
-    }
-
-    /// The send window (RFC 9293 §3.10.7.4, fifth step): only from segments newer than the last.
-    pub(super) fn update_window(&mut self, segment: &Segment<'_>, force: bool) {
-        let (seq, ack) = (segment.header.seq, segment.header.ack);
-        let snd = &mut self.snd;
-        let newer = snd.wl1.before(seq) || (snd.wl1 == seq && snd.wl2.at_or_before(ack));
-        if newer || force {
-            let shift = snd.scale;
-            snd.wnd = u32::from(segment.header.window) << shift;
-            snd.wnd_max = snd.wnd_max.max(snd.wnd);
-            snd.wl1 = seq;
-            snd.wl2 = ack;
-        }
     }
 
     /// Sixth step: the urgent pointer (RFC 9293 §3.8.5; RFC 6093: it points behind the data).

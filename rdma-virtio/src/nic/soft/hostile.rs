@@ -152,6 +152,11 @@ impl Victim {
 
     /// Takes what is there; how many whole messages.
     pub(super) fn poll(&mut self) -> u64 {
+        self.poll_times(200)
+    }
+
+    /// Polls so often; how many whole messages came.
+    pub(super) fn poll_times(&mut self, times: u32) -> u64 {
         let none = Completion {
             wr_id: 0,
             status: WcStatus::Success,
@@ -161,7 +166,7 @@ impl Victim {
         };
         let mut out = [none; 3];
         let mut whole = 0;
-        for _ in 0..200 {
+        for _ in 0..times {
             let count = self.nic.poll_recv(&mut out);
             for done in &out[..count] {
                 assert_eq!(done.status, WcStatus::Success);

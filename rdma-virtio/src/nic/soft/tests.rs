@@ -194,10 +194,11 @@ fn a_message_that_is_taken_back_while_it_is_pulled_is_dropped_as_torn() {
         eprintln!("SKIPPED {name}: one core cannot take back what it is pulling");
         return;
     }
-    let (mut victim, hostile) = linked();
+    let (mut victim, mut hostile) = linked();
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let (hostile, next, stop) = (&mut hostile, &next, &stop);
+        scope.spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 let position = next.load(Ordering::Relaxed);
                 let slot = hostile.slot(position);
@@ -210,9 +211,9 @@ fn a_message_that_is_taken_back_while_it_is_pulled_is_dropped_as_torn() {
                 slot.sequence().store(sequence_of(position) | REVOKED, Ordering::Release);
             }
         });
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + Duration::from_secs(120);
         while victim.nic.counters().drop_torn == 0 && Instant::now() < end {
-            victim.poll();
+            victim.poll_times(2);
             next.store(victim.nic.receiver.head(), Ordering::Relaxed);
         }
         stop.store(true, Ordering::Relaxed);
