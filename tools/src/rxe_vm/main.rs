@@ -62,7 +62,8 @@ struct Line {
     #[arg(long = "program", value_name = "NAME=PATH", value_parser = program)]
     programs: Vec<(String, PathBuf)>,
     /// Memory of a guest
-    #[arg(long, value_name = "MIB", default_value_t = 768, value_parser = clap::value_parser!(u32).range(256..=8192))]
+    #[arg(long, value_name = "MIB", default_value_t = 768)]
+    #[arg(value_parser = clap::value_parser!(u32).range(256..=8192))]
     memory: u32,
     /// Ends everything after this time
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]

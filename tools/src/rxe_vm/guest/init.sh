@@ -13,7 +13,11 @@ mkdir -p /dev/pts /dev/shm /run /tmp /root
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
-exec </dev/null >/dev/ttyS0 2>&1
+# Through a pipe, since programs draw progress on terminals.
+mkfifo /run/console
+exec 4<>/run/console </dev/null >/run/console 2>&1
+cat <&4 >/dev/ttyS0 &
+exec 4>&-
 stty -F /dev/ttyS1 raw -echo
 exec 3<>/dev/ttyS1
 

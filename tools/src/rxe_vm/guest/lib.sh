@@ -110,7 +110,7 @@ device() { echo "rdma:$DEV,mode=$1,peer=$PEER_ADDR${2:+,$2}"; }
 # kernel is the guest's own TCP. Returns when it listens, with a failure after 10 s.
 serve() {
     local tries=200
-    rm -f "server.$SIDE"
+    : >"server.$SIDE"
     if [ "$1" = kernel ]; then
         roceway perf server --json --wait block --listen "$ADDR" >"server.$SIDE" &
     else
@@ -148,16 +148,30 @@ perf() {
 perf_check() {
     local name=$1 file=$1.$SIDE
     shift
-    if perf "$@" >"$file" && rows <"$file"; then
+    if perf "$@" >"$file"; then
+        rows <"$file"
         passed "$name"
     else
-        cat "$file"
         failed "$name" "perf $*"
     fi
 }
 
 # value NAME FILE: the first number of this name in a JSON document.
 value() { sed -n "s/.*\"$1\": *\([0-9.e+-]*\).*/\1/p" "$2" | head -n 1; }
+
+# packets: how many this side's device has received since its start.
+packets() { cat "/sys/class/infiniband/$DEV/ports/1/hw_counters/rcvd_pkts"; }
+
+# until_moving: waits until 300 packets more have come than when it was called, for 20 s: more than
+# connections take to be made, so that a test is under way.
+until_moving() {
+    local tries=200 enough=$(($(packets) + 300))
+    until [ "$(packets)" -ge $enough ]; do
+        tries=$((tries - 1))
+        [ $tries -gt 0 ] || return 1
+        sleep 0.1
+    done
+}
 
 # milliseconds: since the guest's start.
 milliseconds() { awk '{ print int($1 * 1000) }' /proc/uptime; }
