@@ -98,6 +98,9 @@ pub struct Loop {
     clock: Clock,
     /// Ticks from which a turn goes through its phases whatever `ready` says; 0 for at once.
     alarm: u64,
+    /// The last turn had no traffic: [`Work::ready`] is asked before the phases. After one with
+    /// traffic it is not, since most likely there is more.
+    asks: bool,
     /// Ticks of the last turn.
     last: u64,
     /// Whether there was traffic since `spin_until` was worked out.
@@ -134,6 +137,7 @@ impl Loop {
         let spin = clock.ticks_in(idle.budget_ns());
         Loop {
             alarm: 0,
+            asks: true,
             last,
             traffic: true,
             spin_until: last,
@@ -154,7 +158,7 @@ impl Loop {
         self.counters.turns += 1;
         let ticks = self.clock.ticks();
         let before = std::mem::replace(&mut self.last, ticks);
-        if !work.ready() && ticks < self.alarm {
+        if self.asks && !work.ready() && ticks < self.alarm {
             return Turned::Idle;
         }
         self.note_length(before, ticks);
@@ -324,10 +328,13 @@ impl Loop {
     #[inline]
     fn settle<W: Work>(&mut self, work: &mut W, now: u64, tally: &Tally) -> Turned {
         self.counters.busy_turns += 1;
+        self.asks = !tally.traffic;
         if tally.exhausted {
             self.alarm = 0;
         } else if tally.traffic {
             self.alarm = self.last + self.quantum;
+        } else if self.last < self.alarm {
+            return Turned::Idle;
         } else {
             return self.calm(work, now);
         }

@@ -67,15 +67,27 @@ impl Core {
     ///
     /// # Errors
     /// See [`SendError`].
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn send(&mut self, id: Id<Connection>, data: &[u8]) -> Result<usize, SendError> {
-        let can = self.in_turn && !self.port.is_stalled();
-        let mut memory = self.port.memory();
-        if can && let Some(frame) = self.stack.send_at_once(id, data, self.now, &mut memory) {
-            self.port.transmit_at_once(frame, self.now);
+        if self.send_at_once(id, data) {
             return Ok(data.len());
         }
-        self.stack.tcp().0.send(id, data, &mut memory)
+        let (stack, mut memory) = self.parts();
+        stack.tcp().0.send(id, data, &mut memory)
+    }
+
+    /// See [`Stack::send_at_once`]; false if nothing was done.
+    #[inline(never)]
+    fn send_at_once(&mut self, id: Id<Connection>, data: &[u8]) -> bool {
+        if !self.in_turn || self.port.is_stalled() {
+            return false;
+        }
+        let mut memory = self.port.memory();
+        let Some(frame) = self.stack.send_at_once(id, data, self.now, &mut memory) else {
+            return false;
+        };
+        self.port.transmit_at_once(frame, self.now);
+        true
     }
 
     fn on_nic_event(&mut self, event: NicEvent) {

@@ -84,11 +84,7 @@ impl Port {
     #[inline]
     pub(crate) fn pump_receive(&mut self, stack: &mut Stack, now: Instant, budget: u32) -> u32 {
         let mut done = 0;
-        // The look before each further frame is shorter than an attempt to take one.
-        while done < budget
-            && (done == 0 || self.interface.recv_ready())
-            && self.interface.receive(&mut self.received)
-        {
+        while done < budget && self.interface.receive(&mut self.received) {
             done += 1;
             self.counters.frames_received += 1;
             if self.capture.is_some() {
@@ -96,6 +92,10 @@ impl Port {
             }
             if !self.receive_plain(stack, now) {
                 done += self.receive_any(stack, now);
+            }
+            // This look is shorter than an attempt to take a frame that is not there.
+            if !self.interface.recv_ready() {
+                break;
             }
         }
         done

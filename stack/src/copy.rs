@@ -7,6 +7,10 @@ const SHORT_MAX: usize = 16;
 #[inline(always)]
 pub(crate) fn copy(destination: &mut [u8], source: &[u8]) {
     assert_eq!(destination.len(), source.len(), "a copy of one length to another");
+    if let ([to], [from]) = (&mut *destination, source) {
+        *to = *from;
+        return;
+    }
     if source.len() > SHORT_MAX {
         destination.copy_from_slice(source);
         return;

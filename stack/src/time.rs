@@ -28,6 +28,21 @@ impl Instant {
         self.0
     }
 
+    /// The instant `later` after this one, where both are known to be far from [`Instant::NEVER`]:
+    /// `+` without its bound.
+    #[must_use]
+    #[inline(always)]
+    pub const fn plus(self, later: Duration) -> Instant {
+        Instant(self.0.wrapping_add(later.0))
+    }
+
+    /// Whether less than `limit` has passed since `earlier`, which does not lie in the future.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_within(self, limit: Duration, earlier: Instant) -> bool {
+        self.0.wrapping_sub(earlier.0) < limit.0
+    }
+
     /// Time passed since `earlier`; zero if `earlier` lies in the future.
     #[must_use]
     pub const fn since(self, earlier: Instant) -> Duration {

@@ -62,8 +62,9 @@ impl Connection {
         }
         self.rcv.last_heard = ctx.now;
         self.rcv.on_timestamp(segment.timestamps.value, segment.seq, ctx.now);
-        self.snd.wnd = u32::from(segment.window) << (self.snd.scale & 15);
-        self.snd.wnd_max = self.snd.wnd_max.max(self.snd.wnd);
+        if u32::from(segment.window) != self.snd.window_field {
+            self.snd.set_window(segment.window);
+        }
         self.snd.wl1 = segment.seq;
         self.snd.wl2 = segment.ack;
         // The data first: fewer values are alive in the longer part.
@@ -127,7 +128,9 @@ impl Connection {
         let mut skip = segment.header_len;
         for piece in pieces {
             let compacted = self.rcv.queue.push(piece.skip(skip), ctx.mem);
-            ctx.counters.bytes_compacted += u64::from(compacted);
+            if compacted > 0 {
+                ctx.counters.bytes_compacted += u64::from(compacted);
+            }
             skip = 0;
         }
         self.schedule_ack(ctx.now, ctx.config.delayed_ack);
@@ -146,7 +149,7 @@ impl Connection {
             && (snd.nodelay || in_flight == 0)
             && len.wrapping_sub(1) < u32::from(snd.mss)
             && in_flight + len <= snd.wnd.min(cwnd)
-            && (in_flight > 0 || ctx.now.since(snd.last_sent) < SURELY_NOT_IDLE)
+            && (in_flight > 0 || ctx.now.is_within(SURELY_NOT_IDLE, snd.last_sent))
             && ctx.offloads.tx_checksum;
         if !plain {
             return None;
@@ -178,7 +181,7 @@ impl Connection {
             && data.len().wrapping_sub(1) < LONE_WRITE_MAX
             && data.len() <= usize::from(snd.mss)
             && data.len() <= snd.wnd as usize
-            && ctx.now.since(snd.last_sent) < SURELY_NOT_IDLE
+            && ctx.now.is_within(SURELY_NOT_IDLE, snd.last_sent)
             && ctx.offloads.tx_checksum
             && !ctx.mem.small_is_low();
         if !plain {
@@ -224,7 +227,7 @@ impl Connection {
         self.timers.disarm(Timer::DelayedAck);
         if alone {
             self.snd.outstanding_since = ctx.now;
-            self.arm(Timer::Retransmit, ctx.now + self.snd.rtt.rto().duration());
+            self.arm(Timer::Retransmit, ctx.now.plus(self.snd.rtt.rto().duration()));
         }
         ctx.counters.segments_sent += 1;
         ctx.counters.bytes_sent += u64::from(len);

@@ -76,6 +76,7 @@ impl Connection {
         self.snd.peer_mss = options.mss.unwrap_or(super::sender::default_mss(&self.tuple));
         // RFC 7323 §2.2: the window of a SYN is never scaled.
         self.snd.wnd = u32::from(segment.header.window);
+        self.snd.window_field = u32::MAX;
         self.snd.wnd_max = self.snd.wnd;
         self.snd.wl1 = segment.header.seq;
     }

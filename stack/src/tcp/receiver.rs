@@ -213,9 +213,6 @@ impl Connection {
     #[inline(always)]
     pub(super) fn schedule_ack(&mut self, now: Instant, delay: Duration) {
         let rcv = &mut self.rcv;
-        if rcv.ack == AckDue::Now {
-            return;
-        }
         let unacknowledged = rcv.last_ack_sent.distance_to(rcv.nxt);
         if unacknowledged >= 2 * u32::from(rcv.segment_size) {
             rcv.ack = AckDue::Now;
@@ -224,7 +221,7 @@ impl Connection {
             rcv.ack = AckDue::Now;
         } else if rcv.ack == AckDue::No {
             rcv.ack = AckDue::Delayed;
-            self.arm(Timer::DelayedAck, now + delay);
+            self.arm(Timer::DelayedAck, now.plus(delay));
         }
     }
 

@@ -41,7 +41,7 @@ impl Rto {
 /// The granularity of timers, G of RFC 6298: a tick of the timer wheel.
 const GRANULARITY_NS: u64 = 1 << 20;
 /// A round trip that took longer counts as this long: an hour is beyond every timeout.
-const RTT_MAX_NS: u64 = 3_600_000_000_000;
+const RTT_MAX: Duration = Duration::from_secs(3_600);
 /// Doublings after which [`Rto::MAX`] is reached from any timeout.
 const BACKOFF_MAX: u8 = 12;
 
@@ -173,14 +173,20 @@ impl Rtt {
         if self.timed_at != Instant::NEVER && !ack.before(self.timed_end) {
             let sample = now.since(self.timed_at);
             self.timed_at = Instant::NEVER;
-            self.on_sample(sample);
+            self.take_in(sample);
         }
     }
 
     /// Takes in one round trip (RFC 6298 §2.2, §2.3) and ends the backoff (§5.7 of it, Karn).
-    #[inline(always)]
     pub fn on_sample(&mut self, rtt: Duration) {
-        let rtt_ns = rtt.as_nanos().min(RTT_MAX_NS);
+        self.take_in(rtt.min(RTT_MAX));
+    }
+
+    /// Any two readings of a clock that counts from its machine's start are closer than would
+    /// overflow here.
+    #[inline(always)]
+    fn take_in(&mut self, rtt: Duration) {
+        let rtt_ns = rtt.as_nanos();
         if self.is_measured() {
             let srtt_ns = self.srtt8_ns / 8;
             self.rttvar4_ns = self.rttvar4_ns - self.rttvar4_ns / 4 + srtt_ns.abs_diff(rtt_ns);

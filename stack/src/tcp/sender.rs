@@ -47,6 +47,8 @@ pub(super) struct Sender {
     pub(super) nxt: SeqNum,
     /// The peer's window, in bytes.
     pub(super) wnd: u32,
+    /// The field that told it, or more than any field after a SYN, whose window is not scaled.
+    pub(super) window_field: u32,
     /// Sequence and acknowledgment number of the segment that told `wnd` (RFC 9293 §3.10.7.4).
     pub(super) wl1: SeqNum,
     pub(super) wl2: SeqNum,
@@ -105,6 +107,7 @@ impl Sender {
             una: iss,
             nxt: iss,
             wnd: 0,
+            window_field: u32::MAX,
             wl1: SeqNum::default(),
             wl2: iss,
             wnd_max: 0,
@@ -144,6 +147,13 @@ impl Sender {
     #[inline]
     pub(super) fn unsent(&self) -> u32 {
         self.queue.len().saturating_sub(self.in_flight())
+    }
+
+    /// The peer's window, from the field of a segment that is no SYN.
+    pub(super) fn set_window(&mut self, field: u16) {
+        self.window_field = u32::from(field);
+        self.wnd = u32::from(field) << (self.scale & 15);
+        self.wnd_max = self.wnd_max.max(self.wnd);
     }
 
     /// Whether the application may write at least a byte.
@@ -337,8 +347,7 @@ impl Connection {
     pub(super) fn wants_to_send(&self) -> bool {
         if self.fast {
             // Established, with clean recovery: data and acknowledgements are all there is.
-            return self.rcv.ack == super::receiver::AckDue::Now
-                || self.snd.unsent() > 0;
+            return self.rcv.ack == super::receiver::AckDue::Now || self.snd.unsent() > 0;
         }
         self.wants_to_send_in_state()
     }

@@ -57,7 +57,14 @@ impl Sleep {
     pub(super) fn on_posted(&mut self, counters: &mut SoftCounters, link: &Link) {
         barrier::posts_before_looking_whether_armed(self.forced);
         let word = self.peer.get().load(Ordering::Relaxed);
-        if word & ARMED != 0 && word != self.signalled {
+        if word & ARMED != 0 {
+            self.wake_once(word, counters, link);
+        }
+    }
+
+    #[inline(never)]
+    fn wake_once(&mut self, word: u64, counters: &mut SoftCounters, link: &Link) {
+        if word != self.signalled {
             self.wake(word, counters, link);
         }
     }
