@@ -217,7 +217,11 @@ impl World {
     fn acknowledged(&mut self, handle: u32, upto: u32, response: Option<&Message>) {
         while let Some(qp) = self.qps.get_mut(handle) {
             let Some(psn) = qp.sends.front().and_then(|wqe| wqe.psn) else { break };
-            if qp.rc.sent == 0 || (upto.wrapping_sub(psn) & MASK) >= 0x80_0000 {
+            // Neither older than the oldest nor newer than the newest that was sent.
+            let newest = qp.rc.next.wrapping_sub(1);
+            let known = (upto.wrapping_sub(psn) & MASK) < 0x80_0000
+                && (newest.wrapping_sub(upto) & MASK) < 0x80_0000;
+            if qp.rc.sent == 0 || !known {
                 break;
             }
             let reads = qp.sends[0].opcode == WR_RDMA_READ;

@@ -252,9 +252,42 @@ pub struct QpInitAttr {
     pub sq_sig_all: c_int,
 }
 
+impl QpInitAttrEx {
+    /// The members that it begins with. They cannot be one member here: `struct ibv_qp_init_attr`
+    /// ends with padding, in which `comp_mask` lies.
+    pub const fn base(&self) -> QpInitAttr {
+        QpInitAttr {
+            qp_context: self.qp_context,
+            send_cq: self.send_cq,
+            recv_cq: self.recv_cq,
+            srq: self.srq,
+            cap: self.cap,
+            qp_type: self.qp_type,
+            sq_sig_all: self.sq_sig_all,
+        }
+    }
+
+    /// Writes them.
+    pub const fn set_base(&mut self, base: &QpInitAttr) {
+        self.qp_context = base.qp_context;
+        self.send_cq = base.send_cq;
+        self.recv_cq = base.recv_cq;
+        self.srq = base.srq;
+        self.cap = base.cap;
+        self.qp_type = base.qp_type;
+        self.sq_sig_all = base.sq_sig_all;
+    }
+}
+
 #[repr(C)]
 pub struct QpInitAttrEx {
-    pub base: QpInitAttr,
+    pub qp_context: *mut c_void,
+    pub send_cq: *mut Cq,
+    pub recv_cq: *mut Cq,
+    pub srq: *mut Srq,
+    pub cap: QpCap,
+    pub qp_type: c_uint,
+    pub sq_sig_all: c_int,
     pub comp_mask: u32,
     pub pd: *mut Pd,
     pub xrcd: *mut c_void,

@@ -84,7 +84,10 @@ pub(super) unsafe extern "C" fn create_qp_ex(
         return pointer_or_errno(Err(libc::EINVAL));
     }
     let more = pairs::More { tso_header: if tso { attr.max_tso_header } else { 0 }, operations };
-    pointer_or_errno(pairs::create(attr.pd, &mut attr.base, more))
+    let mut base = attr.base();
+    let made = pairs::create(attr.pd, &mut base, more);
+    attr.set_base(&base);
+    pointer_or_errno(made)
 }
 
 /// ibv_wr_post(3): null unless the queue pair was made with `send_ops_flags`.
