@@ -28,7 +28,7 @@ use crate::verbs::completion::{CompletionChannel, CompletionQueue};
 use crate::verbs::context::Context;
 use crate::verbs::domain::ProtectionDomain;
 use crate::verbs::gid::Gid;
-use crate::verbs::queue_pair::{Init, QueuePair, Rts};
+use crate::verbs::queue_pair::{Init, QueuePair, QueueSizes, Rts};
 use crate::verbs::work_completion::WorkCompletion;
 
 /// Completions taken at a time.
@@ -110,6 +110,15 @@ pub(super) struct PathPlan {
     pub(super) qkey: u32,
 }
 
+/// The datagram queue pair, as it is made at start and again after it failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DatagramPlan {
+    pub(super) sizes: QueueSizes,
+    pub(super) port: u8,
+    pub(super) qkey: u32,
+    pub(super) depth: usize,
+}
+
 /// Verbs' objects, dropped from the top down.
 pub(super) struct Objects {
     pub(super) recv_queue: CompletionQueue,
@@ -178,6 +187,9 @@ pub(super) struct Engine {
     idle_polls: u32,
     /// Whether a peer has fewer credits than its share.
     pub(super) hungry: bool,
+    /// UD: the one queue pair failed and is to be made anew.
+    pub(super) shared_broken: bool,
+    pub(super) datagrams: Option<DatagramPlan>,
     /// Why the device is of no use any more.
     pub(super) fatal: Option<&'static str>,
 }
@@ -195,6 +207,7 @@ pub(super) struct Parts {
     pub(super) watch: Watch,
     pub(super) objects: Objects,
     pub(super) path: PathPlan,
+    pub(super) datagrams: Option<DatagramPlan>,
     pub(super) options: RdmaOptions,
     pub(super) message_max: u32,
     pub(super) depth: usize,
@@ -244,6 +257,8 @@ impl Engine {
             up_count: 0,
             idle_polls: 0,
             hungry: false,
+            shared_broken: false,
+            datagrams: parts.datagrams,
             fatal: None,
         }
     }
@@ -316,7 +331,7 @@ impl Engine {
         if self.idle_polls > 2 {
             self.settle();
         }
-        if !self.broken.is_empty() {
+        if !self.broken.is_empty() || self.shared_broken {
             self.retire_broken();
         }
         if !self.unflushed.is_empty() && self.has_waited() {
@@ -394,6 +409,7 @@ impl Engine {
                 let posted = self.receives.deliver(index, length, (&self.sink, pair));
                 self.ledger.on_posted(posted);
             }
+            None if self.shared_broken => self.receives.discard(index),
             None => {
                 let pair = self.shared.as_ref().map(|lane| &lane.pair);
                 let posted = self.receives.reuse(index, (&self.sink, pair));
@@ -501,8 +517,9 @@ impl Engine {
     /// A receive of a queue pair failed: so did the queue pair.
     #[cold]
     fn on_receive_failed(&mut self, completion: &WorkCompletion) {
-        if let Some(peer) = self.by_queue_pair(completion.queue_pair()) {
-            self.broken.push(peer);
+        match self.by_queue_pair(completion.queue_pair()) {
+            Some(peer) => self.broken.push(peer),
+            None => self.shared_broken |= self.shared.is_some(),
         }
     }
 

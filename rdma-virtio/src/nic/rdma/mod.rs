@@ -160,8 +160,12 @@ impl Nic for RdmaNic {
     fn arm(&mut self) -> Result<Armed, DeviceError> {
         let engine = self.engine.get_mut();
         engine.objects.recv_queue.arm()?;
-        engine.objects.send_queue.arm()?;
         engine.poll_sends();
+        // Few short messages can wait for the next wake-up, or for cold work.
+        if engine.slots.are_worth_waking() {
+            engine.objects.send_queue.arm()?;
+            engine.poll_sends();
+        }
         engine.poll_receives();
         engine.settle();
         engine.flush_all();

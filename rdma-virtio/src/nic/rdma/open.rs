@@ -7,13 +7,13 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use super::conversation::{Conversations, Watch};
-use super::engine::{Engine, GRH_LEN, Objects, Parts, PathPlan};
-use super::lane::{CONTROL_ENTRIES, Lane};
+use super::engine::{DatagramPlan, Engine, GRH_LEN, Objects, Parts, PathPlan};
+use super::lane::CONTROL_ENTRIES;
 use super::options::RdmaOptions;
 use super::receives::{BUFFERS_MAX, ReceivePlan, Receives, Sink};
 use super::scratch::Scratch;
+use super::sessions::datagrams;
 use super::slots::SEND_SGES_MAX;
-use super::transmit::SHARED_TAG;
 use super::wire::exchange::Mode;
 use super::wire::header::HEADER_BYTES;
 use super::wire::ledger::Ledger;
@@ -25,9 +25,8 @@ use crate::verbs::attributes::{DeviceAttributes, PortAttributes, PortState};
 use crate::verbs::completion::CompletionQueueOptions;
 use crate::verbs::device::{self, Found};
 use crate::verbs::gid::{self, Gid, GidEntry, GidWish};
-use crate::verbs::queue_pair::{QueuePairKind, QueuePairOptions, QueueSizes};
+use crate::verbs::queue_pair::QueueSizes;
 use crate::verbs::shared_receive::SharedReceiveOptions;
-use crate::verbs::transition::{InitAttributes, ReceiveAttributes, SendAttributes};
 
 /// Inline bytes asked for: a header and a small frame.
 pub(super) const INLINE_MAX: u32 = 220;
@@ -100,7 +99,7 @@ pub(super) fn open(name: &str, options: &RdmaOptions) -> Result<Opened, DeviceEr
         ));
     };
     let survey = survey(device, mode, name, &options)?;
-    build(survey, options)
+    build(&survey, options)
 }
 
 fn survey(
@@ -195,12 +194,12 @@ fn sizes(survey: &Survey, options: &RdmaOptions) -> Result<Sizes, DeviceError> {
     Ok(Sizes { receives, peers_max, depth, cells: u32::from(receives) + sends })
 }
 
-fn build(survey: Survey, options: RdmaOptions) -> Result<Opened, DeviceError> {
-    let sizes = sizes(&survey, &options)?;
-    let objects = objects(&survey, &sizes)?;
+fn build(survey: &Survey, options: RdmaOptions) -> Result<Opened, DeviceError> {
+    let sizes = sizes(survey, &options)?;
+    let objects = objects(survey, &sizes)?;
     let scratch = Scratch::new(&survey.device, &objects.domain, sizes.cells)?;
     let random = random(&survey.device)?;
-    let path = plan(&survey, &options, random);
+    let path = plan(survey, &options, random);
     let sink = match survey.mode {
         Mode::Rc => Sink::Shared(objects.domain.shared_receive_queue(&SharedReceiveOptions {
             max_wr: u32::from(sizes.receives),
@@ -209,9 +208,13 @@ fn build(survey: Survey, options: RdmaOptions) -> Result<Opened, DeviceError> {
         })?),
         Mode::Ud => Sink::Own,
     };
-    let shared = match survey.mode {
+    let plan_of_datagrams = match survey.mode {
         Mode::Rc => None,
-        Mode::Ud => Some(datagrams(&survey, &sizes, &objects, &path)?),
+        Mode::Ud => Some(datagram_plan(survey, &sizes, &path)),
+    };
+    let shared = match &plan_of_datagrams {
+        None => None,
+        Some(plan) => Some(datagrams(&objects, plan)?),
     };
     let in_front = match survey.mode {
         Mode::Rc => HEADER_BYTES,
@@ -238,14 +241,14 @@ fn build(survey: Survey, options: RdmaOptions) -> Result<Opened, DeviceError> {
     for fd in [objects.channel.fd(), objects.context.async_fd()] {
         watch.add(fd).map_err(listen)?;
     }
-    let identity = identity(&survey, &options, random);
+    let identity = identity(survey, &options, random);
     let admission = Admission {
         listed: options.peers.clone(),
         accept: options.accept.clone(),
         peers_max: sizes.peers_max,
     };
-    let settings = settings(&survey, &options, &sizes, &identity);
-    let capabilities = capabilities(&survey, &options, &sizes, identity.mac);
+    let settings = settings(survey, &options, &sizes, &identity);
+    let capabilities = capabilities(survey, &options, &sizes, identity.mac);
     let parts = Parts {
         shared,
         sink,
@@ -258,6 +261,7 @@ fn build(survey: Survey, options: RdmaOptions) -> Result<Opened, DeviceError> {
         watch,
         objects,
         path,
+        datagrams: plan_of_datagrams,
         message_max: survey.message_max,
         depth: sizes.depth,
         send_sges: usize::from(survey.send_sges),
@@ -303,31 +307,16 @@ fn plan(survey: &Survey, options: &RdmaOptions, random: u64) -> PathPlan {
     PathPlan { template, own: survey.gid.gid, mtu, qkey }
 }
 
-fn datagrams(
-    survey: &Survey,
-    sizes: &Sizes,
-    objects: &Objects,
-    path: &PathPlan,
-) -> Result<Lane, DeviceError> {
-    let pair = objects.domain.queue_pair(&QueuePairOptions {
-        kind: QueuePairKind::Ud,
-        send_queue: &objects.send_queue,
-        recv_queue: &objects.recv_queue,
-        shared_receive: None,
-        sizes: QueueSizes {
-            max_send_wr: u32::try_from(sizes.depth).unwrap_or(u32::MAX),
-            max_recv_wr: u32::from(sizes.receives),
-            max_send_sge: u32::from(survey.send_sges),
-            max_recv_sge: u32::from(survey.receive_sges),
-            max_inline: INLINE_MAX,
-        },
-        max_tso_header: 0,
-    })?;
-    let port = survey.found.port;
-    let pair = pair.init(&InitAttributes { port, pkey_index: 0, qkey: path.qkey })?;
-    let pair = pair.rtr(&ReceiveAttributes::Unconnected)?;
-    let pair = pair.rts(&SendAttributes::Datagram { psn: 0 })?;
-    Ok(Lane::new(pair, SHARED_TAG, sizes.depth, usize::from(survey.send_sges)))
+fn datagram_plan(survey: &Survey, sizes: &Sizes, path: &PathPlan) -> DatagramPlan {
+    let sizes_of_queues = QueueSizes {
+        max_send_wr: u32::try_from(sizes.depth).unwrap_or(u32::MAX),
+        max_recv_wr: u32::from(sizes.receives),
+        max_send_sge: u32::from(survey.send_sges),
+        max_recv_sge: u32::from(survey.receive_sges),
+        max_inline: INLINE_MAX,
+    };
+    let (port, qkey) = (survey.found.port, path.qkey);
+    DatagramPlan { sizes: sizes_of_queues, port, qkey, depth: sizes.depth }
 }
 
 fn identity(survey: &Survey, options: &RdmaOptions, random: u64) -> Identity {

@@ -188,6 +188,11 @@ impl Receives {
         (generation == self.generation && record.posted).then_some(index)
     }
 
+    /// A completed receive whose queue is of no use: its buffers are free again.
+    pub(super) fn discard(&mut self, index: u16) {
+        self.empty(index);
+    }
+
     /// A completed receive's message was not for anybody: it is posted again.
     pub(super) fn reuse(&mut self, index: u16, sink: (&Sink, Option<&QueuePair<Rts>>)) -> u32 {
         self.stage(index, sink)

@@ -5,7 +5,7 @@
 //! found again when no queue pair is left.
 
 use super::conversation::Heard;
-use super::engine::{Engine, Full, Half, Link, Way};
+use super::engine::{DatagramPlan, Engine, Full, Half, Link, Objects, Way};
 use super::lane::{Lane, NO_SLOT};
 use super::receives::Sink;
 use super::transmit::SHARED_TAG;
@@ -47,6 +47,23 @@ fn mtu_of(code: u8) -> Mtu {
         4 => Mtu::B2048,
         _ => Mtu::B4096,
     }
+}
+
+/// The one queue pair of a datagram wire.
+pub(super) fn datagrams(objects: &Objects, plan: &DatagramPlan) -> Result<Lane, DeviceError> {
+    let pair = objects.domain.queue_pair(&QueuePairOptions {
+        kind: QueuePairKind::Ud,
+        send_queue: &objects.send_queue,
+        recv_queue: &objects.recv_queue,
+        shared_receive: None,
+        sizes: plan.sizes,
+        max_tso_header: 0,
+    })?;
+    let pair = pair.init(&InitAttributes { port: plan.port, pkey_index: 0, qkey: plan.qkey })?;
+    let pair = pair.rtr(&ReceiveAttributes::Unconnected)?;
+    let pair = pair.rts(&SendAttributes::Datagram { psn: 0 })?;
+    let sges = usize::try_from(plan.sizes.max_send_sge).unwrap_or(1);
+    Ok(Lane::new(pair, SHARED_TAG, plan.depth, sges))
 }
 
 impl Engine {
@@ -268,6 +285,39 @@ impl Engine {
         while let Some(peer) = self.broken.pop() {
             self.with_peers(|peers, outside| peers.on_broken(peer, outside));
         }
+        if self.shared_broken {
+            self.drop_shared();
+        }
+    }
+
+    /// The datagram queue pair failed, as it does when a send finds the link down: all sessions
+    /// end, and all that was with the device comes back. `maintain` makes a new one.
+    fn drop_shared(&mut self) {
+        self.shared_broken = false;
+        let Some(shared) = self.shared.take() else { return };
+        for sent in shared.close() {
+            self.cells.push(sent.cell);
+            if sent.slot != NO_SLOT {
+                self.counters.tx_drop_down += 1;
+                self.slots.complete(sent.slot, WcStatus::Flushed);
+            }
+        }
+        self.receives.take_back();
+        self.ledger.on_renewed();
+        for index in 0..self.links.len() {
+            let peer = PeerId(u16::try_from(index).unwrap_or(u16::MAX));
+            self.with_peers(|peers, outside| peers.on_broken(peer, outside));
+        }
+        self.retired.clear();
+    }
+
+    /// A new datagram queue pair, if there is none; the next try comes with the next cold work.
+    fn renew_shared(&mut self) {
+        let (None, Some(plan)) = (&self.shared, &self.datagrams) else { return };
+        let Ok(lane) = datagrams(&self.objects, plan) else { return };
+        self.shared = Some(lane);
+        self.local.queues_renewed += 1;
+        self.replenish();
     }
 
     /// Cold work.
@@ -279,6 +329,7 @@ impl Engine {
         }
         self.take_async_events();
         self.poll_sends();
+        self.renew_shared();
         for index in 0..self.links.len() {
             self.send_waiting(PeerId(u16::try_from(index).unwrap_or(u16::MAX)));
         }
@@ -349,7 +400,7 @@ impl Engine {
                         self.with_peers(|peers, o| peers.on_broken(peer, o));
                     }
                     None if failed && self.shared_pair().is_some_and(|p| p.number() == number) => {
-                        self.fatal = Some("the datagram queue pair failed");
+                        self.shared_broken = true;
                     }
                     Some(_) | None => {}
                 }

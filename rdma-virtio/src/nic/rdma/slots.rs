@@ -27,7 +27,12 @@ pub(super) struct Slots {
     slots: Box<[Slot]>,
     next: u32,
     oldest: u32,
+    /// Slots with long messages.
+    long: u32,
 }
+
+/// A message longer than this is worth a wake-up when it is complete.
+const LONG: u32 = 1024;
 
 impl Slots {
     pub(super) fn new(count: u16) -> Slots {
@@ -40,7 +45,7 @@ impl Slots {
             sges: ArrayVec::new(),
         };
         let count = usize::from(count).next_power_of_two();
-        Slots { slots: vec![empty; count].into_boxed_slice(), next: 0, oldest: 0 }
+        Slots { slots: vec![empty; count].into_boxed_slice(), next: 0, oldest: 0, long: 0 }
     }
 
     #[inline]
@@ -58,6 +63,12 @@ impl Slots {
         self.next == self.oldest
     }
 
+    /// Whether completions are worth waking up for: long messages, or many.
+    pub(super) fn are_worth_waking(&self) -> bool {
+        let taken = usize::try_from(self.next.wrapping_sub(self.oldest)).unwrap_or(0);
+        self.long > 0 || taken > self.slots.len() / 4
+    }
+
     /// Takes a slot, with no copy under way yet. There is one.
     #[inline]
     pub(super) fn take(&mut self, wr_id: u64, signalled: bool, sges: &[Sge], length: u32) -> u32 {
@@ -71,6 +82,7 @@ impl Slots {
         slot.length = length;
         slot.sges.clear();
         slot.sges.extend(sges.iter().take(SEND_SGES_MAX).copied());
+        self.long += u32::from(length > LONG);
         self.next = number.wrapping_add(1);
         number
     }
@@ -112,6 +124,7 @@ impl Slots {
                 slot.signalled || slot.status != WcStatus::Success,
                 Done { wr_id: slot.wr_id, status: slot.status },
             );
+            self.long -= u32::from(slot.length > LONG);
             self.oldest = self.oldest.wrapping_add(1);
             if report {
                 return Some(done);

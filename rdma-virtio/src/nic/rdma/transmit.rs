@@ -329,7 +329,7 @@ impl Engine {
                 break;
             }
         }
-        if !self.broken.is_empty() {
+        if !self.broken.is_empty() || self.shared_broken {
             self.retire_broken();
         }
     }
@@ -350,7 +350,9 @@ impl Engine {
         if !completion.is_success() {
             status = status_of(completion.status());
             self.local.sends_failed += 1;
-            if lane.tag() != SHARED_TAG {
+            if lane.tag() == SHARED_TAG {
+                self.shared_broken = true;
+            } else {
                 self.broken.push(peer);
             }
         }

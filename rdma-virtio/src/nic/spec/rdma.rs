@@ -37,8 +37,8 @@ pub(super) fn set(options: &mut RdmaOptions, value: &Value<'_>) -> Result<(), St
     match value.key {
         "mode" => options.mode = Some(mode(value)?),
         "peer" => {
-            let wrong = |()| value.wrong("an address such as 10.0.0.2 or [fd00::2]:4796");
-            options.peers.push(peer(value.text).map_err(wrong)?);
+            let wrong = || value.wrong("an address such as 10.0.0.2 or [fd00::2]:4796");
+            options.peers.push(peer(value.text).ok_or_else(wrong)?);
         }
         "accept" => {
             let (address, bits) = value.address()?;
