@@ -8,7 +8,9 @@ use roceway_rdma_virtio::nic::{Capabilities, Receive, WcStatus, Wire};
 use roceway_rdma_virtio::virtio::driver::{Received, TransmitError};
 use roceway_rdma_virtio::virtio::features::Features;
 use roceway_rdma_virtio::virtio::interface::{InterfaceError, NetInterface};
-use roceway_rdma_virtio::virtio::net_header::{DATA_VALID, GSO_TCPV4, NEEDS_CSUM, NetHeader};
+use roceway_rdma_virtio::virtio::net_header::{
+    DATA_VALID, GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM, NetHeader,
+};
 use virtio_support::{MemoryNic, capabilities};
 
 type Interface = NetInterface<MemoryNic>;
@@ -149,6 +151,37 @@ fn every_tail_of_a_batch_completes() {
             assert_eq!(interface.transmit_in_flight(), 0, "{max_send_wr} {batch}");
         }
         assert_no_leak(&mut interface);
+    }
+}
+
+/// The device half cannot know that the last of a batch will be refused when it posts those before.
+#[test]
+fn what_precedes_a_refused_last_one_completes_without_a_further_frame() {
+    let good = NetHeader::default();
+    let unknown = NetHeader { gso_type: GSO_UDP_L4, flags: NEEDS_CSUM, gso_size: 500, ..good };
+    let rows = [
+        ("refused by the device", 900, unknown),
+        ("refused by the device, of several pieces", 9000, unknown),
+        ("refused by the NIC", 64_000, good),
+    ];
+    for (name, len, header) in rows {
+        for before in 1..5 {
+            let wire = capabilities(Wire::VirtioNet, Receive::Spanning);
+            let capabilities = Capabilities { max_message: 20_000, ..wire };
+            let mut interface = interface(capabilities, Features::ALL_OURS);
+            interface.nic_mut().loops = false;
+            for seed in 0..before {
+                let (pieces, _) = frame(&mut interface, [900, 9000][seed % 2], seed);
+                interface.transmit(&pieces, &good).unwrap();
+            }
+            let (pieces, _) = frame(&mut interface, len, 9);
+            interface.transmit(&pieces, &header).unwrap();
+            interface.doorbell();
+            interface.reap();
+            assert_eq!(interface.transmit_in_flight(), 0, "{name} {before}");
+            assert_conserved(&interface);
+            assert_no_leak(&mut interface);
+        }
     }
 }
 

@@ -100,6 +100,10 @@ impl Nic for AnyNic {
         each!(self, nic => nic.post_send(wr))
     }
 
+    fn signal_last(&mut self) -> bool {
+        each!(self, nic => nic.signal_last())
+    }
+
     #[inline(always)]
     fn doorbell(&mut self) {
         match self {

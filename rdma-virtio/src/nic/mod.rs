@@ -389,6 +389,13 @@ pub trait Nic {
     /// See [`PostError`]; nothing was posted then.
     fn post_send(&mut self, wr: &SendWr<'_>) -> Result<(), PostError>;
 
+    /// Asks for the completion of the newest send that was posted without a signal: its poster
+    /// learnt only then that no other one follows. False if there is none, or this NIC cannot do
+    /// that: it is complete with the next signalled one then.
+    fn signal_last(&mut self) -> bool {
+        false
+    }
+
     /// Posts an inline send of one element without offloads, if this NIC has a short way for it.
     /// False says only that nothing was posted: [`Nic::post_send`] is to be called then.
     #[inline]

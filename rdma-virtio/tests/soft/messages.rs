@@ -106,6 +106,29 @@ fn a_message_without_a_receive_waits_on_the_short_way_too() {
 }
 
 #[test]
+fn the_signal_of_the_newest_send_can_be_asked_for_afterwards() {
+    let (mut left, mut right) = linked_pair(&SoftOptions::default(), 8);
+    assert!(!left.nic.signal_last(), "nothing was sent");
+    let mut wr_id = 0;
+    for lengths in [&[500][..], &[79], &[500, 79], &[79, 500]] {
+        for &length in lengths {
+            wr_id += 1;
+            left.write_tx(0, &pattern(wr_id, length));
+            let sges = [left.tx_sge(0, u32::try_from(length).unwrap())];
+            let offload = Offload::default();
+            let wr = SendWr { wr_id, sges: &sges, signalled: false, inline: false, offload };
+            left.nic.post_send(&wr).unwrap();
+        }
+        assert!(left.nic.signal_last());
+        left.nic.doorbell();
+        while right.receive().is_some() {}
+        assert_eq!(left.completions(), [(wr_id, WcStatus::Success)], "{lengths:?}");
+        assert!(!left.nic.signal_last(), "all is complete");
+    }
+    conserved(&[&left, &right]);
+}
+
+#[test]
 fn requests_are_checked_as_hardware_checks_them() {
     let (mut left, _right) = linked_pair(&SoftOptions::default(), 1);
     let mut bad_key = left.tx_sge(0, 64);

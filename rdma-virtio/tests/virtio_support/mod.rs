@@ -215,6 +215,10 @@ impl Nic for MemoryNic {
         Ok(())
     }
 
+    fn signal_last(&mut self) -> bool {
+        self.outstanding.back_mut().map(|newest| newest.1 = true).is_some()
+    }
+
     fn doorbell(&mut self) {
         self.doorbells += 1;
         while self.loops {

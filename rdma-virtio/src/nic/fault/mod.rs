@@ -424,6 +424,13 @@ impl<N: Nic> Nic for FaultyNic<N> {
         }
     }
 
+    fn signal_last(&mut self) -> bool {
+        match &mut self.sends {
+            Some(sends) => sends.signal_last(),
+            None => self.inner.signal_last(),
+        }
+    }
+
     fn doorbell(&mut self) {
         self.inner.doorbell();
     }

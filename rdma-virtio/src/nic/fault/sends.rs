@@ -110,6 +110,12 @@ impl Sends {
         Ok(())
     }
 
+    /// See [`Nic::signal_last`]; beneath, each request is signalled.
+    pub(super) fn signal_last(&mut self) -> bool {
+        let newest = self.outstanding.back_mut();
+        newest.map(|sent| sent.signalled = true).is_some()
+    }
+
     /// Sends what is held if enough has overtaken it, or if it was held since before `limit_ns`
     /// comes to pass.
     pub(super) fn release<N: Nic>(&mut self, nic: &mut N, limit_ns: u64) {

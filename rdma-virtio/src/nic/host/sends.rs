@@ -76,6 +76,8 @@ pub(in super::super) struct Sends {
     inline: Box<[[u8; INLINE]]>,
     next_slot: usize,
     done: VecDeque<Completion>,
+    /// The newest send, if it was written without a signal.
+    unseen: Option<u64>,
     /// Progress counter and time at which the head of the queue was last seen to move.
     head_seen: (u64, u64),
     max_message: u32,
@@ -95,6 +97,7 @@ impl Sends {
             inline: vec![[0; INLINE]; max_wr].into_boxed_slice(),
             next_slot: 0,
             done: VecDeque::with_capacity(max_wr),
+            unseen: None,
             head_seen: (0, 0),
             max_message,
             short_header,
@@ -139,9 +142,7 @@ impl Sends {
         match unsafe { write_message(fd, &message) } {
             Io::Done(length) => {
                 self.count(length);
-                if wr.signalled && !wr.inline {
-                    self.finish(wr.wr_id, WcStatus::Success);
-                }
+                self.written(wr.wr_id, wr.signalled, wr.inline);
             }
             Io::Again => self.queue(wr, &message),
             Io::LinkFault(errno) => {
@@ -219,9 +220,7 @@ impl Sends {
                 Io::Again => return,
                 Io::Done(length) => {
                     self.count(length);
-                    if next.signalled && !next.inline {
-                        self.finish(next.wr_id, WcStatus::Success);
-                    }
+                    self.written(next.wr_id, next.signalled, next.inline);
                 }
                 Io::LinkFault(errno) => {
                     self.counters.last_errno = u64::from(errno.unsigned_abs());
@@ -269,6 +268,32 @@ impl Sends {
     fn count(&mut self, length: usize) {
         self.counters.frames += 1;
         self.counters.bytes += u64::try_from(length).unwrap_or(0);
+    }
+
+    /// A send is done; an inline one makes no completion.
+    #[inline]
+    fn written(&mut self, wr_id: u64, signalled: bool, inline: bool) {
+        if inline {
+            return;
+        }
+        self.unseen = (!signalled).then_some(wr_id);
+        if signalled {
+            self.finish(wr_id, WcStatus::Success);
+        }
+    }
+
+    /// See [`crate::nic::Nic::signal_last`].
+    #[cold]
+    pub(in super::super) fn signal_last(&mut self) -> bool {
+        if let Some(newest) = self.waiting.iter_mut().rfind(|send| !send.inline) {
+            newest.signalled = true;
+            return true;
+        }
+        let unseen = self.unseen.take();
+        if let Some(wr_id) = unseen {
+            self.finish(wr_id, WcStatus::Success);
+        }
+        unseen.is_some()
     }
 
     fn fail(&mut self, wr_id: u64, inline: bool, errno: i32) {

@@ -1,12 +1,16 @@
 //! Posted receives against a naive model.
 
+use std::os::fd::AsRawFd;
+
 use proptest::prelude::*;
 
 use super::super::regions::Regions;
-use super::super::{Completion, PostError, RecvWr, RegionView, Sge, WcChecksum, WcStatus};
+use super::super::{
+    Completion, Offload, PostError, RecvWr, RegionView, SendWr, Sge, WcChecksum, WcStatus,
+};
 use super::IoVec;
 use super::receives::{RECV_SGE_MAX, Receives};
-use super::sends::without;
+use super::sends::{Sends, without};
 
 fn blank() -> Completion {
     Completion {
@@ -30,6 +34,37 @@ fn step() -> impl Strategy<Value = Step> {
         prop::collection::vec(0_u32..40, 1..6).prop_map(Step::Post),
         (1_usize..150).prop_map(Step::Deliver),
     ]
+}
+
+#[test]
+fn the_signal_of_the_newest_send_can_be_asked_for_afterwards() {
+    let sink = std::fs::File::create("/dev/null").unwrap();
+    let memory = [7_u8; 64];
+    let addr = memory.as_ptr().expose_provenance() as u64;
+    let mut regions = Regions::default();
+    let view = RegionView { addr, length: 64, memfd: None, writable: false };
+    let lkey = regions.add("test", view).unwrap();
+    let mut sends = Sends::new(8, 64, false);
+    sends.link_up = true;
+    let sges = [Sge { addr, length: 64, lkey }];
+    let mut out = [blank(); 8];
+    for (name, signals, asked) in [
+        ("nothing", &[][..], None),
+        ("unsignalled", &[false, false], Some(1)),
+        ("signalled", &[false, true], None),
+        ("both", &[true, false], Some(1)),
+    ] {
+        for (wr_id, &signalled) in (0..).zip(signals) {
+            let offload = Offload::default();
+            let wr = SendWr { wr_id, sges: &sges, signalled, inline: false, offload };
+            sends.post(sink.as_raw_fd(), &wr, &regions).unwrap();
+        }
+        let _ = sends.take(&mut out);
+        assert_eq!(sends.signal_last(), asked.is_some(), "{name}");
+        let count = sends.take(&mut out);
+        assert_eq!(out[..count].first().map(|done| done.wr_id), asked, "{name}");
+        assert!(!sends.signal_last(), "{name}, twice");
+    }
 }
 
 const ARENA: usize = 8192;

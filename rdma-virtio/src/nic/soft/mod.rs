@@ -245,6 +245,10 @@ impl Nic for SoftNic {
         self.sender.post_short(&self.regions, &sge, &mut self.counters)
     }
 
+    fn signal_last(&mut self) -> bool {
+        self.sender.signal_last()
+    }
+
     #[inline]
     fn doorbell(&mut self) {
         self.sleep.on_posted(&mut self.counters, &self.link);

@@ -237,6 +237,24 @@ impl Sender {
         Ok(())
     }
 
+    /// See [`crate::nic::Nic::signal_last`].
+    #[cold]
+    pub(super) fn signal_last(&mut self) -> bool {
+        if self.first == self.next {
+            return false;
+        }
+        let newest = self.index(self.next - 1);
+        let request = &mut self.outstanding[newest];
+        request.signalled = true;
+        // The peer shows its progress at once for what lies in a region, which it reads there. What
+        // lies in its slot it may show much later; but that was read when it was posted.
+        let word = self.ring.slot(request.start).description().load(Ordering::Relaxed);
+        if Description::decode(word).is_some_and(|what| what.elements == 0) {
+            request.end = 0;
+        }
+        true
+    }
+
     /// Checks a message as a whole and each of its elements.
     pub(super) fn gather(
         &self,

@@ -323,6 +323,10 @@ impl Nic for TapNic {
         self.sends.post(self.fd.as_raw_fd(), wr, &self.regions)
     }
 
+    fn signal_last(&mut self) -> bool {
+        self.sends.signal_last()
+    }
+
     fn doorbell(&mut self) {
         if self.sends.is_waiting() {
             self.sends.push(self.fd.as_raw_fd());

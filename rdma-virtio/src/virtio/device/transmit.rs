@@ -1,8 +1,8 @@
 //! From the transmit queue to send work requests.
 //!
 //! Invariants: a chain returns to the driver exactly once, when its last work request is
-//! complete; a work request posted without a signal is always followed by one with; a chain for
-//! which the NIC has no room stays on the queue.
+//! complete; a work request posted without a signal is always followed by one with, or its signal
+//! is asked for when none follows; a chain for which the NIC has no room stays on the queue.
 
 mod direct;
 
@@ -174,7 +174,19 @@ impl<P: Policy> TransmitSide<P> {
                 }
             }
         }
+        if self.unsignalled != 0 {
+            self.signal_last(context.nic);
+        }
         self.ring.publish()
+    }
+
+    /// The last of a batch was refused, or the NIC is full: what was posted before was to be
+    /// signalled by it.
+    #[cold]
+    fn signal_last<N: Nic>(&mut self, nic: &mut N) {
+        if nic.signal_last() {
+            self.unsignalled = 0;
+        }
     }
 
     /// One chain: the short way for one plain descriptor, the long way for everything else.
