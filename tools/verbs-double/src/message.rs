@@ -41,6 +41,9 @@ pub(crate) const IMMEDIATE: u8 = 2;
 /// The addresses are those of RoCE v2, whose IPv4 form has an IPv4 header.
 pub(crate) const ROCE_V2: u8 = 4;
 
+/// Sent again since no acknowledgement came in time; in an answer: that one was new.
+pub(crate) const PROBE: u8 = 8;
+
 /// Answers of a responder.
 pub(crate) mod answer {
     /// Done.

@@ -11,7 +11,7 @@ use crate::abi::consts::*;
 use crate::abi::work::Wc;
 use crate::address::gid_bytes;
 use crate::faults::Direction;
-use crate::message::{IMMEDIATE, Kind, Message, ROCE_V2, SOLICITED, answer};
+use crate::message::{IMMEDIATE, Kind, Message, PROBE, ROCE_V2, SOLICITED, answer};
 use crate::queue_pair::{Data, Extra, SendWqe};
 use crate::transport::{Arrival, byte_len};
 use crate::world::World;
@@ -95,6 +95,11 @@ impl World {
             return false;
         }
         let Some(message) = self.request(handle, at, payload) else { return false };
+        let Some(qp) = self.qps.get_mut(handle) else { return false };
+        qp.rc.sent += 1;
+        if qp.rc.timer.is_none() {
+            qp.rc.timer = timeout(qp.attr.timeout).map(|wait| Instant::now() + wait);
+        }
         self.transmit(device, message);
         true
     }
@@ -110,7 +115,7 @@ impl World {
         }
     }
 
-    /// The message of a send, which counts as sent from now on.
+    /// The message of a send, which has its number from now on.
     fn request(&mut self, handle: u32, at: usize, payload: Vec<u8>) -> Option<Message> {
         let qp = self.qps.get_mut(handle)?;
         let attr = &qp.attr;
@@ -149,10 +154,6 @@ impl World {
             payload,
             ..Message::default()
         };
-        qp.rc.sent += 1;
-        if qp.rc.timer.is_none() {
-            qp.rc.timer = timeout(attr.timeout).map(|wait| Instant::now() + wait);
-        }
         Some(message)
     }
 
@@ -165,11 +166,41 @@ impl World {
                 qp.rc.wait = None;
             }
             if qp.rc.timer.is_some_and(|at| at <= now) {
-                self.try_again(handle);
+                self.probe(handle);
             }
             self.ready.push_back(handle);
         }
         self.run();
+    }
+
+    /// No acknowledgement in time: sends the oldest message once more, or gives up. The others
+    /// are sent again only if that one was new to the receiver, so that a slow receiver is not
+    /// buried. While bytes for it have not left this process nothing is late.
+    fn probe(&mut self, handle: u32) {
+        let Some(qp) = self.qps.get_mut(handle) else { return };
+        qp.rc.timer = timeout(qp.attr.timeout).map(|wait| Instant::now() + wait);
+        let (device, pd, number) = (qp.device, qp.pd, qp.attr.dest_qp_num);
+        let Some(wqe) = qp.sends.front().filter(|wqe| wqe.psn.is_some()).cloned() else {
+            return qp.rc.stop();
+        };
+        if self.wire.unsent_to(number) {
+            return;
+        }
+        qp.rc.attempts += 1;
+        if qp.rc.attempts > u32::from(qp.attr.retry_cnt) {
+            return self.give_verdict(handle, 0, WC_RETRY_EXC_ERR);
+        }
+        let payload = match wqe.opcode {
+            WR_RDMA_READ => Ok(Vec::new()),
+            _ => self.payload(pd, &wqe),
+        };
+        let Ok(payload) = payload else {
+            return self.give_verdict(handle, 0, WC_LOC_PROT_ERR);
+        };
+        if let Some(mut message) = self.request(handle, 0, payload) {
+            message.flags |= PROBE;
+            self.transmit(device, message);
+        }
     }
 
     /// Goes back to the oldest message, or gives up.
@@ -194,6 +225,12 @@ impl World {
         let upto = if own { message.psn } else { message.psn.wrapping_sub(1) & MASK };
         let response = (message.kind == Kind::ReadResponse).then_some(message);
         self.acknowledged(handle, upto, response);
+        if message.flags & PROBE != 0 {
+            // The oldest was lost, and what came behind it was refused.
+            if let Some(qp) = self.qps.get_mut(handle) {
+                qp.rc.go_back();
+            }
+        }
         match message.status {
             answer::OK => {}
             answer::NOT_READY => self.not_ready(handle, message.length),
@@ -221,7 +258,7 @@ impl World {
             let newest = qp.rc.next.wrapping_sub(1);
             let known = (upto.wrapping_sub(psn) & MASK) < 0x80_0000
                 && (newest.wrapping_sub(upto) & MASK) < 0x80_0000;
-            if qp.rc.sent == 0 || !known {
+            if !known {
                 break;
             }
             let reads = qp.sends[0].opcode == WR_RDMA_READ;
@@ -232,9 +269,9 @@ impl World {
             }
             let pd = qp.pd;
             let Some(wqe) = qp.sends.pop_front() else { break };
-            qp.rc.sent -= 1;
+            qp.rc.sent = qp.rc.sent.saturating_sub(1);
             (qp.rc.attempts, qp.rc.not_ready) = (0, 0);
-            let left = qp.rc.sent > 0;
+            let left = qp.sends.front().is_some_and(|wqe| wqe.psn.is_some());
             let wait = timeout(qp.attr.timeout).filter(|_| left);
             qp.rc.timer = wait.map(|wait| Instant::now() + wait);
             let mut status = WC_SUCCESS;
@@ -274,14 +311,15 @@ impl World {
             return;
         }
         let (expected, reads) = (qp.rc.expected, message.kind == Kind::ReadRequest);
+        let new = if message.psn == expected { message.flags & PROBE } else { 0 };
         let ahead = message.psn.wrapping_sub(expected) & MASK;
         if ahead >= 0x80_0000 && !reads {
             let last = expected.wrapping_sub(1) & MASK;
-            return self.answer(handle, message, (answer::OK, last, 0));
+            return self.answer(handle, message, (answer::OK, last, 0), 0);
         }
         if ahead > 0 && ahead < 0x80_0000 {
             if !std::mem::replace(&mut qp.rc.refused, true) {
-                self.answer(handle, message, (answer::SEQUENCE, expected, 0));
+                self.answer(handle, message, (answer::SEQUENCE, expected, 0), 0);
             }
             return;
         }
@@ -297,18 +335,21 @@ impl World {
             qp.rc.refused = false;
         }
         if status != answer::OK || !reads {
-            self.answer(handle, message, (status, message.psn, code));
+            self.answer(handle, message, (status, message.psn, code), new);
         }
     }
 
     /// Answers a message. The port is the queue pair's own, whatever state it is in now.
-    fn answer(&mut self, handle: u32, to: &Message, (status, psn, length): (u8, u32, u32)) {
+    fn answer(
+        &mut self,
+        handle: u32,
+        to: &Message,
+        (status, psn, length): (u8, u32, u32),
+        flags: u8,
+    ) {
         self.counters.not_ready_answers += u64::from(status == answer::NOT_READY);
-        self.reply(
-            handle,
-            to,
-            Message { kind: Kind::Ack, status, psn, length, ..Message::default() },
-        );
+        let kind = Kind::Ack;
+        self.reply(handle, to, Message { kind, flags, status, psn, length, ..Message::default() });
     }
 
     fn reply(&mut self, handle: u32, to: &Message, reply: Message) {
@@ -365,8 +406,13 @@ impl World {
             .allows(handle, ACCESS_REMOTE_READ)
             .and_then(|pd| self.regions.read_remote(pd, at, message.length).ok());
         let Some(payload) = read else { return self.access_violation(handle) };
-        let response =
-            Message { kind: Kind::ReadResponse, psn: message.psn, payload, ..Message::default() };
+        let response = Message {
+            kind: Kind::ReadResponse,
+            flags: message.flags & PROBE,
+            psn: message.psn,
+            payload,
+            ..Message::default()
+        };
         self.reply(handle, message, response);
         answer::OK
     }

@@ -39,6 +39,8 @@ struct Connection {
     slot: Option<u32>,
     input: Vec<u8>,
     output: Vec<u8>,
+    /// Bytes of `output` that are sent.
+    sent: usize,
     dead: bool,
 }
 
@@ -161,6 +163,12 @@ impl Wire {
         known.or_else(|| self.connect(slot))
     }
 
+    /// Whether bytes for the process of a queue pair are still here.
+    pub(crate) fn unsent_to(&self, number: u32) -> bool {
+        let slot = Some(number >> SLOT_SHIFT);
+        self.connections.iter().any(|known| known.slot == slot && !known.output.is_empty())
+    }
+
     fn unsent(&self) -> bool {
         self.connections.iter().any(|connection| !connection.output.is_empty())
     }
@@ -184,12 +192,13 @@ fn next_slot(folder: &Path) -> io::Result<u32> {
 
 impl Connection {
     fn new(stream: UnixStream) -> Connection {
-        Connection { stream, slot: None, input: Vec::new(), output: Vec::new(), dead: false }
+        let (input, output) = (Vec::new(), Vec::new());
+        Connection { stream, slot: None, input, output, sent: 0, dead: false }
     }
 
     /// Sends or keeps a message; false if there is no room for it.
     fn push(&mut self, message: &Message, room: usize) -> bool {
-        if self.output.len() > room {
+        if self.output.len() - self.sent > room {
             return false;
         }
         let at = self.output.len();
@@ -202,28 +211,31 @@ impl Connection {
     }
 
     fn flush(&mut self) {
-        while !self.output.is_empty() {
+        while self.sent < self.output.len() {
+            let rest = &self.output[self.sent..];
             // SAFETY: the bytes live through the call. Not `write`, since a peer that is gone
             // must not raise SIGPIPE in a program that did not ask for it.
             let sent = unsafe {
                 libc::send(
                     self.stream.as_raw_fd(),
-                    self.output.as_ptr().cast(),
-                    self.output.len(),
+                    rest.as_ptr().cast(),
+                    rest.len(),
                     libc::MSG_NOSIGNAL,
                 )
             };
-            match usize::try_from(sent) {
-                Ok(sent) => drop(self.output.drain(..sent)),
-                Err(_) => {
-                    let error = io::Error::last_os_error().kind();
-                    if error != io::ErrorKind::WouldBlock {
-                        self.dead = true;
-                        self.output.clear();
-                    }
-                    return;
-                }
-            }
+            let Ok(sent) = usize::try_from(sent) else {
+                self.dead |= io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock;
+                break;
+            };
+            self.sent += sent;
+        }
+        // What is sent goes in one piece, seldom: a long queue is not moved for every message.
+        if self.dead || self.sent == self.output.len() {
+            self.output.clear();
+            self.sent = 0;
+        } else if self.sent > UNSENT_FRAMES_MAX {
+            self.output.drain(..self.sent);
+            self.sent = 0;
         }
     }
 
