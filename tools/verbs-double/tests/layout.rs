@@ -15,7 +15,9 @@ use verbs_double::abi::work::*;
 type Row = (&'static str, &'static str, usize);
 
 macro_rules! rows {
-    ($($ours:ty as $theirs:literal { $($member:ident $(. $inner:ident)* $(= $name:literal)?),* $(,)? })+) => {{
+    ($($ours:ty as $theirs:literal {
+        $($member:ident $(. $inner:ident)* $(= $name:literal)?),* $(,)?
+    })+) => {{
         let mut rows: Vec<Row> = Vec::new();
         $(
             rows.push(($theirs, "", size_of::<$ours>()));
@@ -55,6 +57,11 @@ fn objects() -> Vec<Row> {
             compat.flags = "flags", port_cap_flags2,
         }
         GidEntry as "struct ibv_gid_entry" { gid, gid_index, port_num, gid_type, ndev_ifindex }
+    }
+}
+
+fn queues() -> Vec<Row> {
+    rows! {
         Pd as "struct ibv_pd" { context, handle }
         Mr as "struct ibv_mr" { context, pd, addr, length, handle, lkey, rkey }
         AhAttr as "struct ibv_ah_attr" {
@@ -189,9 +196,10 @@ fn every_layout_is_that_of_the_systems_header() {
     if !std::path::Path::new("/usr/include/infiniband/verbs.h").exists() {
         return skipped("no infiniband/verbs.h; install libibverbs-dev");
     }
-    let rows = [objects(), extended(), parts()].concat();
+    let rows = [objects(), queues(), extended(), parts()].concat();
     let mut source = String::from(
-        "#include <infiniband/verbs.h>\n#include <stddef.h>\n#include <stdio.h>\nint main(void) {\n",
+        "#include <infiniband/verbs.h>\n#include <stddef.h>\n#include <stdio.h>\n\
+         int main(void) {\n",
     );
     for (theirs, member, _) in &rows {
         let value = match *member {

@@ -6,6 +6,8 @@ use verbs_double as _;
 
 #[path = "rules/datagrams.rs"]
 mod datagrams;
+#[path = "rules/extended.rs"]
+mod extended;
 #[path = "rules/failures.rs"]
 mod failures;
 #[path = "rules/harness.rs"]
