@@ -98,6 +98,8 @@ counters! {
         solicitations,
         /// Neighbours that did not answer.
         neighbor_failures,
+        /// Neighbours asked again because a transport got no acknowledgement through them.
+        neighbors_doubted,
         /// Neighbours that had to go because the table was full.
         neighbor_evictions,
         /// Neighbours not learned because the table was full of better ones.

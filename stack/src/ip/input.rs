@@ -139,7 +139,7 @@ impl Ip {
             transport_start: 34,
             transport_len,
             ttl: header[8],
-            ecn: header[1] & 3,
+            tos: header[1],
             to_broadcast: false,
         };
         Some((packet, header[9]))
@@ -169,7 +169,7 @@ impl Ip {
             transport_start: 54,
             transport_len,
             ttl: view.hop_limit(),
-            ecn: view.ecn(),
+            tos: view.traffic_class(),
             to_broadcast: false,
         };
         Some((packet, view.next_header()))
@@ -295,7 +295,7 @@ impl Ip {
             transport_start: HEADER_LEN_U32 + header_len,
             transport_len: total_len - header_len,
             ttl: view.ttl(),
-            ecn: view.ecn(),
+            tos: view.tos(),
             to_broadcast,
         };
         if to_broadcast && view.protocol() != protocol::UDP {
@@ -347,7 +347,7 @@ impl Ip {
             transport_start: 54,
             transport_len,
             ttl: view.hop_limit(),
-            ecn: view.ecn(),
+            tos: view.traffic_class(),
             to_broadcast: to_group,
         };
         match view.next_header() {
@@ -384,7 +384,7 @@ impl Ip {
         bytes: &[u8],
     ) -> Incoming {
         let FragmentPlace { key, offset, more } = place;
-        let fragment = Fragment { key, offset, more, ecn: packet.ecn, bytes };
+        let fragment = Fragment { key, offset, more, ecn: packet.tos & 3, bytes };
         let whole = match self.reassembly.on_fragment(now, &fragment) {
             Stored::Dropped(reason) => return self.drop_frame(reason),
             Stored::Waiting => {
@@ -399,7 +399,7 @@ impl Ip {
         let packet = Packet {
             transport_start: 0,
             transport_len: u32::try_from(whole.payload.len()).unwrap_or(0),
-            ecn: whole.ecn,
+            tos: packet.tos & !3 | whole.ecn,
             ..packet
         };
         match key.protocol {

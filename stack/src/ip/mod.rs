@@ -16,6 +16,7 @@ mod fragments;
 mod icmp;
 mod icmp_error;
 mod input;
+mod marking;
 mod neighbor;
 mod packet;
 mod path_mtu;
@@ -30,6 +31,7 @@ pub use config::{
     StaticRoute,
 };
 pub use counters::{IpCounters, IpDrop, IpDrops};
+pub use marking::{Mark, Marking};
 pub use packet::{IcmpError, IcmpErrorKind, Incoming, Packet, Resolution, Route, Transport};
 
 pub(crate) use icmp::fragment_payload;
@@ -218,6 +220,16 @@ impl Ip {
             self.solicit(question);
         }
         resolution
+    }
+
+    /// Negative advice of a transport (RFC 9293 §3.8.3, RFC 1122 §3.3.1.4): what it sends this way
+    /// is not acknowledged. A neighbour that is believed to be there is asked whether it is; if
+    /// it does not answer, [`Ip::resolve`] stops naming it.
+    pub fn doubt(&mut self, now: Instant, next_hop: IpAddr) {
+        if let Some(question) = self.neighbors.doubt(now, next_hop) {
+            self.counters.neighbors_doubted += 1;
+            self.solicit(question);
+        }
     }
 
     /// Changes whenever [`Ip::resolve`] or [`Ip::route`] could answer otherwise than before: a

@@ -164,6 +164,17 @@ impl NeighborCache {
         }
     }
 
+    /// Somebody doubts that a known neighbour is still there: the question to send. `None` if it
+    /// is not known, or is being asked already.
+    pub(super) fn doubt(&mut self, now: Instant, address: IpAddr) -> Option<Solicit> {
+        match self.entries.get(&address)?.state {
+            State::Reachable { mac, .. } | State::Stale { mac } => {
+                Some(self.probe(now, address, mac))
+            }
+            State::Incomplete { .. } | State::Probe { .. } | State::Failed { .. } => None,
+        }
+    }
+
     /// A neighbour answered. `solicited` says that the answer was addressed to us; an announcement
     /// to everyone is no answer to a first question.
     pub(super) fn on_answer(

@@ -16,8 +16,8 @@ pub struct Packet {
     pub transport_len: u32,
     /// Hops left.
     pub ttl: u8,
-    /// The ECN field.
-    pub ecn: u8,
+    /// Type of service or traffic class, ECN in the lower two bits.
+    pub tos: u8,
     /// Whether everyone was addressed; only with UDP.
     pub to_broadcast: bool,
 }

@@ -102,7 +102,7 @@ impl Connection {
         self.snd.una = ack;
         self.snd.retransmissions = 0;
         self.keep_alive_probes_sent = 0;
-        self.soft_error = None;
+        self.forget_soft_error();
         if self.snd.in_flight() == 0 {
             self.timers.disarm(Timer::Retransmit);
         } else {

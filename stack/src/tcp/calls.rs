@@ -3,21 +3,20 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use super::config::KeepAlive;
 use super::connection::{Connection, Context, Ending, Ownership, Readiness};
 use super::demux::Endpoint;
 use super::error::{ConnectError, ConnectionError, ListenError, ReceiveError, SendError};
-use super::info::TcpInfo;
 use super::listener::Listener;
 use super::receiver::Receiver;
 use super::sender::Sender;
 use super::state::State;
+use super::timers::Timer;
 use super::tuple::FourTuple;
 use super::{Disposition, Tcp};
 use crate::ip::{Ip, Route};
 use crate::memory::{Memory, Piece};
 use crate::slab::Id;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 
 /// Something that a waiter asked for has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,24 +33,6 @@ pub(super) enum Listed {
     Connection(u32),
     Listener(u32),
 }
-
-/// Options of a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TcpOption {
-    /// Send small segments at once (`TCP_NODELAY`): RFC 9293 §3.7.4, MUST-17.
-    NoDelay(bool),
-    /// Keep-alive (`SO_KEEPALIVE` and its times), or off.
-    KeepAlive(Option<KeepAlive>),
-    /// How long data may go unacknowledged (`TCP_USER_TIMEOUT`); `None` is the default.
-    UserTimeout(Option<Duration>),
-    /// Most bytes queued for sending (`SO_SNDBUF`); at least 4096.
-    SendBuffer(u32),
-    /// Most unread bytes (`SO_RCVBUF`); at least 4096. Not below what was promised to the peer.
-    ReceiveBuffer(u32),
-}
-
-/// The least buffer of a connection.
-const BUFFER_MIN: u32 = 4096;
 
 impl Tcp {
     /// Opens a connection (RFC 9293 §3.10.1, active). It is established when it is writable.
@@ -410,50 +391,14 @@ impl Tcp {
                 connection.snd.syn_due = true;
                 connection.snd.outstanding_since = now;
                 self.settle(index);
+            } else if connection.snd.rtt.backoff() > 0
+                && connection.timers.is_armed(Timer::Retransmit)
+            {
+                // What backed off while there was no path does not wait for its next timer.
+                connection.arm(Timer::Retransmit, now);
+                self.settle(index);
             }
         }
-    }
-
-    /// Sets an option.
-    pub fn set_option(&mut self, id: Id<Connection>, option: TcpOption, now: Instant) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        match option {
-            TcpOption::NoDelay(on) => connection.snd.nodelay = on,
-            TcpOption::KeepAlive(keep_alive) => connection.set_keep_alive(keep_alive, now),
-            TcpOption::UserTimeout(timeout) => connection.user_timeout = timeout,
-            TcpOption::SendBuffer(bytes) => connection.snd.limit = bytes.max(BUFFER_MIN),
-            TcpOption::ReceiveBuffer(bytes) => {
-                let largest = u32::from(u16::MAX) << self.config.window_scale();
-                connection.rcv.limit = bytes.clamp(BUFFER_MIN, largest);
-            }
-        }
-        self.settle(id.index());
-    }
-
-    /// Whether small segments go at once.
-    #[must_use]
-    pub fn nodelay(&self, id: Id<Connection>) -> Option<bool> {
-        self.connections.get(id).map(|connection| connection.snd.nodelay)
-    }
-
-    /// A snapshot of a connection.
-    #[must_use]
-    pub fn info(&self, id: Id<Connection>) -> Option<TcpInfo> {
-        self.connections.get(id).map(Connection::info)
-    }
-
-    /// Calls `visit` with a snapshot of every connection.
-    pub fn visit_connections(&self, visit: &mut dyn FnMut(&TcpInfo)) {
-        for index in 0..self.connections.index_end() {
-            if let Some(connection) = self.connections.at(index) {
-                visit(&connection.info());
-            }
-        }
-    }
-
-    /// The error that ended a connection, if one did. It stays: every later call says the same.
-    pub fn take_error(&mut self, id: Id<Connection>) -> Option<ConnectionError> {
-        self.connections.get_mut(id).and_then(|connection| connection.error)
     }
 
     /// What can be done on a connection without waiting.

@@ -84,6 +84,17 @@ pub(super) struct Watch {
     pub(super) listed: bool,
 }
 
+/// Whether the application is told of errors that end nothing yet (RFC 9293 §3.9.1.8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum SoftReport {
+    /// It did not ask for that.
+    Off,
+    /// There is nothing to tell.
+    Nothing,
+    /// The latest one, not yet told.
+    Due(ConnectionError),
+}
+
 /// Whether the application still holds the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ownership {
@@ -119,6 +130,7 @@ pub struct Connection {
     pub(super) error: Option<ConnectionError>,
     /// Last ICMP error that was not fatal (RFC 9293 §3.9.2.2); told when the connection times out.
     pub(super) soft_error: Option<ConnectionError>,
+    pub(super) soft_report: SoftReport,
     pub(super) keep_alive: Option<KeepAlive>,
     pub(super) keep_alive_probes_sent: u8,
     pub(super) user_timeout: Option<Duration>,
@@ -158,6 +170,7 @@ impl Connection {
             listener: None,
             error: None,
             soft_error: None,
+            soft_report: SoftReport::Off,
             keep_alive: None,
             keep_alive_probes_sent: 0,
             user_timeout: None,
@@ -272,6 +285,39 @@ impl Connection {
         }
     }
 
+    /// Something went wrong that may mend itself: it is told when the connection gives up, and
+    /// before that to an application that asked for it.
+    #[cold]
+    pub(super) fn note_soft_error(&mut self, error: ConnectionError) {
+        self.soft_error = Some(error);
+        self.report_soft_error(error);
+    }
+
+    pub(super) fn report_soft_error(&mut self, error: ConnectionError) {
+        if self.soft_report != SoftReport::Off {
+            self.soft_report = SoftReport::Due(error);
+            // Whoever waits may look: both, as with the kernel's POLLERR.
+            self.notify(Readiness::READABLE.union(Readiness::WRITABLE));
+        }
+    }
+
+    /// The peer was heard of: what went wrong has mended itself. What is not told yet still is.
+    pub(super) fn forget_soft_error(&mut self) {
+        self.soft_error = None;
+        self.snd.path_doubted = false;
+    }
+
+    /// The error that ended the connection, which stays, or the latest soft one, once.
+    pub(super) fn take_error(&mut self) -> Option<ConnectionError> {
+        match self.soft_report {
+            SoftReport::Due(soft) if self.error.is_none() => {
+                self.soft_report = SoftReport::Nothing;
+                Some(soft)
+            }
+            SoftReport::Off | SoftReport::Nothing | SoftReport::Due(_) => self.error,
+        }
+    }
+
     /// What could be done now without blocking.
     pub(super) fn readiness(&self) -> Readiness {
         let mut ready = Readiness::NONE;
@@ -314,6 +360,10 @@ impl Connection {
             _ => self.shutdown_write(),
         }
         self.ownership = Ownership::Orphan;
+        if self.snd.wnd < self.snd.in_flight().max(1) {
+            // From here on a window that stays shut counts towards R2.
+            self.snd.outstanding_since = now;
+        }
         self.watch = Watch { listed: self.watch.listed, ..Watch::default() };
         Ending::Graceful
     }

@@ -34,6 +34,8 @@ counters! {
         bytes_received,
         /// Expiries of the retransmission timer.
         timeouts,
+        /// Paths doubted, since the first segment went unacknowledged R1 times (RFC 9293 §3.8.3).
+        paths_doubted,
         /// Fast recoveries entered.
         fast_recoveries,
         /// Times a retransmission waited for the device to complete the earlier transmission.

@@ -86,8 +86,9 @@ impl Connection {
         ctx.counters.established += 1;
         self.snd.una = self.snd.una.plus(1);
         self.snd.recovery = Recovery::new(self.rcv.sack);
-        let link = self.snd.template.link();
+        let (link, marking) = (self.snd.template.link(), self.snd.template.marking());
         self.snd.template = HeaderTemplate::new(&self.tuple, self.rcv.timestamps);
+        self.snd.template.set_marking(marking);
         self.snd.template.restore_link(link);
         let mss = self.snd.peer_mss.max(MSS_MIN).min(self.snd.mss_offered);
         let options = u16::try_from(self.snd.template.option_len()).unwrap_or(0);
@@ -98,6 +99,7 @@ impl Connection {
         }
         self.snd.rtt.on_established();
         self.snd.retransmissions = 0;
+        self.forget_soft_error();
         self.timers.disarm(Timer::Retransmit);
         self.state = if self.snd.fin == super::sender::Fin::Queued {
             State::FinWait1

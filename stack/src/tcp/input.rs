@@ -121,7 +121,7 @@ impl Tcp {
             // More pieces than are taken at once: the rest will come again, and the FIN with it.
             header.flags = header.flags.without(TcpFlags::FIN);
         }
-        let segment = Segment { header, options, payload };
+        let segment = Segment { header, options, payload, tos: packet.tos };
         self.dispatch(&tuple, segment, (now, ip), mem);
     }
 
@@ -162,7 +162,9 @@ impl Tcp {
         let disposition = connection.on_segment(segment, &mut ctx);
         if disposition == Disposition::Reset {
             let tuple = connection.tuple;
+            let marking = connection.snd.template.marking();
             if let Some(reply) = Reply::reset(tuple, &segment.header, payload_len) {
+                let reply = Reply { marking, ..reply };
                 self.counters.resets_sent += 1;
                 self.reply(reply);
             }
@@ -232,9 +234,10 @@ impl Tcp {
         listener_id: crate::slab::Id<super::Listener>,
         (now, ip): (Instant, &Ip),
     ) {
-        let full = self.listeners.get(listener_id).is_none_or(super::Listener::is_full);
-        let route = ip.route(tuple.remote);
-        let Some(route) = route.filter(|_| !full) else {
+        let listener = self.listeners.get(listener_id).filter(|listener| !listener.is_full());
+        let (Some(marking), Some(route)) =
+            (listener.map(|listener| listener.marking), ip.route(tuple.remote))
+        else {
             self.counters.dropped_backlog += 1;
             return;
         };
@@ -247,6 +250,7 @@ impl Tcp {
         connection.ownership = Ownership::Unaccepted;
         connection.listener = Some(listener_id);
         connection.snd.mss_offered = super::calls::mss_of(&route, tuple.remote);
+        connection.snd.template.set_marking(marking);
         connection.on_peer_syn(segment, now, &self.config);
         match self.add(connection) {
             Ok(id) => {
@@ -294,7 +298,7 @@ impl Tcp {
                 Disposition::Fail(ConnectionError::Refused)
             }
             IcmpErrorKind::NetworkUnreachable => {
-                connection.soft_error = Some(ConnectionError::NetworkUnreachable);
+                connection.note_soft_error(ConnectionError::NetworkUnreachable);
                 Disposition::Done
             }
             IcmpErrorKind::HostUnreachable
@@ -303,7 +307,7 @@ impl Tcp {
             | IcmpErrorKind::Prohibited
             | IcmpErrorKind::TimeExceeded
             | IcmpErrorKind::ParameterProblem => {
-                connection.soft_error = Some(ConnectionError::HostUnreachable);
+                connection.note_soft_error(ConnectionError::HostUnreachable);
                 Disposition::Done
             }
         };

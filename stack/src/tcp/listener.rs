@@ -6,6 +6,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use super::connection::{Connection, Watch};
 use super::error::ListenError;
+use crate::ip::Marking;
 use crate::slab::{Id, Slab};
 
 /// A listener.
@@ -17,6 +18,8 @@ pub struct Listener {
     pub(super) half_open: u32,
     pub(super) accepted: VecDeque<Id<Connection>>,
     pub(super) watch: Watch,
+    /// Of the connections that it takes, from their SYN and ACK on.
+    pub(super) marking: Marking,
 }
 
 impl Listener {
@@ -60,6 +63,7 @@ impl Listeners {
             half_open: 0,
             accepted: VecDeque::new(),
             watch: Watch::default(),
+            marking: Marking::default(),
         };
         let id = self.slab.insert(listener).map_err(|_full| ListenError::TooMany)?;
         self.by_port.entry(local.port()).or_default().push(id);

@@ -1,7 +1,7 @@
 //! TCP, RFC 9293: all connections of one worker.
 //!
-//! - [`Tcp`] is the table: `calls` has what applications call, `input` what IP hands up, `output`
-//!   what goes down.
+//! - [`Tcp`] is the table: `calls` and `socket_options` have what applications call, `input` what
+//!   IP hands up, `output` what goes down.
 //! - A connection is `connection` (its state and the application's side), `sender`, `receiver`
 //!   and the queues; `fast_path`, `segment` and `acknowledgment` take segments in, `emit` makes
 //!   them, `timeout` handles timers, `handshake` opens.
@@ -40,6 +40,7 @@ mod segment;
 mod send_queue;
 mod sender;
 pub mod seq;
+mod socket_options;
 mod state;
 mod template;
 mod time_wait;
@@ -49,7 +50,7 @@ mod tuple;
 
 use alloc::collections::VecDeque;
 
-pub use calls::{Event, TcpOption};
+pub use calls::Event;
 pub use config::{KeepAlive, TcpConfig};
 pub use connection::{Connection, Readiness};
 pub use counters::TcpCounters;
@@ -58,6 +59,7 @@ pub use info::TcpInfo;
 pub(crate) use input::SegmentBytes;
 pub use listener::Listener;
 pub(crate) use output::EXPECTED_CHECKSUM;
+pub use socket_options::TcpOption;
 pub use state::TcpState;
 pub use tuple::FourTuple;
 
@@ -264,6 +266,7 @@ impl Tcp {
             flags: TcpFlags::RST.with(TcpFlags::ACK),
             window: 0,
             timestamps: None,
+            marking: connection.snd.template.marking(),
         };
         self.counters.resets_sent += 1;
         self.reply(reply);

@@ -84,9 +84,7 @@ impl Tcp {
     ) -> Option<Piece> {
         let index = self.ready.front()?;
         let connection = self.connections.at_mut(index)?;
-        if !connection.fast
-            || !connection.snd.template.is_current(ip.neighbor_generation())
-        {
+        if !connection.fast || !connection.snd.template.is_current(ip.neighbor_generation()) {
             return None;
         }
         let mut ctx = Context {
@@ -132,6 +130,9 @@ impl Tcp {
     fn resolve(&mut self, index: u32, now: Instant, ip: &mut Ip) -> Link {
         let Some(connection) = self.connections.at_mut(index) else { return Link::Failed };
         let Some(route) = ip.route(connection.tuple.remote) else { return Link::Failed };
+        if core::mem::take(&mut connection.snd.path_doubted) {
+            ip.doubt(now, route.next_hop);
+        }
         match ip.resolve(now, route.next_hop) {
             Resolution::Resolved(mac) => {
                 let generation = ip.neighbor_generation();
@@ -182,7 +183,7 @@ impl Tcp {
             // Nothing of it was ever on the wire: R2 counts from here.
             connection.snd.outstanding_since = now;
         }
-        connection.soft_error = Some(error);
+        connection.note_soft_error(error);
         let silent = now.since(connection.snd.outstanding_since);
         let over = silent >= connection.give_up_after(&self.config);
         let unsent = connection.snd.in_flight() == 0;

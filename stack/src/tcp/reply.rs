@@ -8,7 +8,7 @@ use super::template::{Fields, HeaderTemplate};
 use super::tuple::FourTuple;
 use crate::checksum::Sum;
 use crate::frame::{Offloads, TX_HEADROOM, TxFrame};
-use crate::ip::{Ip, Resolution};
+use crate::ip::{Ip, Marking, Resolution};
 use crate::memory::{Memory, Piece, SlotClass};
 use crate::time::Instant;
 use crate::wire::tcp::{TcpFlags, TcpHeader, Timestamps};
@@ -25,6 +25,7 @@ pub(super) struct Reply {
     pub(super) flags: TcpFlags,
     pub(super) window: u16,
     pub(super) timestamps: Option<Timestamps>,
+    pub(super) marking: Marking,
 }
 
 impl Reply {
@@ -40,6 +41,7 @@ impl Reply {
             flags: TcpFlags::RST,
             window: 0,
             timestamps: None,
+            marking: Marking::default(),
         };
         if !header.flags.intersects(TcpFlags::ACK) {
             let span = payload_len
@@ -108,6 +110,7 @@ impl Replies {
                     let _sent = self.queue.pop_front();
                     let mut template =
                         HeaderTemplate::new(&reply.tuple, reply.timestamps.is_some());
+                    template.set_marking(reply.marking);
                     template.set_link(ip.mac(), mac, generation);
                     write(&reply, &mut template, slot, mem, out);
                     if !offloads.tx_checksum {

@@ -15,6 +15,8 @@ pub(super) struct Segment<'a> {
     pub(super) header: TcpHeader,
     pub(super) options: Options,
     pub(super) payload: Payload<'a>,
+    /// Type of service or traffic class of its packet.
+    pub(super) tos: u8,
 }
 
 impl Segment<'_> {
@@ -70,6 +72,7 @@ impl Connection {
             // Read over: the mark is no more.
             self.rcv.urgent = None;
         }
+        self.snd.template.expect_tos(segment.tos);
         self.refresh_fast();
         disposition
     }

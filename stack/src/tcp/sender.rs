@@ -72,6 +72,8 @@ pub(super) struct Sender {
     pub(super) deferred: bool,
     /// The window scale was negotiated.
     pub(super) scaling: bool,
+    /// R1 was reached: IP is told when the next hop is looked up again.
+    pub(super) path_doubted: bool,
     pub(super) retransmissions: u8,
     /// Payload of the largest frame: several segments if the device cuts them.
     pub(super) frame_max: u32,
@@ -82,7 +84,8 @@ pub(super) struct Sender {
     pub(super) recovery: Recovery,
     pub(super) congestion: Congestion,
     pub(super) template: HeaderTemplate,
-    /// When the oldest unacknowledged byte was first sent; for R2.
+    /// When the oldest unacknowledged byte was first sent, for R2; while nothing is in flight and
+    /// the peer's window is what holds data back, since when it does.
     pub(super) outstanding_since: Instant,
     pub(super) last_sent: Instant,
     /// SND.UP: first byte after urgent data (RFC 9293 §3.8.5 with RFC 6093).
@@ -122,6 +125,7 @@ impl Sender {
             syn_due: true,
             deferred: false,
             scaling: false,
+            path_doubted: false,
             retransmissions: 0,
             frame_max: u32::from(default_mss(tuple)),
             limit: config.send_buffer,
@@ -328,6 +332,7 @@ impl Connection {
     pub(super) fn arm_persist_if_blocked(&mut self, now: Instant) {
         let blocked = self.snd.unsent() > 0 && self.snd.in_flight() == 0;
         if blocked && self.state.is_synchronized() && !self.timers.is_armed(Timer::Persist) {
+            self.snd.outstanding_since = now;
             self.arm(Timer::Persist, now + self.snd.rtt.rto().duration());
             self.fast = false;
         }

@@ -5,10 +5,12 @@
 //! The IPv4 identification stays 0: with DF set a datagram is atomic (RFC 6864 §4.1).
 
 use core::net::IpAddr;
+use core::num::NonZeroU8;
 
 use super::seq::SeqNum;
 use super::tuple::FourTuple;
 use crate::frame::TxChecksum;
+use crate::ip::Marking;
 
 /// Longest headers without options other than timestamps: Ethernet, IPv6, TCP, timestamps.
 const TEMPLATE_LEN_MAX: usize = 14 + 40 + 20 + 12;
@@ -16,7 +18,6 @@ const ETHERNET_LEN: usize = 14;
 const TCP_LEN: usize = 20;
 /// NOP NOP and the timestamps option (RFC 7323 appendix A).
 pub(super) const TIMESTAMPS_LEN: usize = 12;
-const TTL: u8 = 64;
 
 /// What changes from segment to segment.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,8 @@ pub(super) struct HeaderTemplate {
     len: u8,
     v6: bool,
     timestamps: bool,
+    /// Type of service of the peer's last packet on the full path: what its next one will have.
+    peer_tos: u8,
     /// What lengths and sums in `bytes` are for: the bytes behind the fixed TCP header.
     sized_for: u32,
     /// Sum over addresses and protocol, not folded.
@@ -66,7 +69,7 @@ pub(super) struct Link {
 pub(super) struct Expectation {
     /// Bytes 0 to 7: our address and the start of the peer's.
     pub(super) link_start: u64,
-    /// Bytes 8 to 15: the rest of the peer's address, the type, version and length, no TOS.
+    /// Bytes 8 to 15: the rest of the peer's address, the type, version and length, the TOS.
     pub(super) link_end: u64,
     /// Bytes 26 to 33: the peer's and our IP address.
     pub(super) addresses: u64,
@@ -86,7 +89,8 @@ impl HeaderTemplate {
         let mut frame = [0; 38];
         frame[0..6].copy_from_slice(&b[6..12]);
         frame[6..12].copy_from_slice(&b[0..6]);
-        frame[12..16].copy_from_slice(&b[12..16]);
+        frame[12..15].copy_from_slice(&b[12..15]);
+        frame[15] = self.peer_tos;
         frame[26..30].copy_from_slice(&b[30..34]);
         frame[30..34].copy_from_slice(&b[26..30]);
         frame[34..36].copy_from_slice(&b[36..38]);
@@ -112,14 +116,14 @@ impl HeaderTemplate {
             (IpAddr::V4(local), IpAddr::V4(remote)) => {
                 bytes[12..14].copy_from_slice(&[0x08, 0x00]);
                 bytes[14..16].copy_from_slice(&[0x45, 0]);
-                bytes[20..24].copy_from_slice(&[0x40, 0, TTL, 6]);
+                bytes[20..24].copy_from_slice(&[0x40, 0, 0, 6]);
                 bytes[26..30].copy_from_slice(&local.octets());
                 bytes[30..34].copy_from_slice(&remote.octets());
             }
             (local, remote) => {
                 bytes[12..14].copy_from_slice(&[0x86, 0xdd]);
                 bytes[14] = 0x60;
-                bytes[20..22].copy_from_slice(&[6, TTL]);
+                bytes[20] = 6;
                 bytes[22..38].copy_from_slice(&to_v6(local));
                 bytes[38..54].copy_from_slice(&to_v6(remote));
             }
@@ -132,17 +136,54 @@ impl HeaderTemplate {
             bytes[tcp + 20..tcp + 24].copy_from_slice(&[1, 1, 8, 10]);
         }
         let addresses = if v6 { 22..54 } else { 26..34 };
-        HeaderTemplate {
+        let mut template = HeaderTemplate {
             pseudo_sum: sum_words(&bytes[addresses]) + 6,
-            ip_sum: if v6 { 0 } else { sum_words(&bytes[14..34]) },
+            ip_sum: 0,
             bytes,
             len: u8::try_from(len).unwrap_or(u8::MAX),
             v6,
             timestamps,
+            peer_tos: 0,
             sized_for: u32::MAX,
             linked: false,
             neighbor_generation: 0,
+        };
+        template.set_marking(Marking::default());
+        template
+    }
+
+    /// Sets how far packets go and of what class they are (RFC 9293 MUST-48, MUST-49). Lengths and
+    /// sums follow with the next segment.
+    pub(super) fn set_marking(&mut self, marking: Marking) {
+        let Marking { ttl, tos } = marking.without_ecn();
+        if self.v6 {
+            // RFC 8200 §3: the version, then the class across both bytes, then the flow label.
+            self.bytes[14] = 0x60 | (tos >> 4);
+            self.bytes[15] = tos << 4;
+            self.bytes[21] = ttl.get();
+        } else {
+            self.bytes[15] = tos;
+            self.bytes[22] = ttl.get();
+            self.bytes[16..18].fill(0);
+            self.bytes[24..26].fill(0);
+            self.ip_sum = sum_words(&self.bytes[14..34]);
         }
+        self.sized_for = u32::MAX;
+    }
+
+    /// The peer's packets are of this class.
+    pub(super) fn expect_tos(&mut self, tos: u8) {
+        self.peer_tos = tos;
+    }
+
+    /// How far packets go and of what class they are.
+    pub(super) fn marking(&self) -> Marking {
+        let (tos, ttl) = if self.v6 {
+            (self.bytes[14] << 4 | self.bytes[15] >> 4, self.bytes[21])
+        } else {
+            (self.bytes[15], self.bytes[22])
+        };
+        Marking { ttl: NonZeroU8::new(ttl).unwrap_or(NonZeroU8::MAX), tos }
     }
 
     /// Fills in the link header.

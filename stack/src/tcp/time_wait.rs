@@ -8,6 +8,7 @@ use super::reply::Reply;
 use super::rtt::TimestampClock;
 use super::seq::SeqNum;
 use super::tuple::FourTuple;
+use crate::ip::Marking;
 use crate::slab::{Id, Slab};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{Options, TcpFlags, TcpHeader, Timestamps};
@@ -23,6 +24,7 @@ pub(super) struct TimeWait {
     window: u16,
     ts_recent: Option<u32>,
     clock: TimestampClock,
+    marking: Marking,
     /// Our clock when the entry was made.
     last_value: u32,
     expires: Instant,
@@ -47,6 +49,7 @@ impl TimeWait {
             window: u16::MAX,
             ts_recent: connection.rcv.timestamps.then_some(connection.rcv.ts_recent),
             clock: connection.snd.clock,
+            marking: connection.snd.template.marking(),
             last_value: connection.snd.clock.value(now),
             expires: now + lasts,
         }
@@ -93,6 +96,7 @@ impl TimeWait {
             timestamps: self
                 .ts_recent
                 .map(|echo| Timestamps { value: self.clock.value(now), echo }),
+            marking: self.marking,
         })
     }
 

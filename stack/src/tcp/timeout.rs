@@ -1,6 +1,6 @@
 //! What a connection does when one of its timers expires.
 
-use super::connection::{Connection, Context};
+use super::connection::{Connection, Context, Ownership};
 use super::error::ConnectionError;
 use super::receiver::AckDue;
 use super::segment::Disposition;
@@ -44,7 +44,10 @@ impl Connection {
             return Disposition::Done;
         }
         let mut since = self.snd.outstanding_since;
-        if self.snd.wnd < self.snd.in_flight() && self.state.is_synchronized() {
+        if self.snd.wnd < self.snd.in_flight()
+            && self.state.is_synchronized()
+            && self.ownership != Ownership::Orphan
+        {
             // The peer took its window back: as long as it answers, that is no reason to end
             // (RFC 9293 §3.8.6, SHLD-17).
             since = since.max(self.rcv.last_heard);
@@ -62,8 +65,7 @@ impl Connection {
         ctx.counters.timeouts += 1;
         self.snd.retransmissions = self.snd.retransmissions.saturating_add(1);
         if self.snd.retransmissions == ctx.config.retransmissions_doubt {
-            // R1 (RFC 9293 §3.8.3): route and neighbour are looked up afresh.
-            self.snd.template.forget_link();
+            self.doubt_path(ctx);
         }
         if self.state.is_opening() {
             self.snd.rtt.on_syn_timeout();
@@ -76,6 +78,17 @@ impl Connection {
         self.fast = false;
         self.arm(Timer::Retransmit, ctx.now + self.snd.rtt.rto().duration());
         Disposition::Done
+    }
+
+    /// R1 (RFC 9293 §3.8.3, MUST-20): route and neighbour are looked up afresh, and IP is told when
+    /// they are, so that it asks whether the next hop is there. The application is told as well,
+    /// if it asked for that (SHLD-9, SHLD-10).
+    #[cold]
+    fn doubt_path<M: Memory>(&mut self, ctx: &mut Context<'_, M>) {
+        ctx.counters.paths_doubted += 1;
+        self.snd.template.forget_link();
+        self.snd.path_doubted = true;
+        self.report_soft_error(self.soft_error.unwrap_or(ConnectionError::TimedOut));
     }
 
     fn first_segment_in_device<M: Memory>(&mut self, ctx: &Context<'_, M>) -> bool {
@@ -106,8 +119,14 @@ impl Connection {
             self.snd.wnd_max = self.snd.wnd;
             return Disposition::Done;
         }
-        if ctx.now.since(self.rcv.last_heard) >= self.give_up_after(ctx.config) {
-            // The peer does not even answer probes.
+        let since = match self.ownership {
+            // Nobody is there any more who could give up (MUST-37 is about those who wait): what
+            // was left to deliver may wait for a window as long as for an acknowledgement.
+            Ownership::Orphan => self.snd.outstanding_since,
+            Ownership::Unaccepted | Ownership::Held => self.rcv.last_heard,
+        };
+        if ctx.now.since(since) >= self.give_up_after(ctx.config) {
+            // The peer does not even answer probes, or its window stays shut.
             ctx.counters.timed_out += 1;
             return self.give_up();
         }

@@ -29,7 +29,7 @@ use send::Outgoing;
 use template::Template;
 
 use crate::frame::Offloads;
-use crate::ip::{IcmpError, IcmpErrorKind, Ip};
+use crate::ip::{IcmpError, IcmpErrorKind, Ip, Mark, Marking};
 use crate::memory::{Memory, Piece};
 use crate::ring::Ring;
 use crate::slab::{Id, Slab};
@@ -238,6 +238,24 @@ impl Udp {
         socket.may_broadcast = allowed;
         socket.template = Template::default();
         Ok(())
+    }
+
+    /// Sets how far later datagrams go, or of what class they are.
+    ///
+    /// # Errors
+    ///
+    /// There is no such socket.
+    pub fn mark(&mut self, id: UdpId, mark: Mark) -> Result<(), UdpError> {
+        let socket = self.sockets.get_mut(id).ok_or(UdpError::NotFound)?;
+        socket.marking = socket.marking.with(mark);
+        socket.template = Template::default();
+        Ok(())
+    }
+
+    /// How far datagrams of the socket go, and of what class they are.
+    #[must_use]
+    pub fn marking(&self, id: UdpId) -> Option<Marking> {
+        self.sockets.get(id).map(|socket| socket.marking)
     }
 
     /// What the peer said since the last call that reported it.

@@ -123,7 +123,8 @@ impl Udp {
             Resolution::Unreachable => return Err(UdpError::HostUnreachable),
         };
         let own_mac = cx.ip.mac();
-        let flow = Flow { source_port: socket.local.port(), to, route, mac, own_mac };
+        let (source_port, marking) = (socket.local.port(), socket.marking);
+        let flow = Flow { source_port, to, route, mac, own_mac, marking };
         let mut template = Template::new(&flow).ok_or(UdpError::InvalidAddress)?;
         if resolution == Resolution::Pending {
             return Ok(Prepared::Pending(template, route.next_hop));

@@ -8,7 +8,7 @@ use super::Readiness;
 use super::config::UdpError;
 use super::template::Template;
 use crate::frame::TxChecksum;
-use crate::ip::gather;
+use crate::ip::{Marking, gather};
 use crate::memory::{Memory, Piece};
 use crate::ring::Ring;
 
@@ -32,6 +32,7 @@ pub struct UdpSocket {
     /// What the peer said, until a call reports it.
     pub(super) error: Option<UdpError>,
     pub(super) may_broadcast: bool,
+    pub(super) marking: Marking,
     /// Whether a call found no room to send.
     pub(super) blocked: bool,
     /// What somebody waits for: nothing, and it is never listed.
@@ -54,6 +55,7 @@ impl UdpSocket {
             frames_queued: 0,
             error: None,
             may_broadcast: false,
+            marking: Marking::default(),
             blocked: false,
             interest: Readiness::NONE,
             listed: false,

@@ -5,7 +5,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use crate::checksum::Sum;
 use crate::frame::{TX_HEADROOM, TxChecksum};
-use crate::ip::{Route, TTL};
+use crate::ip::{Marking, Route};
 use crate::memory::CHUNK_SLOT_LEN;
 use crate::wire::ethernet::{EthernetHeader, MacAddr, ethertype};
 use crate::wire::ipv4::Ipv4Header;
@@ -70,6 +70,7 @@ pub(super) struct Flow {
     /// All zeros while the neighbour is not known.
     pub(super) mac: MacAddr,
     pub(super) own_mac: MacAddr,
+    pub(super) marking: Marking,
 }
 
 /// How a datagram's checksum comes about.
@@ -91,11 +92,11 @@ impl Template {
         let udp = match (flow.route.source, flow.to.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let mut header = Ipv4Header {
-                    tos: 0,
+                    tos: flow.marking.tos,
                     total_len: 0,
                     ident: 0,
                     flags_and_offset: 0,
-                    ttl: TTL,
+                    ttl: flow.marking.ttl.get(),
                     protocol: protocol::UDP,
                     source,
                     destination,
@@ -110,10 +111,10 @@ impl Template {
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let header = Ipv6Header {
-                    traffic_class: 0,
+                    traffic_class: flow.marking.tos,
                     payload_len: 0,
                     next_header: protocol::UDP,
-                    hop_limit: TTL,
+                    hop_limit: flow.marking.ttl.get(),
                     source,
                     destination,
                 }

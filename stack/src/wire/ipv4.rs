@@ -131,10 +131,10 @@ impl<'a> Ipv4View<'a> {
         self.fixed[9]
     }
 
-    /// The ECN field (RFC 3168 §5).
+    /// Differentiated services (RFC 2474) and, in the lower two bits, ECN (RFC 3168 §5).
     #[must_use]
-    pub fn ecn(&self) -> u8 {
-        self.fixed[1] & 3
+    pub fn tos(&self) -> u8 {
+        self.fixed[1]
     }
 
     /// Where the packet comes from.
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(view.total_len(), 40);
         assert_eq!(view.ident(), 0x1234);
         assert!(view.dont_fragment() && !view.more_fragments() && !view.is_fragment());
-        assert_eq!((view.ttl(), view.protocol(), view.ecn()), (63, 6, 3));
+        assert_eq!((view.ttl(), view.protocol(), view.tos()), (63, 6, HEADER.tos));
         assert_eq!(view.source(), HEADER.source);
         assert_eq!(view.destination(), HEADER.destination);
     }

@@ -38,10 +38,10 @@ impl<'a> Ipv6View<'a> {
         if bytes[0] >> 4 == 6 { Ok(Ipv6View { bytes }) } else { Err(Ipv6Error::Malformed) }
     }
 
-    /// The ECN field (RFC 3168 §5).
+    /// Differentiated services (RFC 2474) and, in the lower two bits, ECN (RFC 3168 §5).
     #[must_use]
-    pub fn ecn(&self) -> u8 {
-        (self.bytes[1] >> 4) & 3
+    pub fn traffic_class(&self) -> u8 {
+        self.bytes[0] << 4 | self.bytes[1] >> 4
     }
 
     /// Bytes behind the header.
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_header_survives_the_wire() {
         let header = Ipv6Header {
-            traffic_class: 0x02,
+            traffic_class: 0xb9,
             payload_len: 9,
             next_header: 17,
             hop_limit: 64,
@@ -124,7 +124,7 @@ mod tests {
         };
         let mut bytes = header.to_bytes();
         let view = Ipv6View::new(&bytes).unwrap();
-        assert_eq!((view.ecn(), view.payload_len()), (2, 9));
+        assert_eq!((view.traffic_class(), view.payload_len()), (0xb9, 9));
         assert_eq!((view.next_header(), view.hop_limit()), (17, 64));
         assert_eq!((view.source(), view.destination()), (header.source, header.destination));
         assert_eq!(Ipv6View::new(&bytes[..39]).err(), Some(Ipv6Error::Truncated));

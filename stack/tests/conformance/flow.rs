@@ -105,6 +105,58 @@ fn a_zero_window_that_is_not_answered_ends_by_r2() {
     assert_eq!(script.read(id), Err(ReceiveError::Connection(ConnectionError::TimedOut)));
 }
 
+/// The peer answers every segment for so long, its window shut; whether the connection is left.
+fn outlives(script: &mut Script, ack: u32, seconds: u64) -> bool {
+    for _ in 0..seconds {
+        script.wait(Duration::from_secs(1));
+        for sent in script.drain() {
+            if sent.flags.contains('R') {
+                return false;
+            }
+            script.send(seg("A", 1, ack).window(0));
+        }
+    }
+    script.host().stack.tcp().0.connections() > 0
+}
+
+#[test]
+fn an_orphan_waits_for_a_window_no_longer_than_r2() {
+    // Nothing of it sent; sent in part, and the window then taken back; a shorter time set.
+    for (first, taken_back, timeout, at_least, at_most) in [
+        (0, false, None, 100, 200),
+        (5000, true, None, 100, 260),
+        (0, false, Some(Duration::from_secs(10)), 9, 40),
+    ] {
+        let (mut script, id) = with_window(first);
+        let now = script.now();
+        script.host().stack.tcp().0.set_option(id, TcpOption::UserTimeout(timeout), now);
+        script.write(id, &[0; 5000]);
+        script.drain();
+        let ack = if taken_back { 1001 } else { 1 };
+        script.send(seg("A", 1, ack).window(0));
+        if timeout.is_none() {
+            assert!(outlives(&mut script, ack, 1000), "MUST-37: held, it may last");
+        }
+        script.close(id);
+        assert!(outlives(&mut script, ack, at_least), "{first} {timeout:?}");
+        assert!(!outlives(&mut script, ack, at_most - at_least), "{first} {timeout:?}");
+        script.wait(Duration::from_secs(60));
+        assert_eq!(script.host().mem.live_slots(), 0);
+        assert_eq!(script.host().stack.tcp().0.counters().timed_out, 1);
+    }
+}
+
+#[test]
+fn an_orphan_whose_window_opens_in_time_delivers_everything() {
+    let (mut script, id) = with_window(0);
+    script.write(id, &[0; 900]);
+    script.close(id);
+    assert!(outlives(&mut script, 1, 90));
+    script.send(seg("A", 1, 1).window(1000));
+    let sent = script.expect_data(1, 900);
+    assert!(sent.flags.contains('F'), "{sent:?}");
+}
+
 #[test]
 fn must_35_we_answer_probes_of_our_zero_window() {
     let (mut script, id) = small_buffer(4096);

@@ -1,7 +1,7 @@
 //! ICMP and what lies below: RFC 9293 §3.9.2, RFC 5927, RFC 1191, RFC 1122, RFC 4443, RFC 826.
 
 use roceway_stack::checksum::Sum;
-use roceway_stack::tcp::{ConnectionError, ReceiveError, TcpState};
+use roceway_stack::tcp::{ConnectionError, Readiness, ReceiveError, TcpOption, TcpState};
 use roceway_stack::time::Duration;
 
 use crate::support::script::{Script, Sent, packet, seg};
@@ -51,6 +51,48 @@ fn shld_25_a_soft_error_is_told_when_the_connection_times_out() {
     script.deliver(frame);
     script.wait(Duration::from_secs(400));
     assert_eq!(script.read(id), Err(ReceiveError::Connection(ConnectionError::HostUnreachable)));
+}
+
+#[test]
+fn must_47_soft_errors_are_told_to_who_asks_while_the_connection_lives() {
+    for (asks, kind, told) in [
+        (false, (3, 1), None),
+        (true, (3, 1), Some(ConnectionError::HostUnreachable)),
+        (true, (3, 0), Some(ConnectionError::NetworkUnreachable)),
+        (true, (11, 0), Some(ConnectionError::HostUnreachable)),
+    ] {
+        let (mut script, id) = Script::established();
+        let now = script.now();
+        let tcp = script.host().stack.tcp().0;
+        tcp.set_option(id, TcpOption::SoftErrors(asks), now);
+        tcp.watch(id, Readiness::READABLE);
+        assert_eq!((tcp.take_error(id), tcp.poll_event()), (None, None));
+        script.write(id, b"x");
+        script.drain();
+        let frame = error(&script, kind, 0, 1);
+        script.deliver(frame);
+        let tcp = script.host().stack.tcp().0;
+        assert_eq!(tcp.poll_event().is_some(), asks, "who waits may look");
+        assert_eq!(tcp.error(id), None, "it ended nothing");
+        assert_eq!(tcp.take_error(id), told);
+        assert_eq!(tcp.take_error(id), None, "once");
+        assert_eq!(script.read(id), Err(ReceiveError::WouldBlock), "and no call fails");
+        script.send(seg("A", 1, 2).data(b"y"));
+        assert_eq!(script.read(id).unwrap(), b"y");
+    }
+}
+
+#[test]
+fn shld_20_soft_errors_can_be_turned_off_again() {
+    let (mut script, id) = Script::established();
+    let now = script.now();
+    script.host().stack.tcp().0.set_option(id, TcpOption::SoftErrors(true), now);
+    script.write(id, b"x");
+    let frame = error(&script, (3, 1), 0, 1);
+    script.deliver(frame);
+    let tcp = script.host().stack.tcp().0;
+    tcp.set_option(id, TcpOption::SoftErrors(false), now);
+    assert_eq!(tcp.take_error(id), None);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod closing;
 mod flow;
 mod hostile;
 mod icmp;
+mod marking;
 mod opening;
 mod options;
 mod resets;

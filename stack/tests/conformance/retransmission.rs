@@ -2,7 +2,7 @@
 
 use roceway_stack::frame::Offloads;
 use roceway_stack::slab::Id;
-use roceway_stack::tcp::{Connection, ConnectionError, ReceiveError, TcpState};
+use roceway_stack::tcp::{Connection, ConnectionError, ReceiveError, TcpOption, TcpState};
 use roceway_stack::time::Duration;
 
 use crate::support::Setup;
@@ -182,6 +182,62 @@ fn an_acknowledgement_of_what_was_not_sent_frees_nothing() {
     assert_eq!(script.host().stack.tcp().0.counters().challenge_acks, 2);
 }
 
+/// Questions for the peer's Ethernet address that the stack has sent: to whom.
+fn questions(script: &mut Script) -> Vec<Vec<u8>> {
+    std::mem::take(&mut script.questions)
+}
+
+#[test]
+fn must_20_r1_is_negative_advice_to_ip_which_asks_whether_the_neighbour_is_there() {
+    for v6 in [false, true] {
+        let syn = seg("S", 0, 0).mss(1000);
+        let (mut script, id) = Script::established_with(Setup { v6, ..Setup::default() }, syn);
+        let now = script.now();
+        let told = TcpOption::SoftErrors(true);
+        script.host().stack.tcp().0.set_option(id, told, now);
+        // The answer of the opening was believed for 30 s: it says no more when that is over.
+        questions(&mut script);
+        script.write(id, b"into the void");
+        let mut sent = script.drain().len();
+        while sent < 4 {
+            assert!(questions(&mut script).is_empty(), "before R1");
+            assert_eq!(script.host().stack.tcp().0.take_error(id), None, "before R1");
+            script.wait(Duration::from_millis(10));
+            sent += script.drain().len();
+        }
+        let asked = questions(&mut script);
+        assert_eq!(asked.len(), 1, "R1: three retransmissions");
+        assert_eq!(
+            asked[0][..6],
+            [2, 0, 0, 0, 0, 9],
+            "the neighbour itself is asked, not everyone"
+        );
+        assert_eq!(script.host().stack.ip().counters().neighbors_doubted, 1);
+        assert_eq!(script.host().stack.tcp().0.counters().paths_doubted, 1);
+        let told = script.host().stack.tcp().0.take_error(id);
+        assert_eq!(told, Some(ConnectionError::TimedOut), "SHLD-9, SHLD-10: before R2");
+        // It answered: the same way is taken, and nobody is asked at each further timeout.
+        script.wait(Duration::from_secs(8));
+        assert!(questions(&mut script).is_empty());
+        assert_eq!(script.state(id), TcpState::Established);
+    }
+}
+
+#[test]
+fn must_20_r1_a_neighbour_that_does_not_answer_is_no_way_any_more() {
+    let (mut script, id) = Script::established();
+    script.hide_peer();
+    script.write(id, b"into the void");
+    let began = script.now();
+    while script.host().stack.ip().counters().neighbor_failures == 0 {
+        script.wait(Duration::from_millis(100));
+        assert!(script.now().since(began) < Duration::from_secs(20), "a dead way is found by R1");
+    }
+    script.wait(Duration::from_secs(200));
+    let unreachable = ConnectionError::HostUnreachable;
+    assert_eq!(script.read(id), Err(ReceiveError::Connection(unreachable)), "R2 says why");
+}
+
 #[test]
 fn must_20_r2_ends_a_connection_after_two_minutes() {
     let (mut script, id) = Script::established();
@@ -198,7 +254,6 @@ fn must_20_r2_ends_a_connection_after_two_minutes() {
 
 #[test]
 fn must_21_the_user_can_set_r2() {
-    use roceway_stack::tcp::TcpOption;
     let (mut script, id) = Script::established();
     let now = script.now();
     let tcp = script.host().stack.tcp().0;

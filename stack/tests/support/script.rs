@@ -106,6 +106,8 @@ pub struct Sent {
     pub ports: (u16, u16),
     /// SEG.SEQ as it stands in the header.
     pub raw_seq: u32,
+    /// Time to live and type of service, or hop limit and traffic class.
+    pub marks: (u8, u8),
 }
 
 fn flags_of(letters: &str) -> TcpFlags {
@@ -140,6 +142,8 @@ pub struct Script {
     /// Frames of other protocols: ICMP.
     pub other: Vec<Vec<u8>>,
     answer_neighbors: bool,
+    /// Frames that asked for the peer's Ethernet address.
+    pub questions: Vec<Vec<u8>>,
     /// What the device has not completed, while it is told to be slow.
     in_device: Option<Vec<Slot>>,
 }
@@ -163,6 +167,7 @@ impl Script {
             sent: VecDeque::new(),
             other: Vec::new(),
             answer_neighbors: true,
+            questions: Vec::new(),
             in_device: None,
         }
     }
@@ -306,14 +311,19 @@ impl Script {
         let ip = &bytes[14..];
         match (u16::from_be_bytes([bytes[12], bytes[13]]), self.peer) {
             (ethertype::ARP, _) => self.answer_arp(&bytes),
-            (ethertype::IPV4, _) if ip[9] == 6 => self.note(&bytes[34..]),
-            (ethertype::IPV6, _) if ip[6] == 6 => self.note(&bytes[54..]),
+            (ethertype::IPV4, _) if ip[9] == 6 => {
+                assert_eq!(Sum::of(&bytes[14..34]).checksum(), 0, "the IPv4 header's checksum");
+                self.note(&bytes[34..], (bytes[22], bytes[15]));
+            }
+            (ethertype::IPV6, _) if ip[6] == 6 => {
+                self.note(&bytes[54..], (bytes[21], bytes[14] << 4 | bytes[15] >> 4));
+            }
             (ethertype::IPV6, _) if ip[6] == 58 && ip[40] == 135 => self.answer_ndp(&bytes),
             _ => self.other.push(bytes),
         }
     }
 
-    fn note(&mut self, tcp: &[u8]) {
+    fn note(&mut self, tcp: &[u8], marks: (u8, u8)) {
         let header = TcpHeader::parse(tcp).expect("the stack sent a malformed header");
         let raw_seq = header.seq.get();
         if header.flags.intersects(TcpFlags::SYN) {
@@ -329,12 +339,17 @@ impl Script {
             data: tcp[usize::from(header.header_len)..].to_vec(),
             ports: (header.source_port, header.destination_port),
             raw_seq,
+            marks,
         });
     }
 
     fn answer_arp(&mut self, bytes: &[u8]) {
         let Some(asked) = ArpPacket::parse(&bytes[14..]) else { return };
-        if asked.operation != ArpOperation::Request || !self.answer_neighbors {
+        if asked.operation != ArpOperation::Request {
+            return;
+        }
+        self.questions.push(bytes.to_vec());
+        if !self.answer_neighbors {
             return;
         }
         let reply = ArpPacket {
@@ -353,6 +368,7 @@ impl Script {
         let Some(NdpMessage::Solicitation { target, .. }) = NdpMessage::parse(&bytes[54..]) else {
             return;
         };
+        self.questions.push(bytes.to_vec());
         if !self.answer_neighbors {
             return;
         }

@@ -11,7 +11,7 @@ fn packet_v4(payload_len: u32) -> Packet {
         transport_start: 34,
         transport_len: payload_len,
         ttl: 64,
-        ecn: 0,
+        tos: 0,
         to_broadcast: false,
     }
 }
