@@ -72,6 +72,9 @@ pub(super) struct Full {
     pub(super) session_out: u32,
     pub(super) incarnation: u32,
     pub(super) up: bool,
+    /// When it was heard of last, and asked last whether it is there.
+    pub(super) heard_ns: u64,
+    pub(super) asked_ns: u64,
     /// Whether it is in the engine's list of those that may be owed an update.
     dirty: bool,
 }
@@ -89,6 +92,8 @@ impl Full {
             session_out: 0,
             incarnation: 0,
             up: false,
+            heard_ns: 0,
+            asked_ns: 0,
             dirty: false,
         }
     }
@@ -457,6 +462,7 @@ impl Engine {
                 return None;
             }
         };
+        full.heard_ns = self.now_ns;
         let before = full.credit.outstanding();
         let arrival = full.credit.on_header(&header);
         let used = before.saturating_sub(full.credit.outstanding());

@@ -214,8 +214,10 @@ impl Engine {
     }
 
     fn rise(&mut self, peer: PeerId) {
+        let now_ns = self.now_ns;
         let Some(full) = self.full(peer) else { return };
         full.up = true;
+        full.heard_ns = now_ns;
         self.up_count += 1;
         self.grant(peer);
         self.mark(peer);
@@ -336,6 +338,7 @@ impl Engine {
         self.expire_waiting();
         self.feed();
         self.settle_all();
+        self.ask_the_silent();
         self.flush_all();
         self.release_handles();
     }

@@ -10,7 +10,7 @@ use super::engine::{Engine, Full, Link};
 use super::lane::{Lane, NO_SLOT, Posting, Sent};
 use super::scratch::read_at;
 use super::slots::SEND_SGES_MAX;
-use super::wire::credit::Owed;
+use super::wire::credit::{Owed, SILENCE_NS, SILENCE_NS_MAX};
 use super::wire::header::{HEADER_BYTES, Kind};
 use super::wire::macs::Target;
 use super::wire::peer::PeerId;
@@ -271,6 +271,26 @@ impl Engine {
     pub(super) fn settle_all(&mut self) {
         for index in 0..self.links.len() {
             self.settle_one(PeerId(u16::try_from(index).unwrap_or(u16::MAX)));
+        }
+    }
+
+    /// Asks those who were silent whether they are there; gives those up who do not answer.
+    pub(super) fn ask_the_silent(&mut self) {
+        let now_ns = self.now_ns;
+        for index in 0..self.links.len() {
+            let peer = PeerId(u16::try_from(index).unwrap_or(u16::MAX));
+            let Some(full) = self.full(peer) else { continue };
+            let silent_ns = now_ns.saturating_sub(full.heard_ns);
+            if !full.up || silent_ns < SILENCE_NS {
+                continue;
+            }
+            if full.way.is_some() && silent_ns >= SILENCE_NS_MAX {
+                self.counters.timeouts += 1;
+                self.broken.push(peer);
+            } else if now_ns.saturating_sub(full.asked_ns) >= SILENCE_NS {
+                full.asked_ns = now_ns;
+                self.post_control(peer, Kind::Probe);
+            }
         }
     }
 

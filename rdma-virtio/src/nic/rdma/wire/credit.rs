@@ -14,6 +14,11 @@ use super::header::{Header, Kind};
 pub const CREDITS_MAX: u32 = 16_384;
 /// A datagram may be overtaken by so many others and is still taken.
 pub const LATE_MAX: u32 = 64;
+/// A peer that was not heard of for so long gets a probe, in nanoseconds.
+pub const SILENCE_NS: u64 = 500_000_000;
+/// On a datagram wire a peer that was not heard of for so long is given up, in nanoseconds. On a
+/// reliable one its queue pair gives up by itself.
+pub const SILENCE_NS_MAX: u64 = 1_500_000_000;
 /// On a datagram wire an update or a probe is repeated after so long, in nanoseconds.
 pub const REPEAT_NS: u64 = 5_000_000;
 
@@ -87,6 +92,8 @@ pub struct Credit {
     /// The limit in the last update on its way and when it was sent.
     update: Option<(u32, u64)>,
     probed_ns: Option<u64>,
+    /// A probe is to be answered.
+    asked: bool,
     /// Bit n: message `received - 1 - n` has arrived.
     arrived: u64,
 }
@@ -112,6 +119,7 @@ impl Credit {
             told: granted,
             update: None,
             probed_ns: None,
+            asked: false,
             arrived: u64::MAX,
         }
     }
@@ -154,6 +162,7 @@ impl Credit {
     #[inline]
     fn header(&mut self, kind: Kind, session: u32, incarnation: u32) -> Header {
         self.told = self.granted;
+        self.asked = false;
         Header {
             kind,
             session,
@@ -171,6 +180,9 @@ impl Credit {
     #[must_use]
     #[inline]
     pub fn owed(&self, now_ns: u64, starved: bool) -> Owed {
+        if self.asked {
+            return Owed::Update;
+        }
         let untold = self.granted.wrapping_sub(self.told);
         if untold != 0 && self.told.wrapping_sub(self.received) <= untold {
             match self.update {
@@ -235,11 +247,8 @@ impl Credit {
             Kind::Credit => self.on_control(header.sequence),
             Kind::Probe => {
                 let arrival = self.on_control(header.sequence);
-                // It has not seen what it was told: tell it again.
-                if ahead(self.granted, header.echo).is_some_and(|unseen| unseen > 0) {
-                    self.told = header.echo;
-                    self.update = None;
-                }
+                // On a reliable wire the acknowledgement of the probe is all the answer it needs.
+                self.asked = self.delivery == Delivery::Datagram;
                 arrival
             }
         }

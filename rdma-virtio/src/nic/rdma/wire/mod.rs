@@ -5,7 +5,7 @@
 //! Never does: clocks, sockets, verbs, memory of others. Events and times come in, actions go out;
 //! `docs/wire.md` specifies the bytes, and `golden.rs` holds stored ones.
 //!
-//! Invariants: credits granted, and one receive a peer for control, never exceed the receives
+//! Invariants: credits granted, and two receives a peer for control, never exceed the receives
 //! posted; a control message never waits for credit; nothing that a peer says is used before it
 //! was checked.
 
