@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// Folder, crate, and the crates of the workspace that it may import.
-const LAYERS: [(&str, &str, &[&str]); 7] = [
+const LAYERS: [(&str, &str, &[&str]); 8] = [
     ("stack", "roceway-stack", &[]),
     ("rdma-virtio", "roceway-rdma-virtio", &[]),
     ("busypoll", "roceway-busypoll", &[]),
@@ -28,10 +28,11 @@ const LAYERS: [(&str, &str, &[&str]); 7] = [
         "roceway-fuzz",
         &["roceway-stack", "roceway-rdma-virtio", "roceway-runtime", "roceway-perf"],
     ),
+    ("tools/verbs-oracle", "roceway-verbs-oracle", &["roceway-rdma-virtio"]),
 ];
 
-/// Crates below a layer's folder that stand alone: they import none of ours.
-const ALONE: [&str; 1] = ["tools/verbs-double"];
+/// Crates below a layer's folder that stand alone: they import what is named above, or nothing.
+const ALONE: [&str; 2] = ["tools/verbs-double", "tools/verbs-oracle"];
 
 /// The crates that `folder` may import.
 fn allowed(folder: &str) -> &'static [&'static str] {
@@ -94,7 +95,8 @@ fn dependency(path: &str, folder: &str, line: usize, name: &str) -> Option<Findi
 /// Findings in one file: paths to crates that its crate may not import, and modules that lie in
 /// another crate.
 pub(crate) fn check_source(source: &Source) -> Vec<Finding> {
-    let folder = source.path.split('/').next().unwrap_or_default();
+    let alone = ALONE.into_iter().find(|alone| source.path.starts_with(&format!("{alone}/")));
+    let folder = alone.unwrap_or_else(|| source.path.split('/').next().unwrap_or_default());
     let mut findings = Vec::new();
     for (_, name, _) in LAYERS {
         let identifier = name.replace('-', "_");
@@ -142,6 +144,8 @@ mod tests {
             ("runtime", "[dependencies]\nroceway = \"1\"", 1),
             ("stack", "[package]\nname = \"roceway-stack\"", 0),
             ("tools/verbs-double", "[dependencies]\nroceway-rdma-virtio = \"1\"", 1),
+            ("tools/verbs-oracle", "[dependencies]\nroceway-rdma-virtio = \"1\"", 0),
+            ("tools/verbs-oracle", "[dependencies]\nroceway-runtime = \"1\"", 1),
         ] {
             assert_eq!(manifest("x", folder, text).len(), expected, "{folder}: {text}");
         }
@@ -155,6 +159,9 @@ mod tests {
             ("stack/src/a.rs", "// use roceway_busypoll::Loop;", 0),
             ("stack/tests/a.rs", "use roceway_stack::time;", 0),
             ("perf/src/a.rs", "roceway_stack::x()", 1),
+            ("tools/src/a.rs", "roceway_stack::x()", 0),
+            ("tools/verbs-double/src/a.rs", "roceway_rdma_virtio::x()", 1),
+            ("tools/verbs-oracle/src/a.rs", "roceway_rdma_virtio::x()", 0),
             ("runtime/src/a.rs", "use roceway::x;", 1),
             ("perf/src/a.rs", "use crate::roceway::x;", 0),
             ("runtime/src/a.rs", "#[path = \"../../stack/src/x.rs\"]", 1),

@@ -12,12 +12,13 @@ const PARAMETERS_MAX: usize = 5;
 /// How far above an unsafe block its reason may stand.
 const SAFETY_LINES_MAX: usize = 12;
 /// Where unsafe code may be.
-const UNSAFE_PLACES: [&str; 5] = [
+const UNSAFE_PLACES: [&str; 6] = [
     "rdma-virtio/",
     "busypoll/src/sys",
     "fuzz/src/coverage",
     "fuzz/src/targets/",
     "tools/verbs-double/",
+    "tools/verbs-oracle/",
 ];
 /// Crates that forbid unsafe code to the compiler too.
 const SAFE_CRATES: [&str; 3] = ["stack", "runtime", "perf"];

@@ -2,8 +2,9 @@
 
 use super::{Identifier, check};
 use crate::nic::DeviceError;
-use crate::verbs::queue_pair::{Init, QueuePair, Reset, Rtr, Rts};
+use crate::verbs::queue_pair::{Init, QueuePair, QueuePairKind, Reset, Rtr, Rts};
 use crate::verbs::sys::{self, Zero};
+use crate::verbs::transition::{ReceiveAttributes, SendAttributes};
 
 type Modification = (sys::ibv_qp_attr, sys::ibv_qp_attr_mask);
 
@@ -44,6 +45,10 @@ impl QueuePair<Init> {
         identifier: &Identifier,
         min_rnr_timer: u8,
     ) -> Result<QueuePair<Rtr>, DeviceError> {
+        // Of datagrams the kernel repeats the attributes of init, which are wrong here.
+        if self.kind() == QueuePairKind::Ud {
+            return self.rtr(&ReceiveAttributes::Unconnected);
+        }
         let (mut attr, mask) = identifier.attributes(sys::IBV_QPS_RTR)?;
         attr.min_rnr_timer = min_rnr_timer;
         self.to(&mut attr, mask)
@@ -61,6 +66,9 @@ impl QueuePair<Rtr> {
         identifier: &Identifier,
         timeout: u8,
     ) -> Result<QueuePair<Rts>, DeviceError> {
+        if self.kind() == QueuePairKind::Ud {
+            return self.rts(&SendAttributes::Datagram { psn: 0 });
+        }
         let (mut attr, mask) = identifier.attributes(sys::IBV_QPS_RTS)?;
         attr.timeout = timeout;
         self.to(&mut attr, mask)

@@ -1,0 +1,82 @@
+//! Round trips: one message there and back at a time, what came checked at both ends.
+//!
+//! Owns the loop. Each end posts one send a round, signalled, and its receive again before it.
+
+use crate::Failure;
+use crate::completions::BATCH;
+use crate::figures::Samples;
+use crate::setup::{Ready, SEND_ID};
+use roceway_rdma_virtio::verbs::work_completion::WorkCompletion;
+use std::time::Instant;
+
+/// Messages that were received and sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// Received, checked, and their receives posted again.
+    pub received: u64,
+    /// Sent: completed, or before one that has.
+    pub sent: u64,
+}
+
+impl Progress {
+    /// Waits for a completion and handles what is there.
+    ///
+    /// # Errors
+    /// If none comes in time, or a message is not the one that is next.
+    pub fn advance(&mut self, ready: &mut Ready) -> Result<(), Failure> {
+        let mut out = [WorkCompletion::default(); BATCH];
+        let taken = ready.end.base.waiter.next(&mut out)?;
+        let before = self.received;
+        for completion in &out[..taken] {
+            if completion.wr_id() & SEND_ID != 0 {
+                self.sent = (completion.wr_id() & !SEND_ID) + 1;
+                continue;
+            }
+            let slot = ready.end.base.check(completion, self.received)?;
+            ready.end.base.push_receive(slot)?;
+            self.received += 1;
+        }
+        if self.received > before {
+            ready.post_receives()?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks `count` times and measures each answer.
+///
+/// # Errors
+/// If a message does not come back, or comes back altered.
+pub fn ask(ready: &mut Ready, count: u64) -> Result<Samples, Failure> {
+    let mut samples = Samples::new(usize::try_from(count).unwrap_or(0));
+    let mut progress = Progress::default();
+    for number in 0..count {
+        let start = Instant::now();
+        ready.push_send(number, true)?;
+        ready.post_sends()?;
+        while progress.received <= number || progress.sent <= number {
+            progress.advance(ready)?;
+        }
+        samples.add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    }
+    Ok(samples)
+}
+
+/// Answers `count` times.
+///
+/// # Errors
+/// If a question does not come, or comes altered.
+pub fn answer(ready: &mut Ready, count: u64) -> Result<(), Failure> {
+    let mut progress = Progress::default();
+    for number in 0..count {
+        while progress.received <= number {
+            progress.advance(ready)?;
+        }
+        ready.push_send(number, true)?;
+        ready.post_sends()?;
+    }
+    while progress.sent < count {
+        progress.advance(ready)?;
+    }
+    Ok(())
+}

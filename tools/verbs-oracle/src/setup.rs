@@ -1,0 +1,396 @@
+//! A queue pair of Roceway's with all that it needs: device, GID, queues, memory, receives.
+//!
+//! Owns the objects. The receive slots are all posted before the queue pair receives, and posted
+//! again as their messages are taken. A slot of a datagram begins with 40 bytes for the GRH.
+
+use crate::completions::{BATCH, Waiter};
+use crate::exchange::Hello;
+use crate::memory::Memory;
+use crate::options::{Options, Transport};
+use crate::{Failure, said};
+use roceway_rdma_virtio::verbs::address::{AddressHandle, Path};
+use roceway_rdma_virtio::verbs::attributes::{Mtu, PortAttributes, PortState};
+use roceway_rdma_virtio::verbs::completion::CompletionQueueOptions;
+use roceway_rdma_virtio::verbs::context::Context;
+use roceway_rdma_virtio::verbs::device;
+use roceway_rdma_virtio::verbs::domain::ProtectionDomain;
+use roceway_rdma_virtio::verbs::gid::{self, Gid, GidEntry, GidWish};
+use roceway_rdma_virtio::verbs::queue_pair::{
+    Init, QueuePair, QueuePairKind, QueuePairOptions, QueueSizes, Receives, Reset, Rts,
+};
+use roceway_rdma_virtio::verbs::shared_receive::{SharedReceiveOptions, SharedReceiveQueue};
+use roceway_rdma_virtio::verbs::transition::{
+    InitAttributes, ReceiveAttributes, ReliableReceive, ReliableSend, SendAttributes,
+};
+use roceway_rdma_virtio::verbs::work_completion::WorkCompletion;
+use roceway_rdma_virtio::verbs::work_list::{
+    Destination, Operation, ReceiveList, SendList, SendListSize, SendRequest,
+};
+
+/// Receives posted.
+pub const RECEIVES: usize = 64;
+/// Sends outstanding.
+pub const SENDS: usize = 64;
+/// Bytes before a datagram's payload.
+const GRH: usize = 40;
+/// Marks work requests that are sends.
+pub const SEND_ID: u64 = 1 << 32;
+/// Key of datagram queue pairs that find each other over TCP.
+const QKEY: u32 = 0x1111_1111;
+
+/// A device and what was chosen of it.
+pub struct Chosen {
+    /// The opened device.
+    pub context: Context,
+    /// The port.
+    pub port: u8,
+    /// What the port is.
+    pub attributes: PortAttributes,
+    /// The GID.
+    pub gid: GidEntry,
+}
+
+/// Opens the device and chooses the GID.
+///
+/// # Errors
+/// If there is no such device, its port is down, or no GID is usable.
+pub fn choose(options: &Options) -> Result<Chosen, Failure> {
+    let found = device::find(&options.device)?;
+    let (context, port) = (found.context, found.port);
+    let attributes = context.port(port)?;
+    if attributes.state != PortState::Active {
+        return Err(said(format!("{} port {port} is {:?}", options.device, attributes.state)));
+    }
+    let wish = GidWish {
+        port,
+        link_layer: attributes.link_layer,
+        interface: found.interface,
+        address: None,
+        index: options.gid,
+    };
+    let gid = gid::choose(&context.gids()?, &gid::interface_addresses()?, &wish)
+        .map_err(|none| said(format!("{none}; {}", none.remedy())))?;
+    Ok(Chosen { context, port, attributes, gid })
+}
+
+/// Where datagrams go.
+pub struct Peer {
+    /// The way.
+    pub handle: AddressHandle,
+    /// The peer's queue pair.
+    pub queue_pair: u32,
+    /// Its key.
+    pub qkey: u32,
+}
+
+/// What does not change with the queue pair's state.
+pub struct Base {
+    /// The device.
+    pub chosen: Chosen,
+    /// The domain of all objects.
+    pub domain: ProtectionDomain,
+    /// Completions.
+    pub waiter: Waiter,
+    shared: Option<SharedReceiveQueue>,
+    receives: ReceiveList,
+    memory: Memory,
+    slot: usize,
+    length: usize,
+    transport: Transport,
+}
+
+/// An end whose queue pair is in state `S`.
+pub struct End<S: roceway_rdma_virtio::verbs::queue_pair::State> {
+    // Dropped before the memory.
+    /// The queue pair.
+    pub pair: QueuePair<S>,
+    /// The rest.
+    pub base: Base,
+}
+
+/// Makes a queue pair.
+///
+/// # Errors
+/// If the device refuses.
+pub fn prepare(chosen: Chosen, options: &Options) -> Result<End<Reset>, Failure> {
+    let domain = chosen.context.protection_domain()?;
+    let channel = chosen.context.completion_channel()?;
+    let queue = chosen.context.completion_queue(&CompletionQueueOptions {
+        entries: u32::try_from(RECEIVES + SENDS).unwrap_or(u32::MAX),
+        channel: Some(&channel),
+        vector: 0,
+        token: 1,
+    })?;
+    let receives = u32::try_from(RECEIVES).unwrap_or(u32::MAX);
+    let shared_options = SharedReceiveOptions { max_wr: receives, max_sge: 1, token: 2 };
+    let shared = options.srq.then(|| domain.shared_receive_queue(&shared_options)).transpose()?;
+    let kind = match options.transport {
+        Transport::Rc => QueuePairKind::Rc,
+        Transport::Ud => QueuePairKind::Ud,
+    };
+    let pair = domain.queue_pair(&QueuePairOptions {
+        kind,
+        send_queue: &queue,
+        recv_queue: &queue,
+        shared_receive: shared.as_ref(),
+        sizes: QueueSizes {
+            max_send_wr: u32::try_from(SENDS).unwrap_or(u32::MAX),
+            max_recv_wr: if options.srq { 0 } else { receives },
+            max_send_sge: 1,
+            max_recv_sge: 1,
+            max_inline: if options.inline { options.size } else { 0 },
+        },
+        max_tso_header: 0,
+    })?;
+    let head = if options.transport == Transport::Ud { GRH } else { 0 };
+    let slot = (head + options.length()).next_multiple_of(64);
+    let memory = Memory::new(&domain, slot * (RECEIVES + SENDS))?;
+    let waiter = Waiter {
+        queue,
+        channel,
+        wait: options.wait,
+        patience: options.patience(),
+        empty: 0,
+        events: 0,
+    };
+    let base = Base {
+        chosen,
+        domain,
+        waiter,
+        shared,
+        receives: ReceiveList::new(RECEIVES, 1),
+        memory,
+        slot,
+        length: options.length(),
+        transport: options.transport,
+    };
+    Ok(End { pair, base })
+}
+
+impl Base {
+    /// Bytes before the payload of a received message.
+    fn head(&self) -> usize {
+        if self.transport == Transport::Ud { GRH } else { 0 }
+    }
+
+    /// The path MTU: what the port has now.
+    #[must_use]
+    pub fn mtu(&self) -> Mtu {
+        self.chosen.attributes.active_mtu.unwrap_or(Mtu::B256)
+    }
+
+    /// The way to a peer's GID.
+    #[must_use]
+    pub fn path(&self, gid: [u8; 16], lid: u16) -> Path {
+        Path {
+            port: self.chosen.port,
+            source_index: u8::try_from(self.chosen.gid.index).unwrap_or(u8::MAX),
+            destination: Gid(gid),
+            lid,
+            service_level: 0,
+            traffic_class: 0,
+            flow_label: 0,
+            hop_limit: 64,
+        }
+    }
+
+    /// Puts the receive of a slot onto the list that is posted next.
+    ///
+    /// # Errors
+    /// If the list is full.
+    pub fn push_receive(&mut self, slot: usize) -> Result<(), Failure> {
+        let sge = self.memory.sge(slot * self.slot, self.head() + self.length);
+        Ok(self.receives.push(u64::try_from(slot).unwrap_or(u64::MAX), &[sge])?)
+    }
+
+    /// Posts the receives on the list.
+    ///
+    /// # Errors
+    /// If the queue refuses.
+    pub fn post_receives<S: Receives>(&mut self, pair: &QueuePair<S>) -> Result<(), Failure> {
+        match &self.shared {
+            Some(shared) => shared.post_recv(&mut self.receives)?,
+            None => pair.post_recv(&mut self.receives)?,
+        }
+        Ok(())
+    }
+
+    /// Whether a completed receive is message `number`, and its slot.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn check(&self, completion: &WorkCompletion, number: u64) -> Result<usize, Failure> {
+        let slot = usize::try_from(completion.wr_id()).unwrap_or(usize::MAX);
+        let head = self.head();
+        let length = usize::try_from(completion.byte_len()).unwrap_or(0);
+        if slot >= RECEIVES || length != head + self.length {
+            return Err(said(format!("{length} bytes in slot {slot}")));
+        }
+        if !self.memory.holds(slot * self.slot + head, self.length, number) {
+            return Err(said(format!("message {number} is not what was sent")));
+        }
+        Ok(slot)
+    }
+}
+
+impl End<Reset> {
+    /// What to tell the other end.
+    #[must_use]
+    pub fn hello(&self) -> Hello {
+        Hello {
+            queue_pair: self.pair.number(),
+            psn: 0x12_3456,
+            lid: self.base.chosen.attributes.lid,
+            mtu: self.base.mtu().bytes(),
+            qkey: if self.base.transport == Transport::Ud { QKEY } else { 0 },
+            gid: self.base.chosen.gid.gid.0,
+        }
+    }
+
+    /// To init, with all receives posted.
+    ///
+    /// # Errors
+    /// If the device refuses.
+    pub fn init(self) -> Result<End<Init>, Failure> {
+        let attributes = InitAttributes { port: self.base.chosen.port, pkey_index: 0, qkey: QKEY };
+        let pair = self.pair.init(&attributes)?;
+        with_receives(pair, self.base)
+    }
+}
+
+/// Posts all receives.
+///
+/// # Errors
+/// If the queue refuses.
+pub fn with_receives(pair: QueuePair<Init>, mut base: Base) -> Result<End<Init>, Failure> {
+    for slot in 0..RECEIVES {
+        base.push_receive(slot)?;
+    }
+    base.post_receives(&pair)?;
+    Ok(End { pair, base })
+}
+
+impl End<Init> {
+    /// To ready to send, to the peer that said hello.
+    ///
+    /// # Errors
+    /// If the device refuses or does not find the way.
+    pub fn ready(self, own: &Hello, peer: &Hello) -> Result<(End<Rts>, Option<Peer>), Failure> {
+        let path = self.base.path(peer.gid, peer.lid);
+        if self.base.transport == Transport::Ud {
+            let pair = self.pair.rtr(&ReceiveAttributes::Unconnected)?;
+            let pair = pair.rts(&SendAttributes::Datagram { psn: own.psn })?;
+            let handle = self.base.domain.address_handle(&path)?;
+            let peer = Peer { handle, queue_pair: peer.queue_pair, qkey: peer.qkey };
+            return Ok((End { pair, base: self.base }, Some(peer)));
+        }
+        let mtu = Mtu::from_bytes(peer.mtu).unwrap_or(Mtu::B256).min(self.base.mtu());
+        let pair = self.pair.rtr(&ReceiveAttributes::Reliable(ReliableReceive {
+            path,
+            mtu,
+            queue_pair: peer.queue_pair,
+            psn: peer.psn,
+            min_rnr_timer: 12,
+        }))?;
+        let send = ReliableSend { psn: own.psn, timeout: 14, retry_count: 7, rnr_retry: 7 };
+        let pair = pair.rts(&SendAttributes::Reliable(send))?;
+        Ok((End { pair, base: self.base }, None))
+    }
+}
+
+/// A ready end and what it sends with.
+pub struct Ready {
+    /// The end.
+    pub end: End<Rts>,
+    sends: SendList,
+    peer: Option<Peer>,
+    inline: bool,
+}
+
+impl Ready {
+    /// Makes it.
+    #[must_use]
+    pub fn new(end: End<Rts>, peer: Option<Peer>, options: &Options) -> Ready {
+        let inline = options.inline && end.pair.sizes().max_inline >= options.size;
+        let sends = SendList::new(SendListSize { requests: SENDS, sges: 1, header: 0 });
+        Ready { end, sends, peer, inline }
+    }
+
+    /// Whether messages are sent inline.
+    #[must_use]
+    pub fn is_inline(&self) -> bool {
+        self.inline
+    }
+
+    /// Puts message `number` onto the list that is posted next.
+    ///
+    /// # Errors
+    /// If the list is full.
+    pub fn push_send(&mut self, number: u64, signalled: bool) -> Result<(), Failure> {
+        let base = &self.end.base;
+        let place = usize::try_from(number).unwrap_or(0) % SENDS;
+        let offset = (RECEIVES + place) * base.slot;
+        base.memory.fill(offset, base.length, number);
+        let sges = [base.memory.sge(offset, base.length)];
+        let request = SendRequest {
+            wr_id: SEND_ID | number,
+            sges: &sges,
+            operation: Operation::Send,
+            signalled,
+            solicited: false,
+            checksum: false,
+            destination: self.peer.as_ref().map(|peer| Destination {
+                handle: &peer.handle,
+                queue_pair: peer.queue_pair,
+                qkey: peer.qkey,
+            }),
+        };
+        if self.inline {
+            // SAFETY: the element names registered memory, which is readable while the end lives.
+            unsafe { self.sends.push_inline(&request) }?;
+        } else {
+            self.sends.push(&request)?;
+        }
+        Ok(())
+    }
+
+    /// Posts the sends on the list.
+    ///
+    /// # Errors
+    /// If the queue refuses.
+    pub fn post_sends(&mut self) -> Result<(), Failure> {
+        Ok(self.end.pair.post_send(&mut self.sends)?)
+    }
+
+    /// Posts the receives on the list.
+    ///
+    /// # Errors
+    /// If the queue refuses.
+    pub fn post_receives(&mut self) -> Result<(), Failure> {
+        self.end.base.post_receives(&self.end.pair)
+    }
+
+    /// Moves the queue pair to the error state and waits until everything posted is flushed;
+    /// returns how many completions that were. With a shared receive queue its receives stay.
+    ///
+    /// # Errors
+    /// If they do not come.
+    pub fn drain(self) -> Result<usize, Failure> {
+        let End { pair, mut base } = self.end;
+        let expected = if base.shared.is_some() { 0 } else { RECEIVES };
+        let error = pair.error()?;
+        let mut out = [WorkCompletion::default(); BATCH];
+        let mut flushed = 0;
+        let deadline = std::time::Instant::now() + base.waiter.patience;
+        while flushed < expected {
+            flushed += base.waiter.queue.poll(&mut out)?;
+            if std::time::Instant::now() > deadline {
+                return Err(said(format!("{flushed} of {expected} flushed")));
+            }
+            std::thread::yield_now();
+        }
+        base.waiter.events += u64::from(base.waiter.channel.take_events()?);
+        drop(error);
+        Ok(flushed)
+    }
+}
