@@ -9,7 +9,7 @@ use super::counters::TcpCounters;
 use super::error::{ConnectionError, ReceiveError, SendError};
 use super::fast_path::EXPECTED_HEADERS_LEN;
 use super::listener::Listener;
-use super::receiver::Receiver;
+use super::receiver::{AckDue, Receiver};
 use super::send_queue::WriteLayout;
 use super::sender::Sender;
 use super::state::State;
@@ -188,10 +188,12 @@ impl Connection {
         }
     }
 
-    /// Whether timers, events or the ready queue must learn of this connection.
+    /// Whether timers, events or the ready queue must learn of this connection, which is on the
+    /// fast path.
     #[inline(always)]
     pub(super) fn is_unsettled(&self) -> bool {
-        self.reschedule || !self.watch.pending.is_empty() || (!self.queued && self.wants_to_send())
+        let due = self.rcv.ack == AckDue::Now || self.snd.unsent() > 0;
+        self.reschedule || !self.watch.pending.is_empty() || (!self.queued && due)
     }
 
     /// Says that something may now be read or written.

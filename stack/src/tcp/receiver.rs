@@ -69,6 +69,11 @@ pub(super) struct Receiver {
     /// Right edge of the window that the peer knows.
     pub(super) edge: SeqNum,
     pub(super) last_ack_sent: SeqNum,
+    /// Bytes that may come after `last_ack_sent`, and be read, before the window field changes; 0
+    /// if that is not known.
+    steady: u32,
+    /// The window field of the last segment.
+    window_field: u16,
     pub(super) ts_recent: u32,
     pub(super) ack: AckDue,
     /// Segments of both ends carry timestamps.
@@ -101,6 +106,8 @@ impl Receiver {
             nxt: SeqNum::default(),
             edge: SeqNum::default(),
             last_ack_sent: SeqNum::default(),
+            steady: 0,
+            window_field: 0,
             ts_recent: 0,
             ack: AckDue::No,
             timestamps: false,
@@ -125,6 +132,7 @@ impl Receiver {
         self.nxt = irs.plus(1);
         self.edge = self.nxt;
         self.last_ack_sent = self.nxt;
+        self.steady = 0;
     }
 
     /// Bytes of the window that the peer knows and has not used.
@@ -146,6 +154,19 @@ impl Receiver {
     /// buffers and what lies in them are below 2^30 bytes, so that no sum here overflows.
     #[inline(always)]
     pub(super) fn advertise(&mut self, shift: u8) -> u16 {
+        let come = self.last_ack_sent.distance_to(self.nxt);
+        if come < self.steady && self.queue.len() == 0 {
+            // What the sum below would come to: as many bytes as came are promised anew.
+            self.edge = self.edge.plus(come);
+            self.last_ack_sent = self.nxt;
+            self.ack = AckDue::No;
+            return self.window_field;
+        }
+        self.advertise_anew(shift)
+    }
+
+    #[inline(never)]
+    fn advertise_anew(&mut self, shift: u8) -> u16 {
         let known = self.window();
         let room = self.room();
         let step = (self.limit / 2).min(u32::from(self.segment_size));
@@ -163,7 +184,17 @@ impl Receiver {
         }
         self.last_ack_sent = self.nxt;
         self.ack = AckDue::No;
-        u16::try_from(units).unwrap_or(u16::MAX)
+        self.window_field = u16::try_from(units).unwrap_or(u16::MAX);
+        let usual = self.queue.len() == 0 && !full && advertised >= known && shift == self.scale;
+        let until_reopened = (advertised + step).saturating_sub(self.limit);
+        self.steady = if usual { until_reopened.min(1 << shift) } else { 0 };
+        self.window_field
+    }
+
+    /// Sets the size of the buffer.
+    pub(super) fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+        self.steady = 0;
     }
 
     /// The application read: tell the peer if the window grew by enough to matter.

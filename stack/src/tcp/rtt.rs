@@ -116,10 +116,7 @@ impl Rtt {
     #[must_use]
     #[inline]
     pub fn rto(&self) -> Rto {
-        if self.backoff == 0 {
-            return self.rto;
-        }
-        Rto::clamped(self.rto.duration().saturating_mul(1 << self.backoff), self.least)
+        self.rto
     }
 
     /// How often the timeout was doubled since the last measurement.
@@ -204,6 +201,7 @@ impl Rtt {
     /// The retransmission timer expired: the next timeout is twice as long (RFC 6298 §5.5).
     pub fn on_timeout(&mut self) {
         self.backoff = (self.backoff + 1).min(BACKOFF_MAX);
+        self.rto = Rto::clamped(self.rto.duration().saturating_mul(2), self.least);
         self.on_retransmitted();
     }
 

@@ -45,7 +45,7 @@ impl Tcp {
             TcpOption::SendBuffer(bytes) => connection.snd.limit = bytes.max(BUFFER_MIN),
             TcpOption::ReceiveBuffer(bytes) => {
                 let largest = u32::from(u16::MAX) << self.config.window_scale();
-                connection.rcv.limit = bytes.clamp(BUFFER_MIN, largest);
+                connection.rcv.set_limit(bytes.clamp(BUFFER_MIN, largest));
             }
             TcpOption::Mark(mark) => {
                 let template = &mut connection.snd.template;
