@@ -1,5 +1,5 @@
 //! The "newc" cpio archive that the kernel unpacks as its first file system
-//! (Documentation/driver-api/early-userspace/buffer-format.rst). Owns the format; never reads files.
+//! (Documentation/driver-api/early-userspace/buffer-format.rst). Owns the format; reads no files.
 //!
 //! Every entry is a header of 110 hexadecimal characters, the name with a zero byte, and the data,
 //! each padded to four bytes. Folders come before what is in them.

@@ -1,10 +1,11 @@
 //! The virtual machine test bed: real rdma_rxe devices under software emulation.
 //!
-//! A [`scenario`] is a file that says what either side runs and which checks must come out. [`image`]
-//! packs guest scripts, kernel modules and the [`programs`] under test with their libraries into an
-//! initramfs ([`archive`] knows its format). [`guest`] is one QEMU process; [`session`] boots one or
-//! two of them, hands out scenarios and listens to their [`lines`]; [`report`] turns what was heard
-//! into text or JSON. The network of the guests is theirs alone: a veth pair, or a Unix socket.
+//! A [`scenario`] is a file that says what either side runs and which checks must come out.
+//! [`image`] packs guest scripts, kernel modules and the [`programs`] under test with their
+//! libraries into an initramfs ([`archive`] knows its format). [`guest`] is one QEMU process;
+//! [`session`] boots one or two of them, hands out scenarios and listens to their [`lines`];
+//! [`report`] turns what was heard into text or JSON. The network of the guests is theirs alone: a
+//! veth pair, or a Unix socket.
 //!
 //! Nothing here measures: figures come from the programs in the guest, and times under emulation
 //! compare only with other times of the same guest.

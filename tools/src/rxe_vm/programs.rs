@@ -15,9 +15,10 @@ use super::{Trouble, io};
 pub const ALWAYS: [&str; 3] = ["ip", "tc", "rdma"];
 
 /// Ours: the name, the package, and the features that it is built with.
-const OURS: [(&str, &str, &str); 3] = [
+const OURS: [(&str, &str, &str); 4] = [
     ("roceway", "roceway", ""),
     ("verbs-pingpong", "roceway-verbs-oracle", ""),
+    ("verbs-compare", "roceway-verbs-oracle", "rdma-sys"),
     ("ibverbs-echo", "roceway-verbs-oracle", "ibverbs"),
 ];
 
