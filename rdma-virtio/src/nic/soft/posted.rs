@@ -159,13 +159,33 @@ impl Posted {
     #[inline]
     pub(super) fn needed(&self, length: u32) -> Option<u64> {
         let mut room = 0_u32;
-        for ahead in 0..self.len() {
-            room = room.saturating_add(self.total(ahead));
+        for number in self.first..self.next {
+            room = room.saturating_add(self.receives[self.index(number)].total);
             if room >= length {
-                return Some(ahead + 1);
+                return Some(number - self.first + 1);
             }
         }
         None
+    }
+
+    /// Takes the oldest `count` receives out, which hold a message of `length` bytes: calls `each`
+    /// with the `wr_id`, its bytes and whether the message goes on, in order.
+    #[inline]
+    pub(super) fn take_each(
+        &mut self,
+        count: u64,
+        length: u32,
+        mut each: impl FnMut(u64, u32, bool),
+    ) {
+        let mut rest = length;
+        let end = self.next.min(self.first + count);
+        for number in self.first..end {
+            let receive = &self.receives[self.index(number)];
+            let bytes = rest.min(receive.total);
+            rest -= bytes;
+            each(receive.wr_id, bytes, number + 1 < end);
+        }
+        self.first = end;
     }
 
     /// Takes the oldest receive out; its `wr_id`. The queue is not empty.
@@ -191,28 +211,34 @@ impl Posted {
     }
 
     fn scatter_general(&mut self, sources: &[Source]) {
-        let mut receive = self.first;
-        let mut number = 0;
-        let mut filled = 0;
+        let mut at = (self.first, 0);
+        let mut place = self.place(self.first, 0);
         for source in sources {
             let mut rest = *source;
-            while rest.length > 0 && receive < self.next {
-                let place = self.place(receive, number);
-                let count = rest.length.min(place.length - filled);
-                copy(rest, place.addr + u64::from(filled), count);
+            loop {
+                let count = rest.length.min(place.length);
+                copy(rest, place.addr, count);
+                place.addr += u64::from(count);
+                place.length -= count;
+                if count == rest.length {
+                    break;
+                }
                 rest.from = rest.from.wrapping_add(usize::try_from(count).unwrap_or(0));
                 rest.length -= count;
-                filled += count;
-                if filled == place.length {
-                    filled = 0;
-                    number += 1;
-                    if number == self.receives[self.index(receive)].places {
-                        number = 0;
-                        receive += 1;
-                    }
+                at = self.next_place(at);
+                if at.0 == self.next {
+                    return;
                 }
+                place = self.place(at.0, at.1);
             }
         }
+    }
+
+    /// The number of the receive, and of the place in it, behind these.
+    #[inline]
+    fn next_place(&self, (receive, number): (u64, u32)) -> (u64, u32) {
+        let places = self.receives[self.index(receive)].places;
+        if number + 1 < places { (receive, number + 1) } else { (receive + 1, 0) }
     }
 
     fn place(&self, receive: u64, number: u32) -> Place {

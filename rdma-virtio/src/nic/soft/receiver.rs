@@ -19,7 +19,7 @@ use super::layout::{
     INLINE_MAX_U64, REVOKED, is_expected, sequence_of, slots_for,
 };
 use super::posted::{Posted, Source};
-use super::shared::{Cursor, Ring, SharedMemory, SharedWord, Slot};
+use super::shared::{Cursor, Ring, SharedMemory, SharedWord};
 use crate::nic::{Completion, PolledOne, Receive, WcChecksum, WcStatus};
 
 /// Messages dropped in one poll at most; what is left waits for the next one.
@@ -36,6 +36,14 @@ pub(super) struct Shown {
     pub(super) start: usize,
     /// Bytes of the region.
     pub(super) length: usize,
+}
+
+/// A region of the peer, as the elements of one message are looked up in it.
+#[derive(Clone, Copy)]
+struct Place {
+    number: u8,
+    first: *const u8,
+    length: usize,
 }
 
 /// Where one poll leaves its completions and counts.
@@ -263,28 +271,44 @@ impl Receiver {
             return fits.then_some(sources);
         }
         let mut sum = 0_u32;
-        for number in 0..count {
-            let ahead = u64::try_from(number / ELEMENTS_PER_SLOT).ok()?;
-            let slot: &Slot = self.head.ring().slot(self.head.position() + ahead);
-            let word = slot.element(number % ELEMENTS_PER_SLOT).load(Ordering::Relaxed);
-            let element = Element::decode(word);
-            let region = match self.shown.get(usize::from(element.region)) {
-                Some(region) if region.number == element.region => region,
-                _ if element.region == BOUNCE_REGION => {
-                    self.shown.iter().find(|region| region.number == BOUNCE_REGION)?
+        let first = self.head.slot().element(0).load(Ordering::Relaxed);
+        let mut region = self.place_of(Element::decode(first))?;
+        let mut position = self.head.position();
+        let mut left = count;
+        while left > 0 {
+            let here = left.min(ELEMENTS_PER_SLOT);
+            for word in &self.head.ring().slot(position).elements()[..here] {
+                let element = Element::decode(word.load(Ordering::Relaxed));
+                if element.region != region.number {
+                    region = self.place_of(element)?;
                 }
-                _ => return None,
-            };
-            let offset = usize::try_from(element.offset).ok()?;
-            let length = usize::try_from(element.length).ok()?;
-            if length == 0 || offset.checked_add(length)? > region.length {
-                return None;
+                let offset = usize::try_from(element.offset).ok()?;
+                let length = usize::try_from(element.length).ok()?;
+                if length == 0 || offset.checked_add(length)? > region.length {
+                    return None;
+                }
+                sum = sum.checked_add(element.length)?;
+                let from = region.first.wrapping_add(offset);
+                sources.push(Source { from, length: element.length });
             }
-            sum = sum.checked_add(element.length)?;
-            let from = region.memory.0.as_ptr().wrapping_add(region.start + offset);
-            sources.push(Source { from, length: element.length });
+            position += 1;
+            left -= here;
         }
         (sum == what.length).then_some(sources)
+    }
+
+    /// The region of the peer that an element names.
+    fn place_of(&self, element: Element) -> Option<Place> {
+        let number = element.region;
+        let region = match self.shown.get(usize::from(number)) {
+            Some(region) if region.number == number => region,
+            _ if number == BOUNCE_REGION => {
+                self.shown.iter().find(|region| region.number == BOUNCE_REGION)?
+            }
+            _ => return None,
+        };
+        let first = region.memory.0.as_ptr().wrapping_add(region.start);
+        Some(Place { number, first, length: region.length })
     }
 
     /// Copies a message into posted receives and completes them.
@@ -317,19 +341,17 @@ impl Receiver {
             poll.counters.drop_torn += 1;
             return self.drop_message(slots, poll.counters);
         }
-        let mut rest = length;
-        for number in 0..receives {
-            let bytes = rest.min(self.posted.total(0));
-            rest -= bytes;
-            let done = completion(self.posted.take(), bytes, number + 1 < receives);
-            match poll.out.get_mut(poll.count) {
-                Some(place) => {
-                    *place = done;
-                    poll.count += 1;
-                }
-                None => self.pending.push_back(done),
+        let (out, pending) = (&mut poll.out[poll.count..], &mut self.pending);
+        let mut places = out.iter_mut();
+        self.posted.take_each(receives, length, |wr_id, bytes, more| {
+            let done = completion(wr_id, bytes, more);
+            match places.next() {
+                Some(place) => *place = done,
+                None => pending.push_back(done),
             }
-        }
+        });
+        let room = places.len();
+        poll.count = poll.out.len() - room;
         self.has_pending = !self.pending.is_empty();
         self.advance(slots);
         poll.counters.taken += 1;

@@ -49,6 +49,12 @@ impl Slot {
         &self.0[SLOT_HEADER_LEN / 8 + number]
     }
 
+    /// The words of all its elements.
+    #[inline]
+    pub(super) fn elements(&self) -> &[AtomicU64] {
+        &self.0[SLOT_HEADER_LEN / 8..]
+    }
+
     /// First byte of a message that lies in the slot; 112 bytes may be accessed by raw copies.
     #[inline]
     pub(super) fn message(&self) -> *mut u8 {

@@ -40,8 +40,9 @@ const NO_COMPLETION: Completion = Completion {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setup {
     pub(super) wire: Wire,
-    pub(super) spanning: bool,
     pub(super) mergeable: bool,
+    /// Whether a message may span buffers.
+    pub(super) may_span: bool,
     /// Negotiated with the driver.
     pub(super) features: Features,
     /// Of these, what the NIC does itself.
@@ -95,8 +96,10 @@ impl<P: Policy> NetDevice<P> {
             passes_out: in_message && native.has(Features::CSUM),
             passes_in: in_message && features.has(Features::GUEST_CSUM),
             wire: nic.wire,
-            spanning: nic.receive == Receive::Spanning && nic.wire == Wire::VirtioNet,
             mergeable: features.has(Features::MRG_RXBUF),
+            may_span: in_message
+                && nic.receive == Receive::Spanning
+                && features.has(Features::MRG_RXBUF),
             features,
             native,
             in_front: match nic.wire {

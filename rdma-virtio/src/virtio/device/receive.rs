@@ -26,8 +26,10 @@ use crate::virtio::ring::{DeviceRing, Notify, Policy};
 
 /// Most buffers that one message spans: 64 KiB in buffers of 4 KiB, and one.
 pub(super) const SPAN_MAX: usize = 18;
-/// Work requests posted and completions taken at a time.
+/// Work requests posted at a time.
 pub(in crate::virtio) const BATCH: usize = 16;
+/// Completions taken at a time: a message of [`SPAN_MAX`] buffers, and a few more.
+const COMPLETIONS: usize = 32;
 
 /// Room for the receives of a batch.
 pub(in crate::virtio) type Posts = [RecvPlace; BATCH];
@@ -94,6 +96,9 @@ struct Part {
     length: u32,
 }
 
+/// The bytes of a message.
+type Segments = ArrayVec<Segment, { SPAN_MAX + CHAIN_MAX }>;
+
 /// The receive queue and what is with the NIC.
 #[derive(Debug)]
 pub(super) struct ReceiveSide<P: Policy> {
@@ -117,7 +122,7 @@ pub(super) struct ReceiveSide<P: Policy> {
     passes_in: bool,
     /// Messages that were handed over by value.
     direct: u64,
-    completions: Box<[Completion; BATCH]>,
+    completions: Box<[Completion; COMPLETIONS]>,
     broken: bool,
 }
 
@@ -137,7 +142,7 @@ impl<P: Policy> ReceiveSide<P> {
             may_pass: setup.passes_in,
             passes_in: setup.passes_in,
             direct: 0,
-            completions: Box::new([NO_COMPLETION; BATCH]),
+            completions: Box::new([NO_COMPLETION; COMPLETIONS]),
             broken: false,
         }
     }
@@ -283,7 +288,7 @@ impl<P: Policy> ReceiveSide<P> {
         setup: &Setup,
         counters: &mut DeviceCounters,
     ) -> Notify {
-        let n = nic.poll_recv(&mut self.completions[..]).min(BATCH);
+        let n = nic.poll_recv(&mut self.completions[..]).min(COMPLETIONS);
         if n == 0 {
             return Notify::NotNeeded;
         }
@@ -291,7 +296,7 @@ impl<P: Policy> ReceiveSide<P> {
             let completion = self.completions[i];
             if let Some(used) = self.take_whole(setup, counters, completion) {
                 self.ring.push_used(used.0, used.1);
-            } else {
+            } else if !self.take_part(setup, counters, completion) {
                 self.collect(setup, counters, completion);
             }
         }
@@ -321,9 +326,45 @@ impl<P: Policy> ReceiveSide<P> {
         counters.rx_messages += 1;
         let length = completion.byte_len.saturating_add(setup.in_front);
         let length = if length <= first.length() { length } else { 0 };
-        let segments = [first.take(length)];
-        let passed = deliver(setup, counters, &segments, (length, 1), completion.checksum);
+        let message = first.take(length);
+        let all = || Segments::from_iter([message]);
+        let passed = deliver(setup, counters, message, (length, 1), completion.checksum, all);
         Some((head, if passed { length } else { 0 }))
+    }
+
+    /// The other short way: a part of a message that spans single buffers.
+    #[inline(always)]
+    fn take_part(
+        &mut self,
+        setup: &Setup,
+        counters: &mut DeviceCounters,
+        completion: Completion,
+    ) -> bool {
+        let Ok(head) = u16::try_from(completion.wr_id) else { return false };
+        let Some(room) = self.rooms.get(usize::from(head)) else { return false };
+        let fits = completion.byte_len <= room.length() && setup.may_span && !self.skipping;
+        let part = Part { head, length: completion.byte_len };
+        // A buffer that is not out has no length, and is no part even of no bytes.
+        if !fits
+            || completion.byte_len == 0
+            || completion.status != WcStatus::Success
+            || self.parts.try_push(part).is_err()
+        {
+            return false;
+        }
+        self.outstanding -= 1;
+        self.set_midway(true);
+        if !completion.more {
+            self.finish(setup, counters, completion.checksum);
+            self.set_midway(false);
+        }
+        true
+    }
+
+    #[inline]
+    fn set_midway(&mut self, midway: bool) {
+        self.midway = midway;
+        self.may_pass = self.passes_in && !midway;
     }
 
     /// The buffers that the NIC has under a head.
@@ -348,8 +389,7 @@ impl<P: Policy> ReceiveSide<P> {
     #[inline(never)]
     fn collect(&mut self, setup: &Setup, counters: &mut DeviceCounters, completion: Completion) {
         self.collect_part(setup, counters, completion);
-        self.midway = self.skipping || !self.parts.is_empty();
-        self.may_pass = self.passes_in && !self.midway;
+        self.set_midway(self.skipping || !self.parts.is_empty());
     }
 
     fn collect_part(
@@ -378,7 +418,7 @@ impl<P: Policy> ReceiveSide<P> {
         }
         let in_front = if self.parts.is_empty() { setup.in_front } else { 0 };
         let length = completion.byte_len.saturating_add(in_front);
-        let fits = length <= room_len && (setup.mergeable && setup.spanning || !completion.more);
+        let fits = length <= room_len && (setup.may_span || !completion.more);
         let part = Part { head, length };
         if self.skipping || !fits || self.parts.try_push(part).is_err() {
             self.clear(head);
@@ -407,25 +447,38 @@ impl<P: Policy> ReceiveSide<P> {
     /// The message is whole: passes its buffers on together.
     fn finish(&mut self, setup: &Setup, counters: &mut DeviceCounters, checksum: WcChecksum) {
         counters.rx_messages += 1;
-        let mut segments: ArrayVec<Segment, { SPAN_MAX + CHAIN_MAX }> = ArrayVec::new();
-        let mut total = 0;
+        let total = self.parts.iter().map(|part| part.length).sum();
+        let count = u16::try_from(self.parts.len()).unwrap_or(u16::MAX);
+        let first = self.parts.first().and_then(|part| {
+            let buffers = self.buffers(part.head);
+            buffers.first().map(|buffer| buffer.take(part.length))
+        });
+        let first = first.unwrap_or(Segment::EMPTY);
+        let passed = deliver(setup, counters, first, (total, count), checksum, || self.segments());
+        for part in &self.parts {
+            if let Some(room) = self.rooms.get_mut(usize::from(part.head)) {
+                *room = Segment::EMPTY;
+            }
+            self.ring.push_used(part.head, if passed { part.length } else { 0 });
+        }
+        self.parts.clear();
+    }
+
+    /// The bytes of the message whose parts are all there.
+    #[cold]
+    fn segments(&self) -> Segments {
+        let mut segments = Segments::new();
         for part in &self.parts {
             let mut left = part.length;
             for segment in self.buffers(part.head) {
                 let used = segment.take(left);
                 left -= used.length();
-                total += used.length();
-                if used.length() > 0 && segments.try_push(used).is_err() {
-                    total = 0;
+                if used.length() > 0 {
+                    segments.push(used);
                 }
             }
         }
-        let count = u16::try_from(self.parts.len()).unwrap_or(u16::MAX);
-        let passed = deliver(setup, counters, &segments, (total, count), checksum);
-        for part in self.parts.take() {
-            self.clear(part.head);
-            self.ring.push_used(part.head, if passed { part.length } else { 0 });
-        }
+        segments
     }
 }
 
@@ -445,17 +498,15 @@ fn look_for(regions: &RegionTable, near: &mut Near, (addr, length): (u64, u32)) 
 fn deliver(
     setup: &Setup,
     counters: &mut DeviceCounters,
-    segments: &[Segment],
+    first: Segment,
     (total, buffers): (u32, u16),
     checksum: WcChecksum,
+    segments: impl FnOnce() -> Segments,
 ) -> bool {
-    let first = match segments.first() {
-        Some(first) if total >= NET_HEADER_LEN + FRAME_LEN_MIN => *first,
-        _ => {
-            counters.rx_drop_short += 1;
-            return false;
-        }
-    };
+    if total < NET_HEADER_LEN + FRAME_LEN_MIN {
+        counters.rx_drop_short += 1;
+        return false;
+    }
     match setup.wire {
         Wire::Frames => {
             let vouched = checksum == WcChecksum::Valid && setup.features.has(Features::GUEST_CSUM);
@@ -473,9 +524,18 @@ fn deliver(
             let simple = header.gso_type == GSO_NONE
                 && setup.features.has(Features::GUEST_CSUM)
                 && header.check(total - NET_HEADER_LEN);
-            if !simple && !check_received(setup, counters, segments, &mut header, total) {
-                counters.rx_drop_header += 1;
-                return false;
+            if !simple {
+                match check_received(setup, &mut header, total) {
+                    Checked::Good => {}
+                    Checked::Unfinished => {
+                        finish_checksum(&segments(), &mut header);
+                        counters.rx_software_checksums += 1;
+                    }
+                    Checked::Bad => {
+                        counters.rx_drop_header += 1;
+                        return false;
+                    }
+                }
             }
             header.num_buffers = buffers;
             first.write_all(header.encode());
@@ -485,38 +545,46 @@ fn deliver(
     true
 }
 
-/// A header that says something: whether it makes sense and the driver may see it. A partial
-/// checksum that the driver did not agree to is finished here.
+/// What a received header is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Checked {
+    /// The driver may see it.
+    Good,
+    /// The driver may see it once the partial checksum, to which it did not agree, is finished.
+    Unfinished,
+    /// It makes no sense, or the driver did not agree to it.
+    Bad,
+}
+
+/// A header that says something: whether it makes sense and the driver may see it. What the driver
+/// did not agree to is taken out of it.
 #[inline(never)]
-fn check_received(
-    setup: &Setup,
-    counters: &mut DeviceCounters,
-    segments: &[Segment],
-    header: &mut NetHeader,
-    total: u32,
-) -> bool {
+fn check_received(setup: &Setup, header: &mut NetHeader, total: u32) -> Checked {
     if !header.check(total - NET_HEADER_LEN) {
-        return false;
+        return Checked::Bad;
     }
     let needed = match header.gso_type & !GSO_ECN {
         GSO_NONE => Features::VERSION_1,
         GSO_TCPV4 => Features::GUEST_TSO4,
         GSO_TCPV6 => Features::GUEST_TSO6,
-        _ => return false,
+        _ => return Checked::Bad,
     };
     if !setup.features.has(needed) {
-        return false;
+        return Checked::Bad;
     }
-    if header.flags & NEEDS_CSUM != 0 && !setup.features.has(Features::GUEST_CSUM) {
-        let frame: ArrayVec<Segment, { SPAN_MAX + CHAIN_MAX }> =
-            checksum::from_offset(segments, NET_HEADER_LEN).take(SPAN_MAX + CHAIN_MAX).collect();
-        checksum::finish(&frame, header.csum_start, header.csum_offset);
-        counters.rx_software_checksums += 1;
-        header.csum_start = 0;
-        header.csum_offset = 0;
+    if setup.features.has(Features::GUEST_CSUM) {
+        return Checked::Good;
     }
-    if !setup.features.has(Features::GUEST_CSUM) {
-        header.flags = 0;
-    }
-    true
+    let partial = header.flags & NEEDS_CSUM != 0;
+    header.flags = 0;
+    if partial { Checked::Unfinished } else { Checked::Good }
+}
+
+/// Finishes a partial checksum in a message.
+#[cold]
+fn finish_checksum(message: &[Segment], header: &mut NetHeader) {
+    let frame: Segments = checksum::from_offset(message, NET_HEADER_LEN).collect();
+    checksum::finish(&frame, header.csum_start, header.csum_offset);
+    header.csum_start = 0;
+    header.csum_offset = 0;
 }
