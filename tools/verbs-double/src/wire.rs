@@ -381,14 +381,17 @@ impl World {
             list.push(wait(connection.stream.as_raw_fd(), !connection.output.is_empty()));
         }
         let deadline = self.next_deadline();
-        if let Some(thread) = &mut self.wire.thread {
+        if let Some(thread) = self.wire.thread.as_mut().filter(|thread| thread.wake == wake) {
             thread.until = deadline;
         }
         (list, deadline)
     }
 
-    /// One round of the thread.
-    fn turn(&mut self) {
+    /// One round of the thread; nothing for the thread of a world that was replaced.
+    fn turn(&mut self, wake: RawFd) {
+        if self.wire.thread.as_ref().is_none_or(|thread| thread.wake != wake) {
+            return;
+        }
         self.wire.accept();
         let mut messages = Vec::new();
         for connection in &mut self.wire.connections {
@@ -434,7 +437,7 @@ fn run_thread(stop: &AtomicBool, wake: RawFd) {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        world::with(World::turn);
+        world::with(|world| world.turn(wake));
     }
     // SAFETY: the descriptor was made for this thread and nobody signals it once it is stopped.
     unsafe { libc::close(wake) };

@@ -113,3 +113,35 @@ fn what_is_not_steered_reaches_the_kernel_and_it_answers() {
     assert_eq!(wait(b.cq, 1)[0].byte_len, 74);
     assert_eq!(counter("frames_to_kernel"), before);
 }
+
+/// `leftovers=after`: a default rule sees only what the kernel side does not want.
+#[test]
+fn default_rules_may_stand_behind_the_kernel() {
+    let test = "default_rules_may_stand_behind_the_kernel";
+    if !std::path::Path::new("/dev/net/tun").exists() || !namespace() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: needs root and /dev/net/tun");
+        return;
+    }
+    let _world = world("dev=double0;dev=double1,tap=rwdouble1,leftovers=after");
+    let (a, b) = (side_with(0, 256), side_with(1, 256));
+    let (sender, other) = (running(&a, QPT_RAW_PACKET), running(&b, QPT_RAW_PACKET));
+    let all = FlowAttr {
+        comp_mask: 0,
+        attr_type: FLOW_ATTR_ALL_DEFAULT,
+        size: 0,
+        priority: 0,
+        num_of_specs: 0,
+        port: 1,
+        flags: 0,
+    };
+    assert!(!rule(other, &all, &[]).is_null());
+    for (number, destination) in [KERNEL, [0xff; 6], [2, 9, 9, 9, 9, 9]].into_iter().enumerate() {
+        assert_eq!(recv(other, 5, &[b.sge(0, 2048)]), 0);
+        a.bytes(0, 74).copy_from_slice(&echo(1));
+        a.bytes(0, 6).copy_from_slice(&destination);
+        let before = counter("frames_to_kernel");
+        assert_eq!(send(sender, 9, false, a.sge(0, 74)), 0);
+        let (to_kernel, to_rule) = (counter("frames_to_kernel") - before, poll(b.cq).len());
+        assert_eq!((to_kernel, to_rule), if number < 2 { (1, 0) } else { (0, 1) }, "{number}");
+    }
+}

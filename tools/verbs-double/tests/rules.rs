@@ -16,6 +16,8 @@ mod harness;
 mod objects;
 #[path = "rules/posting.rs"]
 mod posting;
+#[path = "rules/queries.rs"]
+mod queries;
 #[path = "rules/raw.rs"]
 mod raw;
 #[path = "rules/reliable.rs"]

@@ -113,6 +113,67 @@ fn rules_match_layers_ports_and_priorities() {
     assert_eq!(ibv_destroy_qp(by_mac), libc::EBUSY, "a rule points at it");
 }
 
+fn ipv6(destination: [u8; 16], mask: u8, next_header_mask: u8) -> Vec<u8> {
+    let mut spec = 0x31u32.to_le_bytes().to_vec();
+    spec.extend_from_slice(&[88, 0, 0, 0]);
+    spec.extend_from_slice(&[0; 16]);
+    spec.extend_from_slice(&destination);
+    spec.extend_from_slice(&[0; 8 + 16]);
+    spec.extend_from_slice(&[mask; 16]);
+    spec.extend_from_slice(&[0, 0, 0, 0, next_header_mask, 0, 0, 0]);
+    spec
+}
+
+/// Ethernet with a VLAN tag, IPv6, UDP.
+fn tagged_frame(destination: [u8; 16], port: u16) -> Vec<u8> {
+    let mut frame = OURS.to_vec();
+    frame.extend_from_slice(&[2, 0, 0, 0, 0, 1, 0x81, 0, 0xa0, 5, 0x86, 0xdd]);
+    frame.extend_from_slice(&[0x60, 0, 0, 0, 0, 12, 17, 64]);
+    frame.extend_from_slice(&[9; 16]);
+    frame.extend_from_slice(&destination);
+    frame.extend_from_slice(&[0x12, 0x34]);
+    frame.extend_from_slice(&port.to_be_bytes());
+    frame.extend_from_slice(&[0, 12, 0, 0, 1, 2, 3, 4]);
+    frame
+}
+
+#[test]
+fn rules_look_behind_a_tag_and_into_ipv6_and_udp() {
+    let _world = world("");
+    let wire = Wire::new("tag");
+    let udp = |port: u16| {
+        let mut spec = tcp(port, 0xffff);
+        spec[0] = 0x41;
+        spec
+    };
+    let mut tag = eth([0; 6], [0; 6]);
+    tag[20..22].copy_from_slice(&[0, 5]);
+    tag[36..38].copy_from_slice(&[0x0f, 0xff]);
+    let mut other_tag = tag.clone();
+    other_tag[21] = 6;
+    let here = [7; 16];
+    // Specifications, and whether the frame is theirs.
+    let rows = [
+        ("address and port", [ipv6(here, 0xff, 0), udp(99)].concat(), 2, true),
+        ("another port", [ipv6(here, 0xff, 0), udp(98)].concat(), 2, false),
+        ("another address", [ipv6([8; 16], 0xff, 0), udp(99)].concat(), 2, false),
+        ("TCP", [ipv6(here, 0xff, 0), tcp(99, 0xffff)].concat(), 2, false),
+        ("IPv4", ipv4([7; 4], 0), 1, false),
+        ("tag", tag, 1, true),
+        ("another tag", other_tag, 1, false),
+    ];
+    for (name, specs, count, takes) in rows {
+        let qp = wire.receiver();
+        let made = rule(qp, &normal(count), &specs);
+        let got = wire.send(&tagged_frame(here, 99));
+        assert_eq!(got, if takes { vec![at(qp).qp_num] } else { vec![] }, "{name}");
+        assert_eq!(end_rule(at(made)), 0);
+    }
+    let qp = wire.receiver();
+    assert!(rule(qp, &normal(1), &ipv6(here, 0xff, 0xff)).is_null(), "next header");
+    assert_eq!(errno(), libc::EINVAL);
+}
+
 #[test]
 fn groups_copies_and_the_sniffer() {
     let _world = world("");

@@ -125,7 +125,10 @@ fn what_is_never_acknowledged_ends_after_its_retries() {
 fn losses_are_repaired() {
     let _world = world("seed=3");
     let (a, b) = (side_with(0, 512), side_with(1, 512));
-    let (one, other) = connected(&a, &b);
+    let (one, other) = (a.qp(QPT_RC), b.qp(QPT_RC));
+    // Losses are many here: eight in a row end a connection.
+    ready(one, &QpAttr { retry_cnt: 7, ..rc_attr(&a, &b, at(other).qp_num) });
+    ready(other, &QpAttr { retry_cnt: 7, ..rc_attr(&b, &a, at(one).qp_num) });
     control("lose double0 100000");
     control("lose double1 100000");
     for round in 0..60u64 {
