@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -76,6 +77,9 @@ impl TestError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
                 "start `roceway perf server` or netserver there, or name its port with -p"
             }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::HostUnreachable => {
+                "nobody on the link answers for that address: compare it with the --address there"
+            }
             Self::Io { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
                 "check that the server runs and that no firewall drops its ports"
             }
@@ -137,14 +141,36 @@ pub fn prepare<T: Transport>(
     prepared.pop().ok_or(TestError::Length("a test needs at least one connection"))
 }
 
-/// Prepares one connection for each token, each step for all of them together: one after the other,
-/// thousands of connections would outlast the server's patience with the first.
+/// Prepares one connection for each token.
 fn prepare_batch<T: Transport>(
     transport: &mut T,
     workload: &Workload,
     server: SocketAddr,
-    tokens: std::ops::Range<Token>,
+    tokens: Range<Token>,
     prepared: &mut Vec<Prepared<T>>,
+) -> Result<(), TestError> {
+    let mut granted = Vec::with_capacity(tokens.len());
+    ask(transport, workload, server, tokens, &mut granted)?;
+    open(transport, workload, granted, prepared)
+}
+
+/// A test that the server is ready for.
+struct Granted<T: Transport> {
+    control: T::Stream,
+    /// Where the data connection goes.
+    to: SocketAddr,
+    echoes: bool,
+    token: Token,
+}
+
+/// Asks for a test for each token, each step for all of them together: one after the other,
+/// thousands of connections would outlast the server's patience with the first.
+fn ask<T: Transport>(
+    transport: &mut T,
+    workload: &Workload,
+    server: SocketAddr,
+    tokens: Range<Token>,
+    granted: &mut Vec<Granted<T>>,
 ) -> Result<(), TestError> {
     let request = request_of(workload, server.ip())?.encode();
     let what = || doing(format!("control connection to {server}"));
@@ -156,15 +182,28 @@ fn prepare_batch<T: Transport>(
         wait_connected(transport, control).map_err(what())?;
         control::send(transport, control, &request, ANSWER_NS_MAX).map_err(what())?;
     }
-    let begin = prepared.len();
     for (mut control, token) in controls.into_iter().zip(tokens) {
         let answer =
             control::receive(transport, &mut control, ANSWER_NS_MAX, "asking for the test")
                 .map_err(what())?;
         let to = SocketAddr::new(server.ip(), data_port(&answer, server)?);
+        granted.push(Granted { control, to, echoes: control::echoes(&answer), token });
+    }
+    Ok(())
+}
+
+/// Opens the data connections of tests that were granted.
+fn open<T: Transport>(
+    transport: &mut T,
+    workload: &Workload,
+    granted: Vec<Granted<T>>,
+    prepared: &mut Vec<Prepared<T>>,
+) -> Result<(), TestError> {
+    let begin = prepared.len();
+    for Granted { control, to, echoes, token } in granted {
         let data = begin_data(transport, workload, to, token)
             .map_err(doing(format!("data connection to {to}")))?;
-        prepared.push(Prepared { control, data, echoes: control::echoes(&answer) });
+        prepared.push(Prepared { control, data, echoes });
     }
     for one in prepared.iter_mut().skip(begin) {
         if let Data::Pipe(Pipe::Stream(stream)) = &mut one.data {
@@ -391,9 +430,17 @@ pub fn test<T: Transport>(
     watch: &mut dyn FnMut(&Recorder),
 ) -> Result<Outcome, TestError> {
     let mut all = Vec::with_capacity(workload.connections);
-    while all.len() < workload.connections {
-        let end = workload.connections.min(all.len() + BATCH);
-        prepare_batch(transport, workload, server, all.len()..end, &mut all)?;
+    let mut granted = Vec::new();
+    let mut begin = 0;
+    while begin < workload.connections {
+        let end = workload.connections.min(begin + BATCH);
+        ask(transport, workload, server, begin..end, &mut granted)?;
+        begin = end;
+        // A server that sends begins as soon as it can, and nobody reads yet: its memory would be
+        // full of that before it had answered the last request. So all requests come first.
+        if workload.test.kind != Kind::Receive || end == workload.connections {
+            open(transport, workload, std::mem::take(&mut granted), &mut all)?;
+        }
     }
     execute(transport, all, workload, watch)
 }

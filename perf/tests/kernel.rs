@@ -109,13 +109,56 @@ fn an_open_loop_keeps_its_rate() {
 fn both_families_work() {
     let any = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0);
     if std::net::TcpListener::bind(any).is_err() {
-        println!("skipped: this machine has no IPv6 loopback");
+        println!("SKIPPED both_families_work: no IPv6 loopback");
         return;
     }
     for test in ["tcp_rr", "udp_rr", "tcp_crr"] {
         let outcome =
             local::kernel(Waiting::Spin, &workload(test), Cores::default(), any, &mut |_| ());
         assert!(outcome.unwrap().counted.transactions > 0, "{test}");
+    }
+}
+
+/// Sets the flag also if its thread panics.
+struct StopsAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopsAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn one_server_listens_on_both_families() {
+    let v6 = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0);
+    if std::net::TcpListener::bind(v6).is_err() {
+        println!("SKIPPED one_server_listens_on_both_families: no IPv6 loopback");
+        return;
+    }
+    for waiting in [Waiting::Spin, Waiting::Epoll] {
+        let mut kernel = Kernel::new(waiting, SocketOptions::default()).unwrap();
+        let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let mut server = Server::listen(&mut kernel, v4).unwrap();
+        let port = server.addresses(&kernel).unwrap()[0].port();
+        server.also_listen(&mut kernel, (Ipv6Addr::UNSPECIFIED, port).into()).unwrap();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _end = StopsAtEnd(&stop);
+                for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+                    let to = SocketAddr::new(ip, port);
+                    let mut own = Kernel::new(waiting, SocketOptions::default()).unwrap();
+                    for test in ["tcp_rr", "udp_rr"] {
+                        let mut work = workload(test);
+                        work.window.warmup = Duration::ZERO;
+                        work.window.until = Until::Count(20);
+                        let outcome = client::test(&mut own, &work, to, &mut |_| ());
+                        assert_eq!(outcome.unwrap().counted.transactions, 20, "{waiting} {to}");
+                    }
+                }
+            });
+            server.serve(&mut kernel, &stop).unwrap();
+        });
     }
 }
 

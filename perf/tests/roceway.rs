@@ -16,6 +16,8 @@ use roceway_perf::recorder::{Until, Window};
 use roceway_perf::roceway::Roceway;
 use roceway_perf::transport::{Role, Transport, wait_for};
 use roceway_perf::workload::{Outcome, Workload};
+use roceway_runtime::rdma_virtio::nic::any::AnyNic;
+use roceway_runtime::rdma_virtio::nic::fault::{FaultOptions, FaultyNic};
 use roceway_runtime::rdma_virtio::nic::soft::SoftOptions;
 use roceway_runtime::{Prefix, WorkerConfig};
 
@@ -128,6 +130,41 @@ fn an_open_loop_never_exceeds_its_rate() {
     // Those of the warm-up may be answered late; how many fewer depends on the machine's load.
     let due = counted.elapsed_ns / 500_000 + 2 * 64;
     assert!((1..=due).contains(&counted.transactions), "{counted:?}");
+}
+
+/// Runs a test over a link whose client's end has faults.
+fn run_with_faults(workload: &Workload, faults: FaultOptions) -> Outcome {
+    let (here, there) = soft_pair(&SoftOptions::default()).unwrap();
+    let here = AnyNic::Faulty(Box::new(FaultyNic::new(here, faults).unwrap()));
+    let (outcome, _) = ends::pair((here, there), &ADDRESSES.map(opening), workload, &mut |_| ())
+        .unwrap_or_else(|error| panic!("{} {faults:?}: {error}", workload.test.name));
+    outcome
+}
+
+#[test]
+fn answers_that_come_twice_or_never_are_taken_for_no_others() {
+    // One flow that is looked at in every pass, and many that are told when something came.
+    for connections in [1, 8] {
+        let mut work = workload(find("udp_rr").unwrap());
+        (work.connections, work.depth) = (connections, 16);
+        work.window.warmup = Duration::ZERO;
+        work.window.until = Until::Count(4000);
+        let faults =
+            FaultOptions { loss: 0.002, duplicate: 0.05, reorder: 0.02, ..FaultOptions::default() };
+        let counted = run_with_faults(&work, faults).counted;
+        assert_eq!(counted.transactions, 4000, "{connections}: {counted:?}");
+        assert!(counted.late > 20 && counted.lost > 0, "{connections}: {counted:?}");
+    }
+}
+
+#[test]
+fn many_streams_share_a_worker() {
+    for test in TESTS.iter().filter(|test| !test.has_rtt()) {
+        let mut work = workload(test);
+        work.connections = 12;
+        let outcome = run(&work, &SoftOptions::default());
+        assert!(outcome.counted.bytes > 0 && outcome.remote.bytes > 0, "{}", test.name);
+    }
 }
 
 /// Sends `bytes` on a control connection of its own; what comes back, until it has a message's

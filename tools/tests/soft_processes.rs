@@ -197,14 +197,19 @@ fn refusal(device: &str, set: impl FnOnce(&mut WorkerConfig)) -> String {
 fn what_cannot_be_is_answered_with_cause_and_remedy() {
     type Set = fn(&mut WorkerConfig);
     let same: Set = |_| ();
-    let rows: [(&str, Set, &[&str]); 14] = [
+    let rows: [(&str, Set, &[&str]); 15] = [
         ("sofd:/tmp/x.sock", same, &["sofd", "soft"]),
         ("soft:", same, &["name is missing", "soft:/PATH.sock"]),
-        ("soft:/tmp/roceway-x.sock,mtuu=9000", same, &["mtuu", "mtu"]),
+        (
+            "soft:/tmp/roceway-x.sock,mtuu=9000",
+            same,
+            &["soft:/tmp/roceway-x.sock,mtuu=9000: unknown option 'mtuu'; did you mean 'mtu'?"],
+        ),
         ("soft:/tmp/roceway-x.sock,mtu=0", same, &["mtu=0", "68 to 65535"]),
         ("packet:nosuch0", same, &["packet:nosuch0", "nosuch0"]),
         ("soft:/tmp/roceway-x.sock", |c| c.addresses.clear(), &["no address", "10.0.0.1/24"]),
         ("soft:/tmp/roceway-x.sock", |c| c.addresses[0].length = 33, &["33"]),
+        ("soft:/tmp/roceway-x.sock", |c| c.addresses[0].length = 0, &["10.8.0.2/0", "gateway"]),
         (
             "soft:/tmp/roceway-x.sock",
             |c| c.addresses[0].address = "224.0.0.1".parse().unwrap(),

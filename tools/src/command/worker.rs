@@ -16,6 +16,7 @@ use roceway_perf::server::Server;
 use roceway_perf::state::WorkerState;
 use roceway_perf::transport::Transport;
 use roceway_perf::workload::{Outcome, Workload};
+use roceway_runtime::StartError;
 use roceway_runtime::rdma_virtio::nic::soft::SoftOptions;
 use roceway_runtime::rdma_virtio::nic::spec::DeviceSpec;
 use roceway_runtime::settings::Settings;
@@ -48,7 +49,7 @@ impl WorkerTest<'_> {
     /// Whether the device can be meant, and the command line names both it and a host, or neither.
     pub(crate) fn check(&self, host: bool) -> Result<(), Failure> {
         if let Some(device) = &self.settings.device {
-            DeviceSpec::parse(device).map_err(|error| Failure::Usage(error.to_string()))?;
+            check_device(device, self.settings)?;
         }
         let text = match (self.settings.device.is_some(), host) {
             (true, false) => {
@@ -118,6 +119,15 @@ impl WorkerTest<'_> {
         ));
         all.push(("idle", idle(worker.turn.spin)));
     }
+}
+
+/// Whether device and addresses can be meant, before anything is opened.
+fn check_device(device: &str, settings: &Settings) -> Result<(), Failure> {
+    DeviceSpec::parse(device).map_err(|error| Failure::Usage(error.to_string()))?;
+    if settings.worker.addresses.is_empty() {
+        return Err(Failure::Usage(StartError::NoAddress.to_string()));
+    }
+    Ok(())
 }
 
 fn idle(spin: Spin) -> String {
@@ -229,6 +239,7 @@ pub(crate) fn serve(
     let Some(device) = &settings.device else {
         return Err(Failure::Usage("--device is missing: say which one to serve on".into()));
     };
+    check_device(device, settings)?;
     let mut opening = Opening::new(settings.worker.clone(), SocketOptions::default());
     opening.config.cpu = serving.cpu.or(opening.config.cpu);
     opening.asked = Some(Common::on_user_signal()?);
