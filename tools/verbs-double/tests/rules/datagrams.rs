@@ -40,6 +40,39 @@ fn a_datagram_lands_behind_forty_bytes_and_can_be_answered() {
     assert_eq!(ends(&poll(a.cq)), [(8, WC_SUCCESS)]);
 }
 
+/// With an IPv6 address, and with RoCE v1, the area holds a whole GRH. The way back leads by the
+/// GID of the same type.
+#[test]
+fn a_route_header_of_ipv6_and_of_roce_v1_leads_back() {
+    for (kind, next_header) in [("v2", 17), ("v1", 0x1b)] {
+        let other_kind = if kind == "v2" { "v1" } else { "v2" };
+        let text = ["a", "b"].map(|name| {
+            let gid = format!("gid=fd00::{name}");
+            format!("dev={name},{gid}/{other_kind},gid=empty,gid=empty,{gid}/{kind}")
+        });
+        let _world = world(&text.join(";"));
+        let (a, b) = (side(0), side(1));
+        let (one, other) = (running(&a, QPT_UD), running(&b, QPT_UD));
+        let ah = ibv_create_ah(a.pd, &a.way_to(&b));
+        assert_eq!(recv(other, 7, &[b.sge(0, 100)]), 0);
+        let request = to(wr(1, WR_SEND, 0), ah, (at(other).qp_num, QKEY));
+        assert_eq!(post(one, request, &[a.sge(0, 5)]), 0);
+        let wc = poll(b.cq)[0];
+        let area: &mut [u8; 40] = b.bytes(0, 40).try_into().unwrap();
+        assert_eq!((area[0] >> 4, area[6], area[23], area[39]), (6, next_header, 0xa, 0xb));
+        let back = ibv_create_ah_from_wc(b.pd, &raw const wc, area, 1);
+        assert_eq!(recv(one, 8, &[a.sge(0, 100)]), 0);
+        let answer = to(wr(2, WR_SEND, 0), back, (wc.src_qp, QKEY));
+        assert_eq!(post(other, answer, &[b.sge(40, 5)]), 0);
+        assert_eq!(ends(&poll(a.cq)), [(8, WC_SUCCESS)]);
+        let area: &mut [u8; 40] = a.bytes(0, 40).try_into().unwrap();
+        assert_eq!((area[6], area[23], area[39]), (next_header, 0xb, 0xa));
+        // A destination that is no address of this port leads nowhere.
+        area[39] = 0xc;
+        assert!(ibv_create_ah_from_wc(a.pd, &raw const wc, area, 1).is_null());
+    }
+}
+
 #[test]
 fn wrong_keys_numbers_and_missing_receives_lose_datagrams() {
     let _world = world("");
