@@ -63,6 +63,9 @@ fn a_local_worker_allocates_nothing_per_packet() {
     };
     let udp = local::UdpSocket::bind(&server, address(2, 9)).expect("a socket");
     let asking = local::UdpSocket::bind(&client, address(1, 9)).expect("a socket");
+    theirs.watch(1, local::Readiness::READABLE);
+    udp.watch(2, local::Readiness::READABLE);
+    let mut told = [false; 3];
     let mut out = vec![0; 100_000];
     let data = vec![3; 60_000];
     let mut exchange = |count: u32| {
@@ -75,6 +78,9 @@ fn a_local_worker_allocates_nothing_per_packet() {
             while due > 0 {
                 turn();
                 due -= theirs.read(&mut out).unwrap_or(0);
+                while let Some(event) = server.poll_event() {
+                    told[usize::try_from(event.token).expect("one of three")] = true;
+                }
             }
             while udp.recv_from(&mut out).is_err() {
                 turn();
@@ -83,6 +89,7 @@ fn a_local_worker_allocates_nothing_per_packet() {
     };
     exchange(500);
     assert_eq!(allocations_during(|| exchange(2000)), 0);
+    assert_eq!(told, [false, true, true], "events were taken, too");
 }
 
 #[test]

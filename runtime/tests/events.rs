@@ -153,6 +153,53 @@ fn a_connect_a_listener_and_room_to_write_are_reported() {
 }
 
 #[test]
+fn room_that_memory_left_none_of_is_reported_though_nothing_came_for_the_connection() {
+    let world = World::new();
+    let pairs: Vec<_> = (0..40).map(|_| world.connect()).collect();
+    let (last, _) = world.connect();
+    last.watch(1, WRITE);
+    // Nobody reads: the windows close and the arena fills up.
+    let block = vec![1; 1 << 20];
+    for (ours, _) in &pairs {
+        ours.set_send_buffer(1 << 20);
+    }
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(500) {
+        for (ours, _) in &pairs {
+            let _ = ours.write(&block);
+        }
+        world.turn();
+    }
+    events(&world.client);
+    let refused = last.write(&block).expect_err("no memory");
+    assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+    let ready = last.readiness().contains(WRITE);
+    assert!(ready, "its own limit would allow it");
+    // It is asked to try again, and as long as there is none, again.
+    for _ in 0..3 {
+        let start = Instant::now();
+        while events(&world.client).is_empty() {
+            world.turn();
+            assert!(start.elapsed() < PATIENCE);
+        }
+        assert_eq!(events(&world.client), [], "once");
+        assert!(last.write(&block).is_err());
+    }
+    for (ours, _) in &pairs {
+        ours.abort();
+    }
+    let start = Instant::now();
+    while last.write(&block).is_err() {
+        while events(&world.client).is_empty() {
+            world.turn();
+            assert!(start.elapsed() < PATIENCE);
+        }
+    }
+    world.settle();
+    assert_eq!(events(&world.client).len(), 1, "its acknowledgements, and no more of starving");
+}
+
+#[test]
 fn datagrams_and_refusals_are_reported() {
     let world = World::new();
     let server = UdpSocket::bind(&world.server, address(2, 9)).expect("a socket");

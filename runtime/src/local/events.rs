@@ -6,7 +6,9 @@
 //! already is reported at once. It is epoll with `EPOLLET`: an event says that something has
 //! changed, so whoever takes one uses the socket until `WouldBlock` before it waits for the next.
 //! A socket is in the queue at most once, with all that has come for it. It may be reported
-//! without need (an acknowledgement that brought no room for a large write), never too late.
+//! without need (an acknowledgement that brought no room for a large write), never too late. Where
+//! the worker's memory and not the connection's own limit left no room to write, nothing of the
+//! connection tells when there is some: it is reported about once a millisecond, to try again.
 //!
 //! Watching, reporting and closing cost the same however many sockets there are, and allocate
 //! nothing once the table of tokens has grown; a socket that is not watched, and a worker whose
@@ -19,9 +21,14 @@
 //! `watch` does nothing and nothing is reported here.
 
 pub use roceway_stack::tcp::Readiness;
+use roceway_stack::time::{Duration, Instant};
 
 use super::{TcpListener, TcpStream, UdpSocket, Worker};
+use crate::core::Core;
 use crate::waits::{self, Socket};
+
+/// How often sockets are reported again that found no memory.
+const STARVED_PERIOD: Duration = Duration::from_millis(1);
 
 /// What became ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,37 +45,63 @@ pub struct Event {
 struct Named {
     socket: Socket,
     token: u64,
+    interest: Readiness,
+    /// It is among the starved.
+    starved: bool,
 }
 
 /// The tokens of the watched sockets of one worker, by kind and place of the socket.
 #[derive(Default)]
 pub(super) struct Tokens {
     kinds: [Vec<Option<Named>>; 3],
+    /// Sockets that found no memory to write, each once.
+    starved: Vec<Socket>,
+    /// When those are reported.
+    starved_until: Option<Instant>,
 }
 
 impl Tokens {
-    fn set(&mut self, socket: Socket, token: u64) {
+    fn set(&mut self, socket: Socket, token: u64, interest: Readiness) {
         let (kind, place) = socket.place();
         let names = &mut self.kinds[kind];
         if names.len() <= place {
             names.resize(place + 1, None);
         }
-        names[place] = Some(Named { socket, token });
+        names[place] = Some(Named { socket, token, interest, starved: false });
     }
 
-    fn get(&self, socket: Socket) -> Option<u64> {
+    fn get(&mut self, socket: Socket) -> Option<&mut Named> {
         let (kind, place) = socket.place();
-        let named = (*self.kinds[kind].get(place)?)?;
-        (named.socket == socket).then_some(named.token)
+        let named = self.kinds[kind].get_mut(place)?.as_mut()?;
+        (named.socket == socket).then_some(named)
+    }
+
+    /// Reports the starved once it is time; returns whether any are left.
+    fn report_starved(&mut self, core: &mut Core) -> bool {
+        let until = *self.starved_until.get_or_insert(core.now + STARVED_PERIOD);
+        if core.now < until {
+            return true;
+        }
+        self.starved_until = None;
+        for at in 0..self.starved.len() {
+            let socket = self.starved[at];
+            if let Some(named) = self.get(socket)
+                && std::mem::take(&mut named.starved)
+            {
+                waits::watch(socket, named.interest, core);
+            }
+        }
+        self.starved.clear();
+        false
     }
 }
 
 impl Worker {
-    /// Whether [`Worker::poll_event`] may have something to tell: two loads.
+    /// Whether [`Worker::poll_event`] may have something to tell: a few loads.
     #[must_use]
     #[inline]
     pub fn has_events(&self) -> bool {
-        self.shared.core.borrow().stack.has_events()
+        self.shared.core.borrow().stack.has_events() || self.shared.starving.get()
     }
 
     /// The next of the watched sockets that became ready, in the order in which they did (TCP
@@ -86,11 +119,14 @@ impl Worker {
             return None;
         }
         let core = &mut *self.shared.core.borrow_mut();
-        let tokens = self.shared.tokens.borrow();
+        let tokens = &mut *self.shared.tokens.borrow_mut();
+        if self.shared.starving.get() {
+            self.shared.starving.set(tokens.report_starved(core));
+        }
         loop {
             let (socket, ready) = waits::next_event(core)?;
-            if let Some(token) = tokens.get(socket) {
-                return Some(Event { token, ready });
+            if let Some(named) = tokens.get(socket) {
+                return Some(Event { token: named.token, ready });
             }
         }
     }
@@ -99,7 +135,7 @@ impl Worker {
         if self.shared.hosted.get() {
             return;
         }
-        self.shared.tokens.borrow_mut().set(socket, token);
+        self.shared.tokens.borrow_mut().set(socket, token, interest);
         let core = &mut *self.shared.core.borrow_mut();
         waits::watch(socket, interest, core);
         // What is ready already is an event now: no sleep before the application was asked.
@@ -120,6 +156,23 @@ impl TcpListener {
 }
 
 impl TcpStream {
+    /// A write found no room. If the connection's limit would allow it, memory is what lacks.
+    #[cold]
+    pub(super) fn on_no_room(&self, core: &mut Core) {
+        let shared = &self.worker().shared;
+        let tokens = &mut *shared.tokens.borrow_mut();
+        let socket = Socket::Connection(self.id());
+        if let Some(named) = tokens.get(socket)
+            && named.interest.contains(Readiness::WRITABLE)
+            && !named.starved
+            && core.stack.tcp().0.readiness(self.id()).contains(Readiness::WRITABLE)
+        {
+            named.starved = true;
+            tokens.starved.push(socket);
+            shared.starving.set(true);
+        }
+    }
+
     /// Has [`Worker::poll_event`] report under `token` what comes of `interest`, and nothing else
     /// from now on. A connection that is being opened is writable once it is established.
     pub fn watch(&self, token: u64, interest: Readiness) {

@@ -5,6 +5,7 @@
 //! [`std::io::ErrorKind::WouldBlock`].
 
 mod events;
+mod options;
 mod phases;
 mod tcp;
 mod udp;
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) sleeper: RefCell<EventWait>,
     /// What the application calls the sockets that it watches.
     tokens: RefCell<events::Tokens>,
+    /// A watched socket has no room to write for want of memory.
+    starving: Cell<bool>,
     /// An executor takes the events.
     pub(crate) hosted: Cell<bool>,
 }
@@ -74,6 +77,7 @@ impl Worker {
             turning: RefCell::new(turning),
             sleeper: RefCell::new(EventWait::new(bell, Some(event_fd))),
             tokens: RefCell::default(),
+            starving: Cell::new(false),
             hosted: Cell::new(false),
         };
         Ok(Worker { shared: Rc::new(shared) })

@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr};
 
 use roceway_stack::slab::Id;
 use roceway_stack::tcp::{
-    Connection, KeepAlive, Listener, Readiness, TcpInfo, TcpOption, TcpState,
+    Connection, KeepAlive, Listener, Readiness, SendError, TcpInfo, TcpOption, TcpState,
 };
 use roceway_stack::time::Duration;
 
@@ -134,7 +134,7 @@ impl TcpStream {
     pub fn is_connected(&self) -> io::Result<bool> {
         let core = &mut *self.worker.shared.core.borrow_mut();
         let (tcp, _) = core.stack.tcp();
-        if let Some(error) = tcp.take_error(self.id) {
+        if let Some(error) = tcp.error(self.id) {
             return Err(io_error::of_connection(error));
         }
         let state = tcp.info(self.id).map(|info| info.state);
@@ -169,7 +169,12 @@ impl TcpStream {
     #[inline(always)]
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
         let core = &mut *self.worker.shared.core.borrow_mut();
-        core.send(self.id, data).map_err(io_error::of_send)
+        core.send(self.id, data).map_err(|error| {
+            if error == SendError::WouldBlock {
+                self.on_no_room(core);
+            }
+            io_error::of_send(error)
+        })
     }
 
     /// Shuts down one direction or both.
