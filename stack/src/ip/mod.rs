@@ -287,8 +287,8 @@ impl Ip {
         }
     }
 
-    /// Everyone on the link is gone, as when a cable is pulled: neighbours are forgotten, and what is
-    /// sent from now on waits for its neighbour as at first.
+    /// Everyone on the link is gone, as when a cable is pulled: neighbours are forgotten, and what
+    /// is sent from now on waits for its neighbour as at first.
     pub fn on_link_lost(&mut self) {
         self.neighbors.on_link_lost();
     }
