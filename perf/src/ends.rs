@@ -75,7 +75,13 @@ impl Opening {
     /// # Errors
     /// Why there is no worker.
     pub fn open(&self, device: &str, whose: &str) -> Result<Roceway, StartError> {
-        self.start(spec::open(device)?, whose)
+        let nic = spec::open(device)?;
+        let chosen: Vec<String> =
+            nic.settings().iter().map(|(name, value)| format!("{name} {value}")).collect();
+        if !chosen.is_empty() {
+            eprintln!("{device}: {}", chosen.join("; "));
+        }
+        self.start(nic, whose)
     }
 }
 

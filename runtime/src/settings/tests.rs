@@ -102,6 +102,8 @@ fn mistakes_elsewhere_name_the_nearest_too() {
         error.expect_err("unknown").to_string(),
         "environment: there is no setting `ROCEWAY_DEVISE`; did you mean `ROCEWAY_DEVICE`?"
     );
+    let others = variables(&[("ROCEWAY_LIBIBVERBS", "/x"), ("ROCEWAY_DOUBLE", "devices=none")]);
+    assert!(Settings::from(&Flags::default(), others).is_ok(), "variables that others read");
     let error = Settings::from(&flags(&["adress=10.0.0.1/24"]), []).expect_err("unknown");
     assert_eq!(
         error.to_string(),
