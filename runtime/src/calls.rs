@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 
+use roceway_stack::ip::{Mark, Marking};
 use roceway_stack::slab::Id;
 use roceway_stack::tcp::{
     ConnectError, Connection, ConnectionError, ListenError, Listener, Readiness, ReceiveError,
@@ -14,6 +15,7 @@ use roceway_stack::udp::{UdpError, UdpId};
 
 use crate::core::Core;
 use crate::io_error;
+use crate::marking;
 use crate::waits::Socket;
 
 /// A call.
@@ -45,6 +47,8 @@ pub(crate) enum Request {
     SetBroadcast(UdpId, bool),
     TakeDatagramError(UdpId),
     CloseDatagram(UdpId),
+    SetMark(Socket, Mark),
+    Marking(Socket),
 }
 
 /// The bytes that a call reads or writes.
@@ -78,6 +82,7 @@ pub(crate) enum Reply {
     BytesFrom(usize, SocketAddr),
     Address(SocketAddr),
     Info(TcpInfo),
+    Marking(Marking),
     Error(Option<CallError>),
 }
 
@@ -212,6 +217,13 @@ impl Request {
         // It may bring a deadline nearer.
         core.expect_work = true;
         let now = core.now;
+        match self {
+            Request::SetMark(socket, mark) => {
+                return marking::set(core, socket, mark).map(|()| Reply::Done);
+            }
+            Request::Marking(socket) => return marking::get(core, socket).map(Reply::Marking),
+            _ => {}
+        }
         let (stack, mut memory) = core.parts();
         let (tcp, ip) = stack.tcp();
         match self {
@@ -257,7 +269,7 @@ impl Request {
         let (tcp, _) = core.stack.tcp();
         match self {
             Request::Connected(id) => {
-                if let Some(error) = tcp.take_error(id) {
+                if let Some(error) = tcp.error(id) {
                     return Err(CallError::Connection(error));
                 }
                 match tcp.info(id).ok_or(CallError::NotConnected)?.state {

@@ -62,6 +62,18 @@ impl Core {
         (&mut self.stack, self.port.memory())
     }
 
+    /// Whether a peer has not acknowledged all that was written and closed. Walks over all
+    /// connections: for a worker that ends.
+    pub(crate) fn owes(&mut self) -> bool {
+        use roceway_stack::tcp::TcpState::{Closing, FinWait1, LastAck};
+        let mut owes = false;
+        self.stack.tcp().0.visit_connections(&mut |info| {
+            let fin = matches!(info.state, FinWait1 | Closing | LastAck);
+            owes |= fin || info.unsent > 0 || info.unacked > 0;
+        });
+        owes
+    }
+
     /// Queues bytes of a connection; returns how many were taken. What may leave at once does, with
     /// the doorbell of the turn under way.
     ///

@@ -17,6 +17,7 @@ mod error;
 mod host;
 mod io_error;
 pub mod local;
+mod marking;
 mod memory;
 mod port;
 pub mod settings;

@@ -105,6 +105,34 @@ fn peek_leaves_the_bytes() {
 }
 
 #[test]
+fn time_to_live_and_class_are_each_sockets_own() {
+    each_manner(|client, server| {
+        let listener = TcpListener::bind(&server, address(2, 7)).expect("a listener");
+        assert_eq!((listener.ttl().expect("a socket"), listener.tos().expect("a socket")), (64, 0));
+        listener.set_ttl(9).expect("an option");
+        listener.set_tos(0xb8).expect("an option");
+        let one = TcpStream::connect_timeout(&client, &address(2, 7), LONG).expect("a connection");
+        let (two, _) = listener.accept().expect("the connection");
+        assert_eq!((two.ttl().expect("a socket"), two.tos().expect("a socket")), (9, 0xb8));
+        assert_eq!((one.ttl().expect("a socket"), one.tos().expect("a socket")), (64, 0));
+        one.set_ttl(255).expect("an option");
+        one.set_tos(0x2b).expect("an option");
+        let set = (one.ttl().expect("a socket"), one.tos().expect("a socket"));
+        assert_eq!(set, (255, 0x28), "TCP leaves ECN's bits zero");
+        for ttl in [0, 256, u32::MAX] {
+            assert_eq!(one.set_ttl(ttl).unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
+        let datagrams = UdpSocket::bind(&client, address(1, 9)).expect("a socket");
+        datagrams.set_ttl(1).expect("an option");
+        datagrams.set_tos(0xff).expect("an option");
+        let set = (datagrams.ttl().expect("a socket"), datagrams.tos().expect("a socket"));
+        assert_eq!(set, (1, 0xff));
+        one.set_soft_errors(true).expect("an option");
+        assert!(one.take_error().expect("a socket").is_none(), "nothing went wrong");
+    });
+}
+
+#[test]
 fn waits_end_at_their_timeout() {
     each_manner(|client, server| {
         let (_listener, mut one, _two) = connect(&client, &server);

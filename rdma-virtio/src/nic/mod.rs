@@ -17,6 +17,7 @@ pub mod bare;
 pub mod fault;
 mod host;
 pub mod packet;
+mod places;
 pub mod rdma;
 pub mod regions;
 pub mod rtnl;

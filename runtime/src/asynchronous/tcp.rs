@@ -48,6 +48,12 @@ impl TcpListener {
         Ok(TcpListener { host: Rc::clone(handle.host()), inner })
     }
 
+    /// The listener beneath, for options and for what needs no waiting.
+    #[must_use]
+    pub fn local(&self) -> &local::TcpListener {
+        &self.inner
+    }
+
     /// The next connection.
     pub fn accept(&self) -> Accept<'_> {
         Accept(self)

@@ -19,7 +19,7 @@ use roceway_rdma_virtio::nic::any::AnyNic;
 use roceway_stack::tcp::TcpInfo;
 use roceway_stack::time;
 
-use super::{Counter, Wait};
+use super::{Counter, LINGER, Wait};
 use crate::calls::{CallError, Data, Reply, Request};
 use crate::config::WorkerConfig;
 use crate::core::Core;
@@ -162,8 +162,13 @@ impl Driven {
         Ok(self.shared.hold()?.seat()?.core.broken.clone())
     }
 
-    /// Ends the worker: everybody who waits returns.
+    /// Ends the worker: everybody who waits returns, and what was closed before is still delivered
+    /// if the peer takes it within [`LINGER`].
     pub(super) fn stop(&self) {
+        if std::process::id() != self.shared.process {
+            // A forked child has neither the ticker nor a right to the worker.
+            return;
+        }
         self.shared.stopping.store(true, Ordering::Release);
         if let Ok(mut held) = self.shared.hold()
             && let Ok(seat) = held.seat()
@@ -172,6 +177,7 @@ impl Driven {
             let Seat { lead, wake, ring, .. } = seat;
             lead.make_all_due(|parker| wake.push(parker));
             *ring = true;
+            held.linger();
         }
         let ticker = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(ticker) = ticker {
@@ -376,6 +382,23 @@ impl Held<'_> {
                 self.release();
                 parker.sleep_until(end);
                 let _stopped_is_seen_above = self.retake();
+            }
+        }
+    }
+
+    /// Goes on for the sake of what peers have not acknowledged, once those who waited are let go.
+    fn linger(&mut self) {
+        let shared = self.shared;
+        let end = Instant::now() + LINGER;
+        loop {
+            // Whoever was let go finds out under the lock that the worker has ended.
+            self.release();
+            self.seat = shared.lock();
+            let Some(seat) = self.seat.as_deref_mut() else { return };
+            seat.turning.resume();
+            let _busy_or_not = seat.turn(shared);
+            if !seat.core.owes() || Instant::now() >= end {
+                return;
             }
         }
     }

@@ -9,6 +9,7 @@
 
 mod driven;
 pub(crate) mod mailbox;
+mod options;
 mod owned;
 mod patience;
 mod tcp;
@@ -55,6 +56,9 @@ impl Wait {
         Instant::now().checked_add(timeout).map_or(Wait::Forever, Wait::Until)
     }
 }
+
+/// How long a worker that ends goes on for the sake of what its peers have not acknowledged.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// A counter: layer, name and value.
 pub type Counter = (&'static str, &'static str, u64);
@@ -103,9 +107,9 @@ impl Worker {
         }
     }
 
-    /// Ends the worker: calls that wait and calls to come fail with `BrokenPipe`. An owned worker
-    /// goes on for up to 200 ms for what its peers have not acknowledged; a caller-driven one has
-    /// sent what it could when the calls that wrote it returned.
+    /// Ends the worker: calls that wait and calls to come fail with `BrokenPipe`. It goes on for up
+    /// to 200 ms for what its peers have not acknowledged; a caller-driven one does so within this
+    /// call, or within the drop of the last handle.
     pub fn stop(&self) {
         match &*self.0 {
             Running::Owned(owned) => owned.stop(),
@@ -208,10 +212,8 @@ fn forked() -> io::Error {
 }
 
 /// What a thread is told that calls in while it holds the worker itself, such as a signal handler
-/// or a task.
+/// or a task, which has the local sockets: it cannot wait for itself.
 fn reentered() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::Deadlock,
-        "this thread turns the worker just now and cannot wait for it; use its local sockets",
-    )
+    // Made without allocating: the allocator may be what the signal interrupted.
+    io::Error::from_raw_os_error(libc::EDEADLK)
 }

@@ -5,13 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::Wake;
 use std::thread::{self, JoinHandle, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_queue::ArrayQueue;
 use roceway_rdma_virtio::nic::any::AnyNic;
-use roceway_stack::tcp::TcpInfo;
 
-use super::Wait;
+use super::{LINGER, Wait};
 use super::mailbox::Mailbox;
 use crate::asynchronous::Executor;
 use crate::calls::{CallError, Data, Reply, Request};
@@ -22,9 +21,6 @@ use crate::local;
 
 /// Jobs that wait for the worker's thread; a further one yields until there is room.
 const JOBS_MAX: usize = 64;
-
-/// How long a worker that ends goes on for the sake of what its peers have not acknowledged.
-const LINGER: Duration = Duration::from_millis(200);
 
 type Job = Box<dyn FnOnce(&Executor) + Send>;
 
@@ -41,6 +37,7 @@ pub(super) struct Owned {
     post: Arc<Post>,
     turner: ThreadId,
     joins: Mutex<Option<JoinHandle<()>>>,
+    process: u32,
 }
 
 impl Owned {
@@ -62,7 +59,8 @@ impl Owned {
             thread::Builder::new().name("roceway".to_owned()).spawn(run).map_err(system)?;
         let gone = |_| system(io::Error::other("the worker's thread ended at its start"));
         let post = told.recv().map_err(gone)??;
-        Ok(Owned { post, turner: thread.thread().id(), joins: Mutex::new(Some(thread)) })
+        let (turner, process) = (thread.thread().id(), std::process::id());
+        Ok(Owned { post, turner, joins: Mutex::new(Some(thread)), process })
     }
 
     pub(super) fn call(&self, request: Request, data: Data<'_>, wait: Wait) -> io::Result<Reply> {
@@ -78,6 +76,9 @@ impl Owned {
 
     /// Has the worker's thread run a job.
     pub(super) fn run_inside(&self, job: Job) -> io::Result<()> {
+        if std::process::id() != self.process {
+            return Err(super::forked());
+        }
         let mut job = job;
         loop {
             if self.post.stopping.load(Ordering::Acquire) {
@@ -110,6 +111,10 @@ impl Owned {
 
     /// Stops the thread and waits for its end, unless it is the calling one.
     pub(super) fn stop(&self) {
+        if std::process::id() != self.process {
+            // A forked child has neither the thread nor a right to the worker.
+            return;
+        }
         self.post.stopping.store(true, Ordering::Release);
         self.post.alert.wake_by_ref();
         let thread = self.joins.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -176,12 +181,7 @@ fn turn_until_stopped(executor: &Executor, post: &Post) {
 /// What was closed before the end is still delivered, if the peer takes it within [`LINGER`].
 fn linger(executor: &Executor) {
     let end = Instant::now() + LINGER;
-    let is_owing = || {
-        let mut owes = false;
-        let visit = &mut |info: &TcpInfo| owes |= info.unsent > 0 || info.unacked > 0;
-        executor.handle().worker().visit_connections(visit);
-        owes
-    };
+    let is_owing = || executor.handle().worker().shared.core.borrow_mut().owes();
     // The first turn takes the last commands, the closes among them.
     loop {
         executor.handle().host().expect_work();

@@ -16,10 +16,10 @@ use crate::calls::{Data, Reply, Request};
 /// Connections that a listener holds for `accept`, half-open ones included.
 const BACKLOG: u32 = 1024;
 
-struct Listening {
-    worker: Worker,
-    id: Id<Listener>,
-    patience: Patience,
+pub(super) struct Listening {
+    pub(super) worker: Worker,
+    pub(super) id: Id<Listener>,
+    pub(super) patience: Patience,
 }
 
 impl Drop for Listening {
@@ -29,7 +29,7 @@ impl Drop for Listening {
 }
 
 /// A listening TCP socket.
-pub struct TcpListener(Arc<Listening>);
+pub struct TcpListener(pub(super) Arc<Listening>);
 
 impl TcpListener {
     /// Listens on an address of the worker, or on all of them if it is unspecified. Port 0 takes a
@@ -96,23 +96,6 @@ impl TcpListener {
             _ => unexpected(),
         }
     }
-
-    /// Another handle to the same listener.
-    ///
-    /// # Errors
-    /// None; the signature is `std::net`'s.
-    pub fn try_clone(&self) -> io::Result<TcpListener> {
-        Ok(TcpListener(Arc::clone(&self.0)))
-    }
-
-    /// Whether `accept` returns at once in any case.
-    ///
-    /// # Errors
-    /// None; the signature is `std::net`'s.
-    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
-        self.0.patience.set_nonblocking(on);
-        Ok(())
-    }
 }
 
 /// Connections of a listener; see [`TcpListener::incoming`].
@@ -126,10 +109,10 @@ impl Iterator for Incoming<'_> {
     }
 }
 
-struct Connected {
-    worker: Worker,
-    id: Id<Connection>,
-    patience: Patience,
+pub(super) struct Connected {
+    pub(super) worker: Worker,
+    pub(super) id: Id<Connection>,
+    pub(super) patience: Patience,
 }
 
 impl Drop for Connected {
@@ -140,7 +123,7 @@ impl Drop for Connected {
 
 /// A TCP connection. Dropping the last handle closes it gracefully: what was written is still
 /// delivered.
-pub struct TcpStream(Arc<Connected>);
+pub struct TcpStream(pub(super) Arc<Connected>);
 
 impl TcpStream {
     fn of(worker: &Worker, id: Id<Connection>) -> TcpStream {
@@ -248,14 +231,6 @@ impl TcpStream {
         self.ask(Request::Abort).map(|_done| ())
     }
 
-    /// Another handle to the same connection.
-    ///
-    /// # Errors
-    /// None; the signature is `std::net`'s.
-    pub fn try_clone(&self) -> io::Result<TcpStream> {
-        Ok(TcpStream(Arc::clone(&self.0)))
-    }
-
     /// What `TCP_INFO` tells.
     ///
     /// # Errors
@@ -283,7 +258,8 @@ impl TcpStream {
         Ok(self.info()?.ends.local_addr())
     }
 
-    /// The error that ended the connection, if one did.
+    /// The error that ended the connection, if one did, which stays; or, once, the latest of those
+    /// that [`TcpStream::set_soft_errors`] asked for.
     ///
     /// # Errors
     /// `BrokenPipe` if the worker was stopped.
@@ -292,6 +268,16 @@ impl TcpStream {
             Reply::Error(error) => Ok(error.map(io::Error::from)),
             _ => unexpected(),
         }
+    }
+
+    /// Whether [`TcpStream::take_error`] also tells errors that end nothing yet (`IP_RECVERR`):
+    /// that a router or host on the way said so, or that data went unacknowledged for three
+    /// retransmissions. At first it does not. No other call fails because of them.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if the worker was stopped.
+    pub fn set_soft_errors(&self, on: bool) -> io::Result<()> {
+        self.set(TcpOption::SoftErrors(on))
     }
 
     fn set(&self, option: TcpOption) -> io::Result<()> {
@@ -349,47 +335,6 @@ impl TcpStream {
     /// `BrokenPipe` if the worker was stopped.
     pub fn set_receive_buffer(&self, bytes: u32) -> io::Result<()> {
         self.set(TcpOption::ReceiveBuffer(bytes))
-    }
-
-    /// How long a read may wait; `None` is for ever. It ends with `WouldBlock`.
-    ///
-    /// # Errors
-    /// `InvalidInput` for zero.
-    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.0.patience.set_read(timeout)
-    }
-
-    /// How long a write may wait; `None` is for ever. It ends with `WouldBlock`.
-    ///
-    /// # Errors
-    /// `InvalidInput` for zero.
-    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.0.patience.set_write(timeout)
-    }
-
-    /// How long a read may wait.
-    ///
-    /// # Errors
-    /// None; the signature is `std::net`'s.
-    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.0.patience.read_timeout())
-    }
-
-    /// How long a write may wait.
-    ///
-    /// # Errors
-    /// None; the signature is `std::net`'s.
-    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.0.patience.write_timeout())
-    }
-
-    /// Whether calls return at once in any case.
-    ///
-    /// # Errors
-    /// None; the signature is `std::net`'s.
-    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
-        self.0.patience.set_nonblocking(on);
-        Ok(())
     }
 }
 

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
 
 use roceway_stack::udp::UdpId;
 
@@ -11,10 +10,10 @@ use super::patience::{Patience, each};
 use super::{Worker, unexpected};
 use crate::calls::{Data, Reply, Request};
 
-struct Bound {
-    worker: Worker,
-    id: UdpId,
-    patience: Patience,
+pub(super) struct Bound {
+    pub(super) worker: Worker,
+    pub(super) id: UdpId,
+    pub(super) patience: Patience,
 }
 
 impl Drop for Bound {
@@ -24,7 +23,7 @@ impl Drop for Bound {
 }
 
 /// A UDP socket.
-pub struct UdpSocket(Arc<Bound>);
+pub struct UdpSocket(pub(super) Arc<Bound>);
 
 impl UdpSocket {
     /// A socket on an address of the worker, or on all of them if it is unspecified. Port 0 takes
@@ -161,54 +160,5 @@ impl UdpSocket {
     /// `BrokenPipe` if the worker was stopped.
     pub fn set_broadcast(&self, on: bool) -> io::Result<()> {
         self.0.worker.ask(Request::SetBroadcast(self.0.id, on)).map(|_done| ())
-    }
-
-    /// Another handle to the same socket.
-    ///
-    /// # Errors
-    /// None; the signature is `std::net`'s.
-    pub fn try_clone(&self) -> io::Result<UdpSocket> {
-        Ok(UdpSocket(Arc::clone(&self.0)))
-    }
-
-    /// How long receiving may wait; `None` is for ever. It ends with `WouldBlock`.
-    ///
-    /// # Errors
-    /// `InvalidInput` for zero.
-    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.0.patience.set_read(timeout)
-    }
-
-    /// How long sending may wait; `None` is for ever. It ends with `WouldBlock`.
-    ///
-    /// # Errors
-    /// `InvalidInput` for zero.
-    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.0.patience.set_write(timeout)
-    }
-
-    /// How long receiving may wait.
-    ///
-    /// # Errors
-    /// None; the signature is `std::net`'s.
-    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.0.patience.read_timeout())
-    }
-
-    /// How long sending may wait.
-    ///
-    /// # Errors
-    /// None; the signature is `std::net`'s.
-    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.0.patience.write_timeout())
-    }
-
-    /// Whether calls return at once in any case.
-    ///
-    /// # Errors
-    /// None; the signature is `std::net`'s.
-    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
-        self.0.patience.set_nonblocking(on);
-        Ok(())
     }
 }

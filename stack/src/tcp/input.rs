@@ -1,6 +1,6 @@
 //! What IP hands up: segments, and ICMP errors about segments of ours.
 
-use super::connection::{Connection, Context, Ownership};
+use super::connection::{Connection, Ownership};
 use super::demux::Endpoint;
 use super::error::ConnectionError;
 use super::fast_path::Expected;
@@ -45,12 +45,12 @@ impl Tcp {
         mem: &mut M,
     ) -> bool {
         let index = self.last_hit;
-        let Some(connection) = self.connections.at_mut(index) else { return false };
+        let Some((connection, mut ctx)) = self.at(index, now, mem) else { return false };
         if !connection.fast {
             return false;
         }
         let Some(&first) = frame.pieces.first() else { return false };
-        let bytes = mem.bytes(first);
+        let bytes = ctx.mem.bytes(first);
         let Some(headers) = bytes.first_chunk::<V4_HEADERS>() else { return false };
         let Some(expected) = expect_v4(headers, &connection.expectation) else { return false };
         let len = match frame.pieces {
@@ -60,22 +60,17 @@ impl Tcp {
         if expected.header_len + expected.payload_len != len {
             return false;
         }
-        if frame.checksum == RxChecksum::Unknown && !checksum_is_right(frame.pieces, 34, len, mem) {
+        if frame.checksum == RxChecksum::Unknown
+            && !checksum_is_right(frame.pieces, 34, len, ctx.mem)
+        {
             return false;
         }
-        let mut ctx = Context {
-            now,
-            mem,
-            config: &self.config,
-            counters: &mut self.counters,
-            offloads: &self.offloads,
-        };
         if !connection.on_expected(&expected, frame.pieces, &mut ctx) {
             return false;
         }
+        ctx.counters.segments_received += 1;
+        ctx.counters.predicted += 1;
         let unsettled = connection.is_unsettled();
-        self.counters.segments_received += 1;
-        self.counters.predicted += 1;
         if unsettled {
             self.settle(index);
         }

@@ -163,7 +163,7 @@ impl Tcp {
     }
 
     /// The connection at an index and what it works with.
-    #[inline]
+    #[inline(always)]
     fn at<'a, M: Memory>(
         &'a mut self,
         index: u32,

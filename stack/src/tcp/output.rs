@@ -1,6 +1,5 @@
 //! What goes down: frames of connections that have something to send, and time.
 
-use super::connection::Context;
 use super::emit::Emitted;
 use super::error::ConnectionError;
 use super::state::{Origin, State};
@@ -83,17 +82,10 @@ impl Tcp {
         mem: &mut M,
     ) -> Option<Piece> {
         let index = self.ready.front()?;
-        let connection = self.connections.at_mut(index)?;
+        let (connection, mut ctx) = self.at(index, now, mem)?;
         if !connection.fast || !connection.snd.template.is_current(ip.neighbor_generation()) {
             return None;
         }
-        let mut ctx = Context {
-            now,
-            mem,
-            config: &self.config,
-            counters: &mut self.counters,
-            offloads: &self.offloads,
-        };
         let frame = connection.send_expected(&mut ctx)?;
         connection.queued = false;
         let reschedule = connection.reschedule;

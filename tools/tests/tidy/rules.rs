@@ -12,9 +12,11 @@ const PARAMETERS_MAX: usize = 5;
 /// How far above an unsafe block its reason may stand.
 const SAFETY_LINES_MAX: usize = 12;
 /// Where unsafe code may be.
-const UNSAFE_PLACES: [&str; 6] = [
+const UNSAFE_PLACES: [&str; 7] = [
     "rdma-virtio/",
     "busypoll/src/sys",
+    // Forks, and handles signals.
+    "runtime/tests/processes.rs",
     "fuzz/src/coverage",
     "fuzz/src/targets/",
     "tools/verbs-double/",

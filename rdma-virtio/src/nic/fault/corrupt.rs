@@ -7,13 +7,10 @@
 //! one's-complement sum always.
 
 use crate::nic::Wire;
+use crate::nic::places::{ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, NET_HEADER_LEN};
 
 const NEEDS_CSUM: u8 = 1;
 const DATA_VALID: u8 = 2;
-const NET_HEADER_LEN: usize = 12;
-const ETHERNET_HEADER_LEN: usize = 14;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// What became of a message that was to be corrupted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +25,7 @@ pub(super) enum Corrupted {
 pub(super) fn corrupt(message: &mut [u8], wire: Wire, bit: u64) -> Corrupted {
     let frame_start = match wire {
         Wire::Frames => 0,
-        Wire::VirtioNet => NET_HEADER_LEN,
+        Wire::VirtioNet => NET_HEADER_LEN as usize,
     };
     let packet_start = frame_start + ETHERNET_HEADER_LEN;
     if message.len() <= packet_start {
@@ -59,7 +56,7 @@ fn complete_checksum(message: &mut [u8]) -> bool {
     }
     let start = usize::from(u16::from_le_bytes([message[6], message[7]]));
     let offset = usize::from(u16::from_le_bytes([message[8], message[9]]));
-    let frame = &mut message[NET_HEADER_LEN..];
+    let frame = &mut message[NET_HEADER_LEN as usize..];
     if start + offset + 2 > frame.len() {
         return false;
     }

@@ -13,10 +13,8 @@ use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
 
 use super::DeviceError;
+pub(super) use super::places::NET_HEADER_LEN;
 use super::rtnl::error;
-
-/// Length of the virtio-net header in front of every message (virtio 1.2 §5.1.6).
-pub(super) const NET_HEADER_LEN: u32 = 12;
 
 /// Longest message: header, Ethernet header and a 64 KB frame, as virtio 1.2 §5.1.6.3.1 reckons.
 pub(super) const MESSAGE_MAX: u32 = NET_HEADER_LEN + 14 + 65_536;

@@ -6,9 +6,8 @@
 
 use super::SoftNic;
 use super::segment::{Plan, complete_checksum};
+use crate::nic::places::ETHERNET_HEADER_LEN;
 use crate::nic::{Offload, PostError, SendWr};
-
-const ETHERNET_HEADER_LEN: usize = 14;
 
 impl SoftNic {
     /// Posts a send on a wire of bare frames.

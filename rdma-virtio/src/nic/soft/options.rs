@@ -1,14 +1,13 @@
 //! What a soft NIC can be asked for, with limits and defaults.
 
 use super::layout::{ELEMENTS_MAX, INLINE_MAX, SLOTS_MAX, SLOTS_MIN};
+use crate::nic::places::NET_HEADER_LEN;
 use crate::nic::{Capabilities, Receive, Wire};
 
 /// Shortest IP packet that a link must carry (RFC 791 §3.2).
 pub const MTU_MIN: u16 = 68;
 /// Largest message: a virtio-net header and the largest coalesced frame (virtio 1.2 §5.1.6.3.1).
 pub const MESSAGE_MAX: u32 = 65_562;
-/// Bytes of a virtio-net header.
-pub(super) const NET_HEADER_LEN: u32 = 12;
 /// Bytes of an Ethernet header.
 pub(super) const ETHERNET_HEADER_LEN: u32 = 14;
 /// Elements of one receive: 64 KiB in 4 KiB chunks, and scratch in front.

@@ -2,11 +2,9 @@
 //!
 //! Pure: bytes in, bytes out. Every length is checked before it is used.
 
+use crate::nic::places::{ETHERNET_HEADER_LEN, IPV6_HEADER_LEN, TCP_HEADER_LEN};
 use crate::nic::{ChecksumRequest, SegmentationKind, SegmentationRequest};
 
-const ETHERNET_HEADER_LEN: usize = 14;
-const IPV6_HEADER_LEN: usize = 40;
-const TCP_HEADER_LEN: usize = 20;
 const TCP_PROTOCOL: u16 = 6;
 /// Ethernet, IPv6 with options, and the longest TCP header.
 const HEADERS_LEN_MAX: usize = 256;

@@ -1,7 +1,10 @@
 //! The way out, and whole exchanges.
 
 use super::*;
+use core::num::NonZeroU8;
+
 use crate::checksum::Sum;
+use crate::ip::{Mark, Marking};
 use crate::wire::protocol;
 use crate::wire::udp::UdpHeader;
 
@@ -83,6 +86,33 @@ fn partial_checksums_are_left_to_the_device_and_completed_are_the_full_ones() {
             let pseudo = Sum::pseudo(here.ip(), there.ip(), protocol::UDP, length);
             assert!(pseudo.plus(Sum::of(&frames[0][start..])).is_valid());
         }
+    }
+}
+
+#[test]
+fn rfc_1122_4_1_4_time_to_live_and_class_are_the_sockets() {
+    for (here, there) in [(at(1, 1000), at(2, 2000)), (at_v6(1, 1000), at_v6(2, 2000))] {
+        let (mut a, mut b) = pair();
+        let (client, server) = (a.bind(here), b.bind(there));
+        let marks = |frame: &[u8]| match here.ip() {
+            IpAddr::V4(_) => (frame[22], frame[15]),
+            IpAddr::V6(_) => (frame[21], frame[14] << 4 | frame[15] >> 4),
+        };
+        a.send(client, b"who are you", Some(there)).unwrap();
+        exchange(&mut a, &mut b);
+        a.send(client, b"plain", Some(there)).unwrap();
+        assert_eq!(marks(&a.sent()[0].0), (64, 0));
+        // ECN is the application's where the transport knows nothing of it.
+        a.udp.mark(client, Mark::Tos(0xb9)).unwrap();
+        a.udp.mark(client, Mark::Ttl(NonZeroU8::MIN)).unwrap();
+        let set = Marking { ttl: NonZeroU8::MIN, tos: 0xb9 };
+        assert_eq!(a.udp.marking(client), Some(set));
+        a.send(client, b"marked", Some(there)).unwrap();
+        let frame = a.sent().pop().unwrap().0;
+        assert_eq!(marks(&frame), (1, 0xb9));
+        b.give(&frame);
+        assert_eq!(b.recv(server).unwrap().0, b"who are you");
+        assert_eq!(b.recv(server).unwrap().0, b"marked", "its sums are right");
     }
 }
 
