@@ -51,12 +51,14 @@ fn with_double(name: &str, test: fn()) {
         eprintln!("SKIPPED {name}: no double of libibverbs; cargo build -p roceway-verbs-double");
         return;
     };
+    let path = std::env::temp_dir().join(format!("roceway-{}-{name:.20}", std::process::id()));
     let status = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env("ROCEWAY_LIBIBVERBS", double)
-        .env("ROCEWAY_DOUBLE", DEVICES)
+        .env("ROCEWAY_DOUBLE", format!("control={};{DEVICES}", path.display()))
         .status()
         .expect("a process of its own");
+    let _none_was_made = std::fs::remove_file(&path);
     assert!(status.success(), "{name} failed in its own process");
 }
 
@@ -293,6 +295,97 @@ fn a_peer_that_closes_is_gone_and_its_successor_is_found() {
             run(&mut [&mut first, &mut second], "a broadcast", |ends| {
                 !ends[1].receive().is_empty()
             });
+        }
+    });
+}
+
+/// Says a line to the double.
+fn control(line: &str) {
+    let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+    socket.send_to(line.as_bytes(), control_path()).expect("the double listens");
+}
+
+/// Where the double of this process listens, as its parent named it.
+fn control_path() -> PathBuf {
+    let text = std::env::var("ROCEWAY_DOUBLE").expect("in the child");
+    let path = text.split(';').next().and_then(|entry| entry.strip_prefix("control="));
+    PathBuf::from(path.expect("a path"))
+}
+
+/// A session ends by `fault` and is replaced; frames cross again, and nothing is lost of the count.
+fn recovers(mode: &str, port: u16, fault: &str) {
+    let (mut first, mut second) = pair(mode, (port, port + 1));
+    let (a, b) = (first.mac(), second.mac());
+    first.send(b, a, 200).unwrap();
+    run(&mut [&mut first, &mut second], "a message", |ends| !ends[1].receive().is_empty());
+    let before = first.counter("wire_sessions_up");
+    control(fault);
+    run(&mut [&mut first, &mut second], fault, |ends| {
+        // A fault may need traffic to show; while there is no session it is refused.
+        let _no_matter = ends[0].send(b, a, 200);
+        ends[0].reap();
+        ends[0].receive();
+        ends[1].receive();
+        ends[0].counter("wire_sessions_up") > before && is_up(ends)
+    });
+    run(&mut [&mut first, &mut second], "messages again", |ends| {
+        let _no_matter = ends[0].send(b, a, 200);
+        ends[0].reap();
+        ends[0].receive();
+        !ends[1].receive().is_empty()
+    });
+    first.check_conservation();
+    second.check_conservation();
+    let posted = first.counter("rdma_receives_posted");
+    assert!(posted >= 11, "receives were lost: {posted} of 12 are left");
+}
+
+#[test]
+fn a_session_whose_queue_pair_failed_is_replaced() {
+    with_double("a_session_whose_queue_pair_failed_is_replaced", || {
+        let rows = [
+            ("rc", "qp double0 all fatal"),
+            ("rc", "wc double0 all retry_exc_err send"),
+            ("rc", "wc double1 all loc_len_err recv"),
+            ("ud", "qp double0 all fatal"),
+            ("ud", "wc double0 all general_err send"),
+        ];
+        let mut port = 21_840;
+        for (mode, fault) in rows {
+            recovers(mode, port, fault);
+            port += 2;
+        }
+    });
+}
+
+#[test]
+fn a_device_that_failed_is_told_once_and_everything_comes_back() {
+    with_double("a_device_that_failed_is_told_once_and_everything_comes_back", || {
+        // The device that is gone for good comes last.
+        let rows = [("ud", 21_862, "cq double1 err"), ("rc", 21_860, "fatal double0")];
+        for (mode, port, fault) in rows {
+            let (first, second) = pair(mode, (port, port + 1));
+            let (mut hit, mut other) =
+                if fault.contains("double0") { (first, second) } else { (second, first) };
+            control(fault);
+            let limit = Instant::now() + Duration::from_secs(10);
+            let error = loop {
+                assert!(Instant::now() < limit, "the failure was never told");
+                other.maintain();
+                hit.now_ns += 1_000_000;
+                if let Err(error) = hit.nic.maintain(hit.now_ns) {
+                    break error.to_string();
+                }
+                std::thread::sleep(Duration::from_micros(300));
+            };
+            assert!(error.contains("fail"), "{error}");
+            assert!(matches!(hit.nic.maintain(hit.now_ns + 1), Ok(_)));
+            let mac = hit.mac();
+            assert_eq!(hit.send([0xff; 6], mac, 80), Err(PostError::LinkDown));
+            run(&mut [&mut other], "the end at the other side", |ends| {
+                ends[0].counter("rdma_peers_up") == 0
+            });
+            drop(hit);
         }
     });
 }
