@@ -15,6 +15,7 @@
 //! least one reference; counts are plain integers, changed by the thread that holds the arena; a
 //! name that is no slot, or a release too many, is refused and counted, never undefined.
 
+use std::hint::cold_path;
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 
@@ -211,8 +212,12 @@ impl Arena {
         let mut head = self.free[RECEIVE].head;
         let mut taken = 0;
         while taken < count {
-            let Some(state) = states.get_mut(head as usize) else { break };
-            let Some(granule) = NonZeroU32::new(head) else { break };
+            let (Some(state), Some(granule)) =
+                (states.get_mut(head as usize), NonZeroU32::new(head))
+            else {
+                cold_path();
+                break;
+            };
             head = state.next();
             *state = held;
             taken += 1;

@@ -8,70 +8,33 @@
 //! a descriptor or a used element by value instead of through the rings: the same checks on the
 //! same two sides, without the memory between them.
 
+mod setup;
+
 use std::hint::cold_path;
-use std::ptr::NonNull;
+use std::ops::Range;
 
 use arrayvec::ArrayVec;
 
-use super::device::{
-    DeviceQueues, NetDevice, POSTS_MAX, Posts, ReceivedOne, SCRATCH_COUNT, SCRATCH_LEN,
-};
-use super::driver::{
-    IndirectTables, NetDriver, PIECES_MAX, ReceiveLayout, Received, TABLE_LEN, TransmitError,
-};
-use super::features::{FeatureError, Features};
-use super::layout::{QueueLayout, QueueMemory, QueueSizeError, check_queue_size};
+pub use self::setup::InterfaceError;
+use self::setup::{Places, plan_receive, register};
+use super::device::{DeviceQueues, NetDevice, POSTS_MAX, ReceivedOne, SCRATCH_COUNT, SCRATCH_LEN};
+use super::driver::{NetDriver, ReceiveLayout, Received, TABLE_LEN, TransmitError};
+use super::features::Features;
+use super::layout::{QueueLayout, check_queue_size};
 use super::net_header::{NET_HEADER_LEN, NetHeader};
 use super::ring::{Notify, SameThread};
 use crate::counters::{DeviceCounters, DriverCounters};
-use crate::memory::arena::{Arena, ArenaConfig, ArenaError, ArenaExtra};
-use crate::memory::region::{Region, RegionError, RegionTable};
+use crate::memory::arena::{Arena, ArenaConfig, ArenaExtra};
+use crate::memory::region::RegionTable;
 use crate::memory::slot::Piece;
-use crate::nic::{Capabilities, DeviceError, Nic, Receive, RecvPlace, RegionView, Wire};
+use crate::nic::{Nic, Wire};
 
 /// Bytes of a receive chain that takes the longest coalesced packet, header included
 /// (virtio 1.2 §5.1.6.3.1).
 pub const LARGE_PACKET_LEN: u32 = 65_562;
 
-/// Why there is no interface.
-#[derive(Debug, thiserror::Error)]
-pub enum InterfaceError {
-    /// The memory.
-    #[error(transparent)]
-    Arena(#[from] ArenaError),
-    /// The NIC.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// The features.
-    #[error(transparent)]
-    Features(#[from] FeatureError),
-    /// The queues.
-    #[error(transparent)]
-    QueueSize(#[from] QueueSizeError),
-    /// The region table.
-    #[error(transparent)]
-    Region(#[from] RegionError),
-    /// A packet of the NIC's MTU does not fit the receive buffers.
-    #[error(
-        "{device}: packets of {mtu} bytes need {needed} receive slots of {receive_len} bytes each, \
-         but {allowed} are possible; choose a larger memory.receive_len"
-    )]
-    ReceiveSlots {
-        /// The device as the user named it.
-        device: String,
-        /// Its MTU.
-        mtu: u16,
-        /// Slots that a packet needs.
-        needed: u32,
-        /// Bytes of one.
-        receive_len: u32,
-        /// Slots that a packet may have.
-        allowed: u32,
-    },
-}
-
 /// Receives that are posted at a time.
-const BATCH: u16 = 16;
+const BATCH: u16 = 32;
 const _: () = assert!(BATCH as usize == POSTS_MAX);
 
 /// Driver half, device half, their memory and their NIC.
@@ -337,21 +300,21 @@ impl<N: Nic> NetInterface<N> {
     fn refill_directly(&mut self) {
         let first = (self.arena.receive_region().addr, self.arena.receive_len());
         while self.driver.lacks_buffers(&self.arena) {
-            let mut places = Posts::default();
             let mut refused = ArrayVec::<u16, POSTS_MAX>::new();
-            let Some(mut staging) = self.device.stage(first, &mut places) else {
+            let Some(mut staging) = self.device.stage(first) else {
                 self.nic_lacks_receives = true;
                 return;
             };
             let count = self.driver.take_buffers(&mut self.arena, BATCH, |head, addr| {
                 if !staging.add(head, addr) {
+                    cold_path();
                     keep(&mut refused, head);
                 }
             });
             let staged = staging.end();
-            let taken = self.device.post_staged(&mut self.nic, &places, staged);
+            let taken = self.device.post_staged(&mut self.nic, staged);
             if taken < usize::from(count) {
-                self.queue_refused(refused, &places[taken..staged.count]);
+                self.queue_refused(refused, taken..staged.count);
                 return;
             }
         }
@@ -359,8 +322,8 @@ impl<N: Nic> NetInterface<N> {
 
     /// What the device or the NIC did not take by value waits on the queue.
     #[cold]
-    fn queue_refused(&mut self, mut refused: ArrayVec<u16, POSTS_MAX>, late: &[RecvPlace]) {
-        refused.extend(late.iter().filter_map(|place| u16::try_from(place.wr_id).ok()));
+    fn queue_refused(&mut self, mut refused: ArrayVec<u16, POSTS_MAX>, late: Range<usize>) {
+        refused.extend(late.map(|number| self.device.staged_head(number)));
         self.driver.queue_buffers(&self.arena, &refused);
         self.nic_lacks_receives = true;
     }
@@ -424,92 +387,4 @@ impl<N: Nic> NetInterface<N> {
 #[cold]
 fn keep(refused: &mut ArrayVec<u16, POSTS_MAX>, head: u16) {
     refused.push(head);
-}
-
-/// Where queues and tables lie in the arena's private part.
-struct Places {
-    transmit: QueueMemory,
-    receive: QueueMemory,
-    tables: IndirectTables,
-}
-
-impl Places {
-    fn of(arena: &Arena, queue_size: u16) -> Result<Places, QueueSizeError> {
-        let (addr, _) = arena.private();
-        let step = u64::from(QueueLayout::of(queue_size).length);
-        let place = |offset: u64| {
-            let addr = usize::try_from(addr + offset).map_err(|_| QueueSizeError(queue_size))?;
-            Ok(addr)
-        };
-        let queue = |offset: u64| {
-            let base = std::ptr::with_exposed_provenance_mut::<u8>(place(offset)?);
-            let base = NonNull::new(base).ok_or(QueueSizeError(queue_size))?;
-            // SAFETY: the private part is page-aligned, long enough for two queues and the tables
-            // (`NetInterface::new`), and lives as long as the interface that owns both halves.
-            unsafe { QueueMemory::at(base, queue_size) }
-        };
-        let tables_at = 2 * step;
-        // SAFETY: behind the two queues; see above.
-        let tables =
-            unsafe { IndirectTables::new(place(tables_at)?, addr + tables_at, queue_size) };
-        Ok(Places { transmit: queue(0)?, receive: queue(step)?, tables })
-    }
-}
-
-fn register<N: Nic>(
-    nic: &mut N,
-    regions: &mut RegionTable,
-    view: RegionView,
-) -> Result<(), InterfaceError> {
-    // SAFETY: the arena outlives the NIC in `NetInterface`, whose fields are dropped in order; a
-    // posted receive slot is a `PostedSlot`, which gives no access to its bytes.
-    let lkey = unsafe { nic.register(view) }?;
-    let region = Region { base: view.addr, length: view.length, host: view.addr, lkey };
-    // SAFETY: the range is the arena's, mapped read-write while the interface lives.
-    unsafe { regions.insert(region) }?;
-    Ok(())
-}
-
-/// Which features are taken, and how receive buffers lie for them.
-fn plan_receive(
-    nic: &Capabilities,
-    receive_len: u32,
-    wanted: Features,
-    queue_size: u16,
-) -> Result<(Features, ReceiveLayout), InterfaceError> {
-    let one_thread = Features::offered(nic).without(Features::EVENT_IDX);
-    let mut features = Features::accept(one_thread, wanted.and(one_thread))?;
-    // A VLAN tag may come on top of the MTU.
-    let ordinary = u32::from(nic.mtu) + 14 + 4 + NET_HEADER_LEN;
-    // Without a header in the message, further buffers would begin 12 bytes late.
-    let spanning = nic.receive == Receive::Spanning && nic.wire == Wire::VirtioNet;
-    loop {
-        let large = features.has(Features::GUEST_LARGE);
-        let longest = if large { ordinary.max(LARGE_PACKET_LEN) } else { ordinary };
-        let needed = longest.div_ceil(receive_len);
-        let mergeable = features.has(Features::MRG_RXBUF) && (spanning || needed == 1);
-        let mut allowed = u32::try_from(PIECES_MAX).unwrap_or(u32::MAX);
-        if !mergeable {
-            allowed = allowed.min(nic.max_recv_sge.into()).min(queue_size.into());
-        }
-        if needed <= allowed {
-            if !mergeable {
-                features = features.without(Features::MRG_RXBUF);
-            }
-            let slots = if mergeable { 1 } else { u16::try_from(needed).unwrap_or(u16::MAX) };
-            let work_requests = u16::try_from(nic.max_recv_wr).unwrap_or(u16::MAX);
-            let posted_max = (queue_size / slots).min(work_requests).max(1);
-            return Ok((features, ReceiveLayout { mergeable, slots, posted_max }));
-        }
-        if !large {
-            return Err(InterfaceError::ReceiveSlots {
-                device: nic.name.clone(),
-                mtu: nic.mtu,
-                needed,
-                receive_len,
-                allowed,
-            });
-        }
-        features = features.without(Features::GUEST_LARGE);
-    }
 }

@@ -9,7 +9,7 @@ mod receive;
 mod transmit;
 
 use self::receive::ReceiveSide;
-pub(super) use self::receive::{BATCH as POSTS_MAX, Posts, ReceivedOne, Staged, Staging};
+pub(super) use self::receive::{BATCH as POSTS_MAX, ReceivedOne, Staged, Staging};
 use self::transmit::TransmitSide;
 use super::features::Features;
 use super::layout::{Descriptor, QueueMemory};
@@ -172,24 +172,20 @@ impl<P: Policy> NetDevice<P> {
     /// the same length and in the same region as `first`. [`NetDevice::post_staged`] follows.
     /// `None` if they must come through the queue.
     #[inline(always)]
-    pub(super) fn stage<'a>(
-        &'a mut self,
-        first: (u64, u32),
-        places: &'a mut Posts,
-    ) -> Option<Staging<'a>> {
-        self.rx.stage((&self.setup, &self.regions), first, places)
+    pub(super) fn stage(&mut self, first: (u64, u32)) -> Option<Staging<'_>> {
+        self.rx.stage((&self.setup, &self.regions), first)
     }
 
     /// Posts what was staged; returns how many of them were posted. The others must come through
     /// the queue.
     #[inline(always)]
-    pub(super) fn post_staged<N: Nic>(
-        &mut self,
-        nic: &mut N,
-        places: &Posts,
-        staged: Staged,
-    ) -> usize {
-        self.rx.post_staged(nic, places, staged)
+    pub(super) fn post_staged<N: Nic>(&mut self, nic: &mut N, staged: Staged) -> usize {
+        self.rx.post_staged(nic, staged)
+    }
+
+    /// The head of the staged buffer with this number.
+    pub(super) fn staged_head(&self, number: usize) -> u16 {
+        self.rx.staged_head(number)
     }
 
     /// Takes send completions and returns their chains.

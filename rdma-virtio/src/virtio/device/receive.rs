@@ -4,89 +4,32 @@
 //! chain returns to the driver exactly once; the buffers of one message return together, with
 //! their number in the first one's header.
 
+mod deliver;
 mod direct;
+mod staging;
 
 use arrayvec::ArrayVec;
 
+use self::deliver::{Message, Segments, deliver};
 pub(in crate::virtio) use self::direct::ReceivedOne;
+use self::staging::look_for;
+pub(in crate::virtio) use self::staging::{Staged, Staging};
 use super::{FRAME_LEN_MIN, NO_COMPLETION, Setup};
 use crate::counters::DeviceCounters;
-use crate::memory::region::{Alike, Near, RegionTable, Segment};
-use crate::nic::{
-    Completion, Lkey, Nic, RecvBatch, RecvPlace, RecvWr, Sge, WcChecksum, WcStatus, Wire,
-};
+use crate::memory::region::{Near, RegionTable, Segment};
+use crate::nic::{Completion, Nic, RecvBatch, RecvPlace, RecvWr, Sge, WcChecksum, WcStatus};
 use crate::virtio::chain::{self, CHAIN_MAX, Chain, Direction};
 use crate::virtio::checksum;
-use crate::virtio::features::Features;
 use crate::virtio::layout::{DESC_WRITE, Descriptor};
-use crate::virtio::net_header::{
-    DATA_VALID, GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, NET_HEADER_LEN, NetHeader,
-};
+use crate::virtio::net_header::NET_HEADER_LEN;
 use crate::virtio::ring::{DeviceRing, Notify, Policy};
 
 /// Most buffers that one message spans: 64 KiB in buffers of 4 KiB, and one.
 pub(super) const SPAN_MAX: usize = 18;
 /// Work requests posted at a time.
-pub(in crate::virtio) const BATCH: usize = 16;
+pub(in crate::virtio) const BATCH: usize = 32;
 /// Completions taken at a time: a message of [`SPAN_MAX`] buffers, and a few more.
 const COMPLETIONS: usize = 32;
-
-/// Room for the receives of a batch.
-pub(in crate::virtio) type Posts = [RecvPlace; BATCH];
-
-/// Single buffers about to be posted, all of one length and in one region.
-#[derive(Debug)]
-pub(in crate::virtio) struct Staging<'a> {
-    rooms: &'a mut [Segment],
-    alike: Alike,
-    in_front: u32,
-    /// Those that are left.
-    places: std::slice::IterMut<'a, RecvPlace>,
-}
-
-/// What was staged, once nothing more is added.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::virtio) struct Staged {
-    /// Buffers.
-    pub(in crate::virtio) count: usize,
-    length: u32,
-    lkey: Lkey,
-}
-
-impl<'a> Staging<'a> {
-    #[inline(always)]
-    fn new(
-        setup: &Setup,
-        rooms: &'a mut [Segment],
-        alike: Alike,
-        places: &'a mut Posts,
-    ) -> Staging<'a> {
-        Staging { rooms, alike, in_front: setup.in_front, places: places.iter_mut() }
-    }
-
-    /// Adds a buffer, under a head that becomes its own at once, so that the same head further on
-    /// is seen to be in use. False if it is of another region, or there is no room.
-    #[inline(always)]
-    pub(in crate::virtio) fn add(&mut self, head: u16, addr: u64) -> bool {
-        let Some(segment) = self.alike.at(addr) else { return false };
-        let Some(room) = self.rooms.get_mut(usize::from(head)) else { return false };
-        if room.exists() {
-            return false;
-        }
-        let Some(place) = self.places.next() else { return false };
-        *room = segment;
-        let addr = segment.addr() + u64::from(self.in_front);
-        *place = RecvPlace { wr_id: u64::from(head), addr };
-        true
-    }
-
-    /// What was staged.
-    #[inline(always)]
-    pub(in crate::virtio) fn end(self) -> Staged {
-        let length = self.alike.length().saturating_sub(self.in_front);
-        Staged { count: BATCH - self.places.len(), length, lkey: self.alike.lkey() }
-    }
-}
 
 /// A buffer that holds a part of a message whose end has not come yet.
 #[derive(Clone, Copy, Debug)]
@@ -95,9 +38,6 @@ struct Part {
     /// Bytes in it, as the used ring counts them.
     length: u32,
 }
-
-/// The bytes of a message.
-type Segments = ArrayVec<Segment, { SPAN_MAX + CHAIN_MAX }>;
 
 /// The receive queue and what is with the NIC.
 #[derive(Debug)]
@@ -111,6 +51,8 @@ pub(super) struct ReceiveSide<P: Policy> {
     outstanding: u32,
     /// The region of the last buffer.
     near: Near,
+    /// What is about to be posted.
+    places: Box<[RecvPlace; BATCH]>,
     parts: ArrayVec<Part, SPAN_MAX>,
     /// Whether the message under way lost a part and only its end is waited for.
     skipping: bool,
@@ -136,6 +78,7 @@ impl<P: Policy> ReceiveSide<P> {
             chains: vec![Chain::new(); chains].into_boxed_slice(),
             outstanding: 0,
             near: Near::default(),
+            places: Box::new([RecvPlace::default(); BATCH]),
             parts: ArrayVec::new(),
             skipping: false,
             midway: false,
@@ -195,8 +138,7 @@ impl<P: Policy> ReceiveSide<P> {
         let first = ring.descriptor(ring.peek(0));
         let alike = look_for(regions, &mut self.near, (first.addr, first.len));
         let Some(alike) = alike else { return 0 };
-        let mut places = Posts::default();
-        let mut staging = Staging::new(setup, &mut self.rooms, alike, &mut places);
+        let mut staging = Staging::new(setup, &mut self.rooms, alike, &mut self.places);
         for ahead in 0..waiting {
             let head = ring.peek(ahead);
             let Descriptor { addr, len, flags, .. } = ring.descriptor(head);
@@ -205,20 +147,19 @@ impl<P: Policy> ReceiveSide<P> {
             }
         }
         let staged = staging.end();
-        u16::try_from(self.post_staged(nic, &places, staged)).unwrap_or(0)
+        u16::try_from(self.post_staged(nic, staged)).unwrap_or(0)
     }
 
     /// Prepares to post single buffers, each of the same length and in the same region as `first`,
     /// at most [`BATCH`]; `None` if the NIC cannot have such buffers.
     #[inline(always)]
-    pub(in crate::virtio::device) fn stage<'a>(
-        &'a mut self,
+    pub(in crate::virtio::device) fn stage(
+        &mut self,
         (setup, regions): (&Setup, &RegionTable),
         first: (u64, u32),
-        places: &'a mut Posts,
-    ) -> Option<Staging<'a>> {
+    ) -> Option<Staging<'_>> {
         let alike = look_for(regions, &mut self.near, first)?;
-        Some(Staging::new(setup, &mut self.rooms, alike, places))
+        Some(Staging::new(setup, &mut self.rooms, alike, &mut self.places))
     }
 
     /// Posts staged buffers; returns how many the NIC took. The others are as if never staged.
@@ -226,19 +167,24 @@ impl<P: Policy> ReceiveSide<P> {
     pub(in crate::virtio::device) fn post_staged<N: Nic>(
         &mut self,
         nic: &mut N,
-        places: &Posts,
         staged: Staged,
     ) -> usize {
         let Staged { count, length, lkey } = staged;
-        let places = &places[..count.min(BATCH)];
+        let places = &self.places[..count.min(BATCH)];
         let batch = RecvBatch { places, length, lkey };
         let posted = if places.is_empty() { 0 } else { nic.post_recv_batch(&batch).unwrap_or(0) };
         let posted = posted.min(places.len());
-        for place in &places[posted..] {
-            self.clear(u16::try_from(place.wr_id).unwrap_or(u16::MAX));
+        for head in posted..count {
+            self.clear(self.staged_head(head));
         }
         self.outstanding += u32::try_from(posted).unwrap_or(0);
         posted
+    }
+
+    /// The head of the staged buffer with this number.
+    pub(in crate::virtio::device) fn staged_head(&self, number: usize) -> u16 {
+        let place = self.places.get(number).map_or(u64::MAX, |place| place.wr_id);
+        u16::try_from(place).unwrap_or(u16::MAX)
     }
 
     /// Posts or refuses the chain at the front; returns how many were taken, 0 if the NIC is full.
@@ -326,9 +272,10 @@ impl<P: Policy> ReceiveSide<P> {
         counters.rx_messages += 1;
         let length = completion.byte_len.saturating_add(setup.in_front);
         let length = if length <= first.length() { length } else { 0 };
-        let message = first.take(length);
-        let all = || Segments::from_iter([message]);
-        let passed = deliver(setup, counters, message, (length, 1), completion.checksum, all);
+        let first = first.take(length);
+        let message = Message { first, total: length, buffers: 1 };
+        let all = || Segments::from_iter([first]);
+        let passed = deliver(setup, counters, message, completion.checksum, all);
         Some((head, if passed { length } else { 0 }))
     }
 
@@ -454,7 +401,8 @@ impl<P: Policy> ReceiveSide<P> {
             buffers.first().map(|buffer| buffer.take(part.length))
         });
         let first = first.unwrap_or(Segment::EMPTY);
-        let passed = deliver(setup, counters, first, (total, count), checksum, || self.segments());
+        let message = Message { first, total, buffers: count };
+        let passed = deliver(setup, counters, message, checksum, || self.segments());
         for part in &self.parts {
             if let Some(room) = self.rooms.get_mut(usize::from(part.head)) {
                 *room = Segment::EMPTY;
@@ -480,111 +428,4 @@ impl<P: Policy> ReceiveSide<P> {
         }
         segments
     }
-}
-
-/// The region of a single buffer, for others of its length in there.
-#[inline]
-fn look_for(regions: &RegionTable, near: &mut Near, (addr, length): (u64, u32)) -> Option<Alike> {
-    if length < NET_HEADER_LEN + FRAME_LEN_MIN {
-        return None;
-    }
-    regions.find_near(near, addr, length)?;
-    near.of_length(length)
-}
-
-/// Checks a message of `total` bytes, header included, and puts its header right; says whether
-/// it goes to the driver.
-#[inline]
-fn deliver(
-    setup: &Setup,
-    counters: &mut DeviceCounters,
-    first: Segment,
-    (total, buffers): (u32, u16),
-    checksum: WcChecksum,
-    segments: impl FnOnce() -> Segments,
-) -> bool {
-    if total < NET_HEADER_LEN + FRAME_LEN_MIN {
-        counters.rx_drop_short += 1;
-        return false;
-    }
-    match setup.wire {
-        Wire::Frames => {
-            let vouched = checksum == WcChecksum::Valid && setup.features.has(Features::GUEST_CSUM);
-            let flags = if vouched { DATA_VALID } else { 0 };
-            let header = NetHeader { flags, num_buffers: buffers, ..NetHeader::default() };
-            first.write_all(header.encode());
-        }
-        Wire::VirtioNet => {
-            let Some(bytes) = first.read::<12>() else {
-                counters.rx_drop_short += 1;
-                return false;
-            };
-            let mut header = NetHeader::decode(&bytes);
-            // Most often a checksum that the driver takes as it is, or nothing.
-            let simple = header.gso_type == GSO_NONE
-                && setup.features.has(Features::GUEST_CSUM)
-                && header.check(total - NET_HEADER_LEN);
-            if !simple {
-                match check_received(setup, &mut header, total) {
-                    Checked::Good => {}
-                    Checked::Unfinished => {
-                        finish_checksum(&segments(), &mut header);
-                        counters.rx_software_checksums += 1;
-                    }
-                    Checked::Bad => {
-                        counters.rx_drop_header += 1;
-                        return false;
-                    }
-                }
-            }
-            header.num_buffers = buffers;
-            first.write_all(header.encode());
-        }
-    }
-    counters.rx_passed += 1;
-    true
-}
-
-/// What a received header is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Checked {
-    /// The driver may see it.
-    Good,
-    /// The driver may see it once the partial checksum, to which it did not agree, is finished.
-    Unfinished,
-    /// It makes no sense, or the driver did not agree to it.
-    Bad,
-}
-
-/// A header that says something: whether it makes sense and the driver may see it. What the driver
-/// did not agree to is taken out of it.
-#[inline(never)]
-fn check_received(setup: &Setup, header: &mut NetHeader, total: u32) -> Checked {
-    if !header.check(total - NET_HEADER_LEN) {
-        return Checked::Bad;
-    }
-    let needed = match header.gso_type & !GSO_ECN {
-        GSO_NONE => Features::VERSION_1,
-        GSO_TCPV4 => Features::GUEST_TSO4,
-        GSO_TCPV6 => Features::GUEST_TSO6,
-        _ => return Checked::Bad,
-    };
-    if !setup.features.has(needed) {
-        return Checked::Bad;
-    }
-    if setup.features.has(Features::GUEST_CSUM) {
-        return Checked::Good;
-    }
-    let partial = header.flags & NEEDS_CSUM != 0;
-    header.flags = 0;
-    if partial { Checked::Unfinished } else { Checked::Good }
-}
-
-/// Finishes a partial checksum in a message.
-#[cold]
-fn finish_checksum(message: &[Segment], header: &mut NetHeader) {
-    let frame: Segments = checksum::from_offset(message, NET_HEADER_LEN).collect();
-    checksum::finish(&frame, header.csum_start, header.csum_offset);
-    header.csum_start = 0;
-    header.csum_offset = 0;
 }

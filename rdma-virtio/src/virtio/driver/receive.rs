@@ -380,7 +380,10 @@ impl<P: Policy> ReceiveQueue<P> {
         let taken = self.ring.take_descriptors(|free| {
             arena.allocate_receives(wanted, |posted, addr| {
                 // Not more are wanted than are free.
-                let Some(head) = free.take() else { return };
+                let Some(head) = free.take() else {
+                    cold_path();
+                    return;
+                };
                 if let Some(slot) = slots.get_mut(usize::from(head)) {
                     *slot = Some(posted);
                 }

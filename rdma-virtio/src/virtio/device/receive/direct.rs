@@ -6,7 +6,8 @@
 
 use std::hint::cold_path;
 
-use super::{COMPLETIONS, Checked, ReceiveSide, check_received, finish_checksum};
+use super::deliver::{Checked, check_received, finish_checksum};
+use super::{COMPLETIONS, ReceiveSide};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{Near, Segment};
 use crate::nic::{Completion, Nic, PolledOne};
