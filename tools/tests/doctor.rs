@@ -1,7 +1,8 @@
 //! `roceway doctor` as a user runs it: on machines written down as text, on trees of garbage, and
 //! on this machine.
 //!
-//! The machines in `doctor/*.tree` are composed from the kernel's documentation, not recorded.
+//! The machines in `doctor/*.tree` are composed from the kernel's documentation, besides
+//! `rxe-recorded.tree`: that one was recorded.
 
 #[path = "../src/doctor/tree.rs"]
 mod tree;
@@ -15,6 +16,7 @@ use tree::Tree;
 
 const MLX5: &str = include_str!("doctor/mlx5-vf-bond.tree");
 const RXE: &str = include_str!("doctor/rxe.tree");
+const RECORDED: &str = include_str!("doctor/rxe-recorded.tree");
 const PLAIN: &str = include_str!("doctor/no-rdma.tree");
 const CONTAINER: &str = include_str!("doctor/container.tree");
 
@@ -68,6 +70,19 @@ fn each_machine_gets_what_works_on_it() {
                 "packet:eth0",
                 "rdma:rxe0,mode=rc",
                 "rdma:rxe0,mode=ud",
+            ],
+        ),
+        (
+            "rxe, recorded",
+            RECORDED,
+            &[
+                "soft:/PATH.sock",
+                "tap:NAME",
+                "packet:v0",
+                "rdma:rxe0,mode=rc",
+                "rdma:rxe0,mode=ud",
+                "rdma:rxe1,mode=rc",
+                "rdma:rxe1,mode=ud",
             ],
         ),
         ("plain", PLAIN, &["soft:/PATH.sock"]),
@@ -177,8 +192,8 @@ fn folders_in_the_place_of_files_and_missing_parts_are_survived() {
     for (part, severity, what) in [
         ("proc", "warning", "/proc tells nothing"),
         ("sys", "warning", "/sys tells nothing"),
-        ("sys/class", "blocker", "there is no RDMA device"),
-        ("sys/class/infiniband", "blocker", "there is no RDMA device"),
+        ("sys/class", "blocker", "no RDMA device, though mlx5_ib is loaded"),
+        ("sys/class/infiniband", "blocker", "no RDMA device, though mlx5_ib is loaded"),
         ("sys/class/net", "blocker", "no Ethernet interface is up"),
         ("dev", "blocker", "there is no /dev/infiniband/uverbs0"),
     ] {
@@ -199,6 +214,48 @@ fn folders_in_the_place_of_files_and_missing_parts_are_survived() {
     assert!(has(&problems(&report, "note"), "could not be read"), "{report}");
     let empty = doctor_on(&Tree::new(), &["--json"]);
     assert_eq!(working(&json(&empty)), ["soft:/PATH.sock"]);
+}
+
+/// The double of libibverbs, if it was built: `cargo build -p roceway-verbs-double`.
+fn double() -> Option<std::path::PathBuf> {
+    let found = Path::new(env!("CARGO_BIN_EXE_roceway")).with_file_name("libverbs_double.so");
+    if !found.is_file() {
+        println!("SKIPPED what_verbs_tell: no libverbs_double.so beside the program");
+    }
+    found.is_file().then_some(found)
+}
+
+#[test]
+fn what_verbs_tell_decides_on_modes() {
+    let Some(library) = double() else { return };
+    // The double's addresses belong to no interface here, so rc and ud do not work on it.
+    for (name, text, raw, what) in [
+        ("all of it", "dev=d0,max_inline=220", true, ""),
+        ("no raw packets", "dev=d0,raw=off", false, "the device has no RAW_PACKET"),
+        ("no right", "dev=d0,privileged=no", false, "no CAP_NET_RAW"),
+        ("no rules", "dev=d0,flows=off", false, "does not steer"),
+        ("down", "dev=d0,link=down", false, "the port is DOWN"),
+        ("InfiniBand", "dev=d0,link_layer=infiniband", false, "InfiniBand"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_roceway"));
+        command.args(["doctor", "--json", "rdma:d0,mode=raw"]);
+        command.env("ROCEWAY_LIBIBVERBS", &library).env("ROCEWAY_DOUBLE", text);
+        let output = command.output().expect("it runs");
+        let report = json(&output);
+        let has_raw = report["facts"]["rdma"]["modes"][0] == "raw";
+        let works = raw && has_raw;
+        assert_eq!(output.status.code(), Some(i32::from(!works)), "{name}: {output:?}");
+        let what = if has_raw { what } else { "has no mode=raw" };
+        assert!(works || has(&problems(&report, "blocker"), what), "{name}: {report}");
+        let claims = &report["facts"]["rdma"]["devices"][0]["capabilities"];
+        assert_eq!(claims["raw_packet"], name != "no raw packets", "{name}");
+        if raw {
+            assert_eq!(
+                (&claims["inline_max"], &claims["raw_permitted"]),
+                (&220.into(), &true.into())
+            );
+        }
+    }
 }
 
 #[test]

@@ -215,6 +215,8 @@ pub(crate) struct Module {
 /// RDMA devices and what serves them.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub(crate) struct Rdma {
+    /// Modes of `rdma:` that this program knows.
+    pub(crate) modes: Vec<String>,
     /// libibverbs.
     pub(crate) library: Library,
     /// librdmacm.

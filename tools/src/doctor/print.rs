@@ -156,7 +156,7 @@ fn rdma(out: &mut Lines, facts: &Facts) {
             ports(out, facts, port);
         }
         if let Some(capabilities) = &device.capabilities {
-            out.value(4, "says it can", &can(capabilities));
+            out.value(4, "claims", &can(capabilities));
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use std::net::Ipv6Addr;
 
+use roceway_runtime::rdma_virtio::nic::spec::DeviceSpec;
+
 use super::super::facts::{Device, Function, Gid, IdleFunction, Library, PcieLink, Port, Rdma};
 use super::super::sysfs::Sysfs;
 use super::{DEVICES_MAX, GIDS_MAX, PORTS_MAX};
@@ -28,11 +30,20 @@ pub(super) fn read(sysfs: &Sysfs) -> Rdma {
     let devices: Vec<Device> = names.map(|name| device(sysfs, &name)).collect();
     let idle_functions = idle_functions(sysfs, &devices);
     Rdma {
+        modes: modes(),
         library: Library::Unknown,
         connection_manager: Library::Unknown,
         devices,
         idle_functions,
     }
+}
+
+/// The modes that a device may be given. Nothing is opened to learn them.
+fn modes() -> Vec<String> {
+    // A wire needs a peer, and bare Ethernet may refuse one.
+    let parses = |rest: &str| DeviceSpec::parse(&format!("rdma:DEV,mode={rest}")).is_ok();
+    let known = |mode: &&str| parses(mode) || parses(&format!("{mode},peer=192.0.2.1"));
+    ["raw", "rc", "ud"].into_iter().filter(known).map(str::to_owned).collect()
 }
 
 fn device(sysfs: &Sysfs, name: &str) -> Device {

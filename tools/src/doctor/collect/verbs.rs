@@ -20,8 +20,8 @@ use roceway_runtime::rdma_virtio::verbs::queue_pair::{
 use super::super::facts::{Capabilities, Device, Gid, GidChoice, Library, Port, Rdma};
 use super::{DEVICES_MAX, GIDS_MAX, PORTS_MAX};
 
-/// Inline sizes that are tried, the largest first. A device gives at least what it grants.
-const INLINE_SIZES: [u32; 8] = [1024, 512, 400, 256, 192, 128, 64, 32];
+/// Most bytes inline that are asked for.
+const INLINE_MAX: u32 = 4096;
 
 /// Asks the libraries.
 pub(super) fn ask(rdma: &mut Rdma) {
@@ -61,7 +61,7 @@ pub(super) fn ask(rdma: &mut Rdma) {
 fn state(result: Result<(), DeviceError>) -> Library {
     match result {
         Ok(()) => Library::Loaded,
-        Err(error) => Library::Missing(text(&error)),
+        Err(error) => Library::Missing(error.to_string()),
     }
 }
 
@@ -186,17 +186,31 @@ fn raw_packet(context: &Context, told: &DeviceAttributes) -> (bool, Option<bool>
     }
 }
 
+/// The longest inline send that a queue pair is made for. No attribute tells it.
 fn inline_max(context: &Context) -> Option<u32> {
-    INLINE_SIZES.iter().find_map(|size| {
+    let given = |max_inline| {
         let sizes = QueueSizes {
             max_send_wr: 16,
             max_recv_wr: 1,
             max_send_sge: 1,
             max_recv_sge: 1,
-            max_inline: *size,
+            max_inline,
         };
-        pair(context, QueuePairKind::Rc, sizes).ok().map(|given| given.max_inline)
-    })
+        pair(context, QueuePairKind::Rc, sizes).ok().map(|sizes| sizes.max_inline)
+    };
+    let mut best = given(0)?;
+    let (mut works, mut fails) = (0, INLINE_MAX + 1);
+    while fails - works > 1 {
+        let middle = works.midpoint(fails);
+        match given(middle) {
+            Some(bytes) => {
+                best = best.max(bytes);
+                works = middle;
+            }
+            None => fails = middle,
+        }
+    }
+    Some(best)
 }
 
 /// Makes a queue pair, and destroys it; returns the sizes that it got.

@@ -3,11 +3,12 @@
 //! A device works if everything that is looked at is as it must be. For `rdma:` that is what kernel
 //! and driver say; whether the wire carries, only traffic shows.
 
-use roceway_runtime::rdma_virtio::memory::arena::ARENA_LEN_DEFAULT_MAX;
+use roceway_runtime::rdma_virtio::memory::arena::{ARENA_LEN_DEFAULT_MAX, ArenaConfig};
+use roceway_runtime::rdma_virtio::nic::rdma::options::MESSAGE_LARGE;
 
 use super::super::facts::{
-    CAP_IPC_LOCK, CAP_NET_ADMIN, CAP_NET_RAW, Capabilities, Device, Facts, Gid, Interface, Library,
-    MemoryLock, Port, Privileges, Probe,
+    CAP_IPC_LOCK, CAP_NET_ADMIN, CAP_NET_RAW, Capabilities, Device, Facts, Gid, IdleFunction,
+    Interface, Library, MemoryLock, Port, Privileges, Probe,
 };
 use super::{Reason, remedy};
 
@@ -59,9 +60,9 @@ pub(super) fn all(facts: &Facts) -> Vec<(String, Vec<Reason>)> {
     }
     for device in &facts.rdma.devices {
         if device.ports.is_empty() {
-            let reason =
-                Reason::new("it shows no ports: it went away, or another namespace has it", &[]);
-            all.push((format!("rdma:{}", device.name), vec![reason]));
+            let none = "it shows no ports: it went away, or another namespace has it";
+            let what = device.verbs_error.clone().unwrap_or_else(|| none.to_owned());
+            all.push((format!("rdma:{}", device.name), vec![Reason::new(what, &[])]));
         }
         for port in &device.ports {
             for mode in Mode::ALL {
@@ -150,11 +151,7 @@ fn absent(facts: &Facts) -> Vec<Reason> {
         return reasons;
     }
     if let Some(idle) = facts.rdma.idle_functions.first() {
-        let what = match &idle.driver {
-            Some(driver) => format!("{} has the driver {driver} and no RDMA device", idle.address),
-            None => format!("{} has no driver", idle.address),
-        };
-        reasons.push(Reason::new(what, &[&remedy::load(facts, &idle.module)]));
+        reasons.push(idle_function(facts, idle));
         return reasons;
     }
     let what = "there is no RDMA device; soft-RoCE makes one of an interface, for trials";
@@ -164,8 +161,26 @@ fn absent(facts: &Facts) -> Vec<Reason> {
     reasons
 }
 
+/// Why an RDMA NIC has no RDMA device.
+fn idle_function(facts: &Facts, idle: &IdleFunction) -> Reason {
+    let IdleFunction { address, module, driver } = idle;
+    let Some(driver) = driver else {
+        return Reason::new(format!("{address} has no driver"), &[&remedy::load(facts, module)]);
+    };
+    let what = format!("{address} has the driver {driver} and no RDMA device");
+    if remedy::module(facts, module).is_some_and(|module| module.loaded) {
+        let what = format!("{what}, though {module} is loaded: another namespace may have it");
+        return Reason::new(what, &["sudo nsenter --target 1 --net rdma dev"]);
+    }
+    Reason::new(what, &[&remedy::load(facts, module)])
+}
+
 fn rdma(facts: &Facts, device: &Device, port: &Port, mode: Mode) -> Vec<Reason> {
     let mut reasons = Vec::new();
+    if !facts.rdma.modes.iter().any(|known| known == mode.name()) {
+        let what = format!("this version of Roceway has no mode={}", mode.name());
+        return vec![Reason::new(what, &["use another mode"])];
+    }
     reasons.extend(wrong_kind(device, port));
     if mode == Mode::Raw {
         reasons.extend(raw_packet(device));
@@ -322,10 +337,18 @@ pub(super) fn address(gid: &Gid) -> String {
     gid.address.to_ipv4_mapped().map_or_else(|| gid.address.to_string(), |v4| v4.to_string())
 }
 
+/// Receives of 64 KiB are one shared receive of several elements.
 fn shared_receives(device: &Device) -> Option<Reason> {
     let capabilities = device.capabilities?;
-    let what = "the device has no shared receive queues";
-    (capabilities.srq_max == 0).then(|| Reason::new(what, &["use mode=ud"]))
+    if capabilities.srq_max == 0 {
+        let what = "the device has no shared receive queues";
+        return Some(Reason::new(what, &["use mode=ud"]));
+    }
+    let buffer = ArenaConfig::default().receive_len;
+    let needed = 1 + MESSAGE_LARGE.div_ceil(buffer);
+    let has = capabilities.srq_sge_max;
+    let what = format!("large segments need receives of {needed} elements, it has {has}");
+    (has < needed).then(|| Reason::new(what, &["add large=off to the device's options"]))
 }
 
 fn memlock(facts: &Facts) -> Option<Reason> {

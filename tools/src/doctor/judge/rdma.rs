@@ -1,12 +1,14 @@
 //! What is not as it should be with RDMA devices that may work all the same.
 
+use roceway_runtime::rdma_virtio::nic::rdma::options::AROUND_PACKET;
+
 use super::super::facts::{Device, Facts, Function, Interface, MemoryLock, Moved, Port, WorkerCpu};
 use super::modes::{MEMLOCK_MIN, port_name};
 use super::remedy;
 use super::{Problem, Severity};
 
-/// Smallest path MTU that carries an IPv6 packet of 1280 bytes with our headers (RFC 8200 §5).
-const UD_MTU_MIN: u32 = 2048;
+/// Smallest MTU of a link that carries IPv6 (RFC 8200 §5).
+const IPV6_MTU_MIN: u32 = 1280;
 /// MTU of an interface that gives a path MTU of 4096.
 const INTERFACE_MTU: u32 = 4200;
 
@@ -39,7 +41,7 @@ pub(super) fn problems(facts: &Facts) -> Vec<Problem> {
         for port in &device.ports {
             let name = port_name(device, port);
             problems.extend(moved(&name, port));
-            problems.extend(datagram_mtu(&name, device, port));
+            problems.extend(datagram_mtu(&name, port));
             problems.extend(bond(facts, &name, port));
             problems.extend(quality(facts, &name, port));
             problems.extend(lifespan(&name, port));
@@ -106,11 +108,15 @@ fn moved(name: &str, port: &Port) -> Vec<Problem> {
     port.moved.iter().filter_map(meaning).collect()
 }
 
-fn datagram_mtu(name: &str, device: &Device, port: &Port) -> Option<Problem> {
-    let mtu = port.active_mtu.filter(|mtu| *mtu < UD_MTU_MIN)?;
-    let what = format!("its path MTU is {mtu}: mode=ud carries no IPv6, and small packets only");
+fn datagram_mtu(name: &str, port: &Port) -> Option<Problem> {
+    let path = port.active_mtu?;
+    let mtu = path.saturating_sub(AROUND_PACKET);
+    if mtu >= IPV6_MTU_MIN {
+        return None;
+    }
+    let what = format!("its path MTU is {path}: mode=ud carries IPv4 of {mtu} bytes, and no IPv6");
     let problem = Problem::new(Severity::Warning, name, what);
-    let interface = port.interface.as_deref().unwrap_or(&device.name);
+    let interface = port.interface.as_deref().unwrap_or("INTERFACE");
     Some(problem.with(format!("sudo ip link set dev {interface} mtu {INTERFACE_MTU}")))
 }
 

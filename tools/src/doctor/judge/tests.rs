@@ -5,8 +5,8 @@ use super::*;
 
 const ALL_CAPABILITIES: u64 = 0x1ff_ffff_ffff;
 
-/// A tuned host with one ConnectX port where everything works.
-fn good() -> Facts {
+/// A ConnectX port where everything works.
+fn good_device() -> Device {
     let gid = Gid {
         index: 3,
         address: "::ffff:10.0.0.1".parse().unwrap(),
@@ -28,9 +28,10 @@ fn good() -> Facts {
         raw_checksum: true,
         steering: true,
         srq_max: 1000,
+        srq_sge_max: 31,
         ..Capabilities::default()
     };
-    let device = Device {
+    Device {
         name: "mlx5_0".into(),
         node_type: Some("CA".into()),
         driver: Some("mlx5_core".into()),
@@ -40,7 +41,11 @@ fn good() -> Facts {
         ports: vec![port],
         capabilities: Some(capabilities),
         ..Device::default()
-    };
+    }
+}
+
+/// A tuned host with that port.
+fn good() -> Facts {
     let node = |path: &str| Node { path: path.into(), error: None };
     let module = |name: &str| Module { name: name.into(), loaded: true, available: Some(true) };
     Facts {
@@ -71,9 +76,10 @@ fn good() -> Facts {
             ..Access::default()
         },
         rdma: Rdma {
+            modes: ["raw", "rc", "ud"].map(str::to_owned).into(),
             library: Library::Loaded,
             connection_manager: Library::Loaded,
-            devices: vec![device],
+            devices: vec![good_device()],
             idle_functions: vec![],
         },
         interfaces: vec![Interface {
@@ -149,227 +155,241 @@ fn check(rows: &[Row]) {
     }
 }
 
+const NO_RDMA: &[Row] = &[
+    (
+        "no library",
+        |facts| {
+            let error = "no RDMA: libibverbs.so.1 not found; install rdma-core".to_owned();
+            facts.rdma.library = Library::Missing(error);
+        },
+        "-",
+        "no RDMA: libibverbs.so.1 not found",
+        "sudo apt install rdma-core",
+    ),
+    (
+        "no device",
+        |facts| facts.rdma.devices.clear(),
+        "-",
+        "no RDMA device",
+        "sudo modprobe rdma_rxe\nsudo rdma link add rxe0 type rxe netdev eth2",
+    ),
+    (
+        "no device, and a kernel without soft-RoCE",
+        |facts| {
+            facts.rdma.devices.clear();
+            facts.host.kernel = Some("6.1.0-28-cloud-amd64".into());
+            facts.access.modules[1].loaded = false;
+            facts.access.modules[1].available = Some(false);
+        },
+        "-",
+        "no RDMA device",
+        "sudo apt install linux-image-amd64",
+    ),
+    (
+        "the NIC's RDMA module is not loaded",
+        |facts| {
+            facts.rdma.devices.clear();
+            facts.rdma.idle_functions = vec![IdleFunction {
+                address: "0000:3b:00.0".into(),
+                module: "mlx5_ib".into(),
+                driver: Some("mlx5_core".into()),
+            }];
+        },
+        "-",
+        "0000:3b:00.0 has the driver mlx5_core and no RDMA device",
+        "sudo modprobe mlx5_ib",
+    ),
+    ("no ports", |facts| device(facts).ports.clear(), "-", "no ports", ""),
+    ("iWARP", |facts| device(facts).node_type = Some("RNIC".into()), "RCU", "iWARP", ""),
+    (
+        "InfiniBand",
+        |facts| port(facts).link_layer = Some("InfiniBand".into()),
+        "RCU",
+        "InfiniBand",
+        "mlxconfig -d 0000:3b:00.0 set LINK_TYPE_P1=2",
+    ),
+];
+
 #[test]
 fn what_keeps_all_of_rdma_from_working() {
-    check(&[
-        (
-            "no library",
-            |facts| {
-                let error = "libibverbs.so.1 not found".to_owned();
-                facts.rdma.library = Library::Missing(error);
-            },
-            "-",
-            "libibverbs.so.1 not found",
-            "sudo apt install rdma-core",
-        ),
-        (
-            "no device",
-            |facts| facts.rdma.devices.clear(),
-            "-",
-            "no RDMA device",
-            "sudo modprobe rdma_rxe\nsudo rdma link add rxe0 type rxe netdev eth2",
-        ),
-        (
-            "no device, and a kernel without soft-RoCE",
-            |facts| {
-                facts.rdma.devices.clear();
-                facts.host.kernel = Some("6.1.0-28-cloud-amd64".into());
-                facts.access.modules[1].loaded = false;
-                facts.access.modules[1].available = Some(false);
-            },
-            "-",
-            "no RDMA device",
-            "sudo apt install linux-image-amd64",
-        ),
-        (
-            "the NIC's RDMA module is not loaded",
-            |facts| {
-                facts.rdma.devices.clear();
-                facts.rdma.idle_functions = vec![IdleFunction {
-                    address: "0000:3b:00.0".into(),
-                    module: "mlx5_ib".into(),
-                    driver: Some("mlx5_core".into()),
-                }];
-            },
-            "-",
-            "0000:3b:00.0 has the driver mlx5_core and no RDMA device",
-            "sudo modprobe mlx5_ib",
-        ),
-        ("no ports", |facts| device(facts).ports.clear(), "-", "no ports", ""),
-        ("iWARP", |facts| device(facts).node_type = Some("RNIC".into()), "RCU", "iWARP", ""),
-        (
-            "InfiniBand",
-            |facts| port(facts).link_layer = Some("InfiniBand".into()),
-            "RCU",
-            "InfiniBand",
-            "mlxconfig -d 0000:3b:00.0 set LINK_TYPE_P1=2",
-        ),
-    ]);
+    check(NO_RDMA);
 }
+
+const NO_DEVICE: &[Row] = &[
+    (
+        "no uverbs",
+        |facts| {
+            device(facts).uverbs = None;
+            device(facts).capabilities = None;
+        },
+        "RCU",
+        "shows it to no program",
+        "sudo modprobe ib_uverbs",
+    ),
+    (
+        "no character device",
+        |facts| {
+            facts.access.infiniband.pop();
+            device(facts).capabilities = None;
+        },
+        "RCU",
+        "there is no /dev/infiniband/uverbs0",
+        "sudo udevadm trigger",
+    ),
+    (
+        "no character device, in a container",
+        |facts| {
+            facts.access.infiniband.pop();
+            facts.access.container = true;
+            device(facts).capabilities = None;
+        },
+        "RCU",
+        "there is no /dev/infiniband/uverbs0",
+        "docker run --device=/dev/infiniband",
+    ),
+    (
+        "no permission",
+        |facts| {
+            facts.access.infiniband[1].error = Some("Permission denied".into());
+            device(facts).capabilities = None;
+        },
+        "RCU",
+        "/dev/infiniband/uverbs0: Permission denied",
+        "sudo chmod 666 /dev/infiniband/uverbs0",
+    ),
+    (
+        "no provider",
+        |facts| {
+            device(facts).verbs_error = Some("no driver".into());
+            device(facts).capabilities = None;
+        },
+        "RCU",
+        "no driver",
+        "ibverbs-providers",
+    ),
+    (
+        "interface off",
+        |facts| {
+            port(facts).state = Some("DOWN".into());
+            facts.interfaces[0].up = Some(false);
+        },
+        "pRCU",
+        "no Ethernet interface is up",
+        "sudo ip link set dev eth2 up",
+    ),
+    (
+        "no link",
+        |facts| port(facts).state = Some("DOWN".into()),
+        "RCU",
+        "the port is DOWN",
+        "ethtool eth2",
+    ),
+    (
+        "link-local only",
+        |facts| port(facts).gids[0].address = "fe80::1".parse().unwrap(),
+        "CU",
+        "no address besides the link-local",
+        "sudo ip address add",
+    ),
+    (
+        "RoCE v1 only",
+        |facts| port(facts).gids[0].kind = Some("IB/RoCE v1".into()),
+        "CU",
+        "no address",
+        "sudo ip address add",
+    ),
+    (
+        "address in another namespace",
+        |facts| port(facts).gids[0].interface = None,
+        "CU",
+        "10.0.0.1",
+        "sudo nsenter",
+    ),
+    (
+        "verbs choose none",
+        |facts| port(facts).gid_choice = Some(GidChoice { index: None, refusal: None }),
+        "CU",
+        "10.0.0.1",
+        "sudo",
+    ),
+];
 
 #[test]
 fn what_keeps_a_device_from_working() {
-    check(&[
-        (
-            "no uverbs",
-            |facts| {
-                device(facts).uverbs = None;
-                device(facts).capabilities = None;
-            },
-            "RCU",
-            "shows it to no program",
-            "sudo modprobe ib_uverbs",
-        ),
-        (
-            "no character device",
-            |facts| {
-                facts.access.infiniband.pop();
-                device(facts).capabilities = None;
-            },
-            "RCU",
-            "there is no /dev/infiniband/uverbs0",
-            "sudo udevadm trigger",
-        ),
-        (
-            "no character device, in a container",
-            |facts| {
-                facts.access.infiniband.pop();
-                facts.access.container = true;
-                device(facts).capabilities = None;
-            },
-            "RCU",
-            "there is no /dev/infiniband/uverbs0",
-            "docker run --device=/dev/infiniband",
-        ),
-        (
-            "no permission",
-            |facts| {
-                facts.access.infiniband[1].error = Some("Permission denied".into());
-                device(facts).capabilities = None;
-            },
-            "RCU",
-            "/dev/infiniband/uverbs0: Permission denied",
-            "sudo chmod 666 /dev/infiniband/uverbs0",
-        ),
-        (
-            "no provider",
-            |facts| {
-                device(facts).verbs_error = Some("no driver".into());
-                device(facts).capabilities = None;
-            },
-            "RCU",
-            "no driver",
-            "ibverbs-providers",
-        ),
-        (
-            "interface off",
-            |facts| {
-                port(facts).state = Some("DOWN".into());
-                facts.interfaces[0].up = Some(false);
-            },
-            "pRCU",
-            "no Ethernet interface is up",
-            "sudo ip link set dev eth2 up",
-        ),
-        (
-            "no link",
-            |facts| port(facts).state = Some("DOWN".into()),
-            "RCU",
-            "the port is DOWN",
-            "ethtool eth2",
-        ),
-        (
-            "link-local only",
-            |facts| port(facts).gids[0].address = "fe80::1".parse().unwrap(),
-            "CU",
-            "no address besides the link-local",
-            "sudo ip address add",
-        ),
-        (
-            "RoCE v1 only",
-            |facts| port(facts).gids[0].kind = Some("IB/RoCE v1".into()),
-            "CU",
-            "no address",
-            "sudo ip address add",
-        ),
-        (
-            "address in another namespace",
-            |facts| port(facts).gids[0].interface = None,
-            "CU",
-            "10.0.0.1",
-            "sudo nsenter",
-        ),
-        (
-            "verbs choose none",
-            |facts| port(facts).gid_choice = Some(GidChoice { index: None, refusal: None }),
-            "CU",
-            "10.0.0.1",
-            "sudo",
-        ),
-    ]);
+    check(NO_DEVICE);
 }
+
+const NO_MODE: &[Row] = &[
+    (
+        "no raw packets",
+        |facts| capabilities(facts).raw_packet = false,
+        "R",
+        "no RAW_PACKET",
+        "use mode=rc or mode=ud",
+    ),
+    (
+        "soft-RoCE, not asked",
+        |facts| {
+            device(facts).driver = Some("rdma_rxe".into());
+            device(facts).capabilities = None;
+        },
+        "R",
+        "soft-RoCE has no RAW_PACKET",
+        "use mode=rc or mode=ud",
+    ),
+    ("no rules", |facts| capabilities(facts).steering = false, "R", "does not steer", "mode=rc"),
+    (
+        "short shared receives",
+        |facts| capabilities(facts).srq_sge_max = 6,
+        "C",
+        "need receives of 18 elements, it has 6",
+        "large=off",
+    ),
+    (
+        "a version without raw",
+        |facts| facts.rdma.modes.retain(|mode| mode != "raw"),
+        "R",
+        "has no mode=raw",
+        "another mode",
+    ),
+    ("no shared queues", |facts| capabilities(facts).srq_max = 0, "C", "shared", "mode=ud"),
+    ("no rights", drop_rights, "tpR", "no CAP_NET_ADMIN", "setcap cap_net_admin+ep"),
+    (
+        "rights in a user namespace",
+        |facts| {
+            let privileges = facts.access.privileges.as_mut().unwrap();
+            privileges.initial_user_namespace = Some(false);
+        },
+        "R",
+        "user namespace only",
+        "outside",
+    ),
+    (
+        "a packet socket was refused",
+        |facts| {
+            let error = Some("socket(AF_PACKET): no".to_owned());
+            facts.access.packet = Some(Probe { error, remedy: "mend".into() });
+        },
+        "p",
+        "socket(AF_PACKET): no",
+        "mend",
+    ),
+    (
+        "a TAP was refused",
+        |facts| {
+            let error = Some("ioctl(TUNSETIFF): no".to_owned());
+            facts.access.tap = Some(Probe { error, remedy: "mend".into() });
+        },
+        "t",
+        "ioctl(TUNSETIFF): no",
+        "mend",
+    ),
+    ("no TUN driver", |facts| facts.access.tun = None, "t", "/dev/net/tun", "modprobe tun"),
+];
 
 #[test]
 fn what_keeps_a_mode_from_working() {
-    check(&[
-        (
-            "no raw packets",
-            |facts| capabilities(facts).raw_packet = false,
-            "R",
-            "no RAW_PACKET",
-            "use mode=rc or mode=ud",
-        ),
-        (
-            "soft-RoCE, not asked",
-            |facts| {
-                device(facts).driver = Some("rdma_rxe".into());
-                device(facts).capabilities = None;
-            },
-            "R",
-            "soft-RoCE has no RAW_PACKET",
-            "use mode=rc or mode=ud",
-        ),
-        (
-            "no rules",
-            |facts| capabilities(facts).steering = false,
-            "R",
-            "does not steer",
-            "mode=rc",
-        ),
-        ("no shared queues", |facts| capabilities(facts).srq_max = 0, "C", "shared", "mode=ud"),
-        ("no rights", drop_rights, "tpR", "no CAP_NET_ADMIN", "setcap cap_net_admin+ep"),
-        (
-            "rights in a user namespace",
-            |facts| {
-                let privileges = facts.access.privileges.as_mut().unwrap();
-                privileges.initial_user_namespace = Some(false);
-            },
-            "R",
-            "user namespace only",
-            "outside",
-        ),
-        (
-            "a packet socket was refused",
-            |facts| {
-                let error = Some("socket(AF_PACKET): no".to_owned());
-                facts.access.packet = Some(Probe { error, remedy: "mend".into() });
-            },
-            "p",
-            "socket(AF_PACKET): no",
-            "mend",
-        ),
-        (
-            "a TAP was refused",
-            |facts| {
-                let error = Some("ioctl(TUNSETIFF): no".to_owned());
-                facts.access.tap = Some(Probe { error, remedy: "mend".into() });
-            },
-            "t",
-            "ioctl(TUNSETIFF): no",
-            "mend",
-        ),
-        ("no TUN driver", |facts| facts.access.tun = None, "t", "/dev/net/tun", "modprobe tun"),
-    ]);
+    check(NO_MODE);
 }
 
 #[test]
@@ -396,189 +416,193 @@ fn the_limit_of_locked_memory_counts_without_the_capability() {
     }
 }
 
+const WORSE: &[Row] = &[
+    (
+        "another NUMA node",
+        |facts| {
+            device(facts).node = Some(1);
+            facts.host.nodes.push(NodeCpus { node: 1, cpus: vec![4, 5] });
+        },
+        "",
+        "NUMA node 1; a worker would take cpu 3 of node 0",
+        "--set cpu=5",
+    ),
+    (
+        "a narrow slot",
+        |facts| {
+            let (speed, speed_max) = ("8.0 GT/s".into(), "16.0 GT/s".into());
+            device(facts).link = Some(PcieLink { speed, width: 8, speed_max, width_max: 16 });
+        },
+        "",
+        "8.0 GT/s x8 of 16.0 GT/s x16",
+        "",
+    ),
+    (
+        "a virtual function",
+        |facts| {
+            device(facts).function = Function::Virtual {
+                address: "0000:3b:00.2".into(),
+                parent: Some("0000:3b:00.0".into()),
+                parent_interface: Some("eth2".into()),
+                index: Some(0),
+            };
+        },
+        "",
+        "virtual function",
+        "sudo ip link set dev eth2 vf 0 spoofchk off trust on",
+    ),
+    (
+        "a counter of errors",
+        |facts| {
+            port(facts).moved = vec![Moved { name: "out_of_sequence".into(), by: 3 }];
+        },
+        "",
+        "out_of_sequence rose by 3",
+        "",
+    ),
+    (
+        "a small path MTU",
+        |facts| port(facts).active_mtu = Some(1024),
+        "",
+        "path MTU is 1024",
+        "sudo ip link set dev eth2 mtu 4200",
+    ),
+    (
+        "a bond that cannot be one device",
+        |facts| facts.interfaces[0].bond_mode = Some("balance-rr".into()),
+        "",
+        "balance-rr",
+        "type bond mode 802.3ad",
+    ),
+    (
+        "no connection manager",
+        |facts| facts.access.infiniband.retain(|node| !node.path.ends_with("rdma_cm")),
+        "",
+        "no /dev/infiniband/rdma_cm",
+        "sudo modprobe rdma_ucm",
+    ),
+    (
+        "DSCP not trusted",
+        |facts| {
+            let flow_control = Some(vec![]);
+            let quality = Quality { trusts_dscp: Some(false), flow_control, ..Quality::default() };
+            facts.interfaces[0].quality = Some(quality);
+        },
+        "",
+        "no priority has flow control",
+        "sudo dcb pfc set dev eth2 prio-pfc 3:on",
+    ),
+    (
+        "old counters",
+        |facts| port(facts).counter_lifespan_ms = Some(10_000),
+        "",
+        "10000 ms old",
+        "/sys/class/infiniband/mlx5_0/ports/1/hw_counters/lifespan",
+    ),
+    (
+        "exclusive namespaces",
+        |facts| facts.access.namespaces.rdma_shared = Some(false),
+        "",
+        "one network namespace each",
+        "sudo rdma system set netns shared",
+    ),
+];
+
 #[test]
 fn what_works_worse_than_it_could() {
-    check(&[
-        (
-            "another NUMA node",
-            |facts| {
-                device(facts).node = Some(1);
-                facts.host.nodes.push(NodeCpus { node: 1, cpus: vec![4, 5] });
-            },
-            "",
-            "NUMA node 1; a worker would take cpu 3 of node 0",
-            "--set cpu=5",
-        ),
-        (
-            "a narrow slot",
-            |facts| {
-                let (speed, speed_max) = ("8.0 GT/s".into(), "16.0 GT/s".into());
-                device(facts).link = Some(PcieLink { speed, width: 8, speed_max, width_max: 16 });
-            },
-            "",
-            "8.0 GT/s x8 of 16.0 GT/s x16",
-            "",
-        ),
-        (
-            "a virtual function",
-            |facts| {
-                device(facts).function = Function::Virtual {
-                    address: "0000:3b:00.2".into(),
-                    parent: Some("0000:3b:00.0".into()),
-                    parent_interface: Some("eth2".into()),
-                    index: Some(0),
-                };
-            },
-            "",
-            "virtual function",
-            "sudo ip link set dev eth2 vf 0 spoofchk off trust on",
-        ),
-        (
-            "a counter of errors",
-            |facts| {
-                port(facts).moved = vec![Moved { name: "out_of_sequence".into(), by: 3 }];
-            },
-            "",
-            "out_of_sequence rose by 3",
-            "",
-        ),
-        (
-            "a small path MTU",
-            |facts| port(facts).active_mtu = Some(1024),
-            "",
-            "path MTU is 1024",
-            "sudo ip link set dev eth2 mtu 4200",
-        ),
-        (
-            "a bond that cannot be one device",
-            |facts| facts.interfaces[0].bond_mode = Some("balance-rr".into()),
-            "",
-            "balance-rr",
-            "type bond mode 802.3ad",
-        ),
-        (
-            "no connection manager",
-            |facts| facts.access.infiniband.retain(|node| !node.path.ends_with("rdma_cm")),
-            "",
-            "no /dev/infiniband/rdma_cm",
-            "sudo modprobe rdma_ucm",
-        ),
-        (
-            "DSCP not trusted",
-            |facts| {
-                let flow_control = Some(vec![]);
-                let quality =
-                    Quality { trusts_dscp: Some(false), flow_control, ..Quality::default() };
-                facts.interfaces[0].quality = Some(quality);
-            },
-            "",
-            "no priority has flow control",
-            "sudo dcb pfc set dev eth2 prio-pfc 3:on",
-        ),
-        (
-            "old counters",
-            |facts| port(facts).counter_lifespan_ms = Some(10_000),
-            "",
-            "10000 ms old",
-            "/sys/class/infiniband/mlx5_0/ports/1/hw_counters/lifespan",
-        ),
-        (
-            "exclusive namespaces",
-            |facts| facts.access.namespaces.rdma_shared = Some(false),
-            "",
-            "one network namespace each",
-            "sudo rdma system set netns shared",
-        ),
-    ]);
+    check(WORSE);
 }
+
+fn worker(facts: &mut Facts) -> &mut WorkerCpu {
+    facts.host.worker.as_mut().unwrap()
+}
+
+const SLOW_HOST: &[Row] = &[
+    (
+        "a quota",
+        |facts| {
+            let file = "/sys/fs/cgroup/job/cpu.max".into();
+            facts.host.quota = Some(Quota { cpus: 1.5, file });
+        },
+        "",
+        "1.5 cpus",
+        "echo max | sudo tee /sys/fs/cgroup/job/cpu.max",
+    ),
+    (
+        "an old quota",
+        |facts| {
+            let file = "/sys/fs/cgroup/cpu/cpu.cfs_quota_us".into();
+            facts.host.quota = Some(Quota { cpus: 0.5, file });
+        },
+        "",
+        "0.5 cpus",
+        "echo -1 | sudo tee",
+    ),
+    (
+        "a governor",
+        |facts| worker(facts).governor = Some("powersave".into()),
+        "",
+        "powersave",
+        "echo performance",
+    ),
+    (
+        "no isolation",
+        |facts| facts.host.isolated.clear(),
+        "",
+        "not isolated",
+        "isolcpus=3 nohz_full=3",
+    ),
+    (
+        "a sibling",
+        |facts| worker(facts).siblings = vec![7],
+        "",
+        "shares its core with cpu 7",
+        "echo 0 | sudo tee /sys/devices/system/cpu/cpu7/online",
+    ),
+    ("one cpu", |facts| facts.host.nodes[0].cpus = vec![3], "", "only cpu 3", ""),
+    (
+        "no huge pages",
+        |facts| facts.host.huge_pages[0].free = 0,
+        "",
+        "all 8 huge pages are taken",
+        "echo 24 | sudo tee",
+    ),
+    (
+        "sysfs of another namespace",
+        |facts| facts.access.namespaces.sysfs_foreign = Some(true),
+        "",
+        "another network namespace",
+        "mount -t sysfs",
+    ),
+    (
+        "no procfs",
+        |facts| facts.access.privileges = None,
+        "",
+        "/proc tells nothing",
+        "sudo mount -t proc proc /proc",
+    ),
+    (
+        "no sysfs",
+        |facts| facts.host.online = None,
+        "",
+        "/sys tells nothing",
+        "sudo mount -t sysfs sysfs /sys",
+    ),
+    (
+        "an unreadable fact",
+        |facts| {
+            let why = "Permission denied".into();
+            facts.skipped = vec![super::super::sysfs::Skip { path: "/sys/x".into(), why }];
+        },
+        "",
+        "/sys/x: Permission denied",
+        "",
+    ),
+];
 
 #[test]
 fn what_slows_a_host_down() {
-    fn worker(facts: &mut Facts) -> &mut WorkerCpu {
-        facts.host.worker.as_mut().unwrap()
-    }
-    check(&[
-        (
-            "a quota",
-            |facts| {
-                let file = "/sys/fs/cgroup/job/cpu.max".into();
-                facts.host.quota = Some(Quota { cpus: 1.5, file });
-            },
-            "",
-            "1.5 cpus",
-            "echo max | sudo tee /sys/fs/cgroup/job/cpu.max",
-        ),
-        (
-            "an old quota",
-            |facts| {
-                let file = "/sys/fs/cgroup/cpu/cpu.cfs_quota_us".into();
-                facts.host.quota = Some(Quota { cpus: 0.5, file });
-            },
-            "",
-            "0.5 cpus",
-            "echo -1 | sudo tee",
-        ),
-        (
-            "a governor",
-            |facts| worker(facts).governor = Some("powersave".into()),
-            "",
-            "powersave",
-            "echo performance",
-        ),
-        (
-            "no isolation",
-            |facts| facts.host.isolated.clear(),
-            "",
-            "not isolated",
-            "isolcpus=3 nohz_full=3",
-        ),
-        (
-            "a sibling",
-            |facts| worker(facts).siblings = vec![7],
-            "",
-            "shares its core with cpu 7",
-            "echo 0 | sudo tee /sys/devices/system/cpu/cpu7/online",
-        ),
-        ("one cpu", |facts| facts.host.nodes[0].cpus = vec![3], "", "only cpu 3", ""),
-        (
-            "no huge pages",
-            |facts| facts.host.huge_pages[0].free = 0,
-            "",
-            "all 8 huge pages are taken",
-            "echo 24 | sudo tee",
-        ),
-        (
-            "sysfs of another namespace",
-            |facts| facts.access.namespaces.sysfs_foreign = Some(true),
-            "",
-            "another network namespace",
-            "mount -t sysfs",
-        ),
-        (
-            "no procfs",
-            |facts| facts.access.privileges = None,
-            "",
-            "/proc tells nothing",
-            "sudo mount -t proc proc /proc",
-        ),
-        (
-            "no sysfs",
-            |facts| facts.host.online = None,
-            "",
-            "/sys tells nothing",
-            "sudo mount -t sysfs sysfs /sys",
-        ),
-        (
-            "an unreadable fact",
-            |facts| {
-                let why = "Permission denied".into();
-                facts.skipped = vec![super::super::sysfs::Skip { path: "/sys/x".into(), why }];
-            },
-            "",
-            "/sys/x: Permission denied",
-            "",
-        ),
-    ]);
+    check(SLOW_HOST);
 }
 
 #[test]
