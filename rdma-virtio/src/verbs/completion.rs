@@ -195,18 +195,30 @@ impl CompletionQueue {
         context: &Context,
         options: &CompletionQueueOptions<'_>,
     ) -> Result<CompletionQueue, DeviceError> {
-        let context = Arc::clone(&context.inner);
-        let channel = options.channel.map(|channel| Arc::clone(&channel.inner));
         let entries = i32::try_from(options.entries).unwrap_or(i32::MAX);
         let vector = i32::try_from(options.vector).unwrap_or(i32::MAX);
+        let create = context.inner.table().ibv_create_cq;
+        let pointer = context.inner.as_ptr();
+        Self::new_by(context, options, "ibv_create_cq", |cookie, channel| {
+            // SAFETY: the context is open; a channel lives as long as the queue.
+            unsafe { create(pointer, entries, cookie, channel, vector) }
+        })
+    }
+
+    /// Makes a queue by a call that is given the queue's cookie and its channel or null.
+    pub(super) fn new_by(
+        context: &Context,
+        options: &CompletionQueueOptions<'_>,
+        call: &'static str,
+        create: impl FnOnce(*mut c_void, *mut sys::ibv_comp_channel) -> *mut sys::ibv_cq,
+    ) -> Result<CompletionQueue, DeviceError> {
+        let context = Arc::clone(&context.inner);
+        let channel = options.channel.map(|channel| Arc::clone(&channel.inner));
         let cookie = Cookie { token: options.token, unacknowledged: AtomicU32::new(0) };
         let cookie = NonNull::from(Box::leak(Box::new(cookie)));
         let announced = channel.as_ref().map_or(ptr::null_mut(), |inner| inner.channel.as_ptr());
-        let create = context.table().ibv_create_cq;
-        let cq_context = cookie.as_ptr().cast();
-        // SAFETY: the context is open; the channel, if there is one, lives as long as the queue.
-        let pointer = unsafe { create(context.as_ptr(), entries, cq_context, announced, vector) };
-        let queue = match context.object("ibv_create_cq", pointer) {
+        let pointer = create(cookie.as_ptr().cast(), announced);
+        let queue = match context.object(call, pointer) {
             Ok(queue) => queue,
             Err(error) => {
                 // SAFETY: leaked above; no queue has it.

@@ -4,7 +4,7 @@
 
 use super::address::{AddressHandle, Path};
 use super::context::{Context, ContextInner};
-use super::queue_pair::{QueuePair, QueuePairOptions, Reset};
+use super::queue_pair::{QueuePair, QueuePairOptions, Reset, SendCalls};
 use super::region::{Access, Region};
 use super::shared_receive::{SharedReceiveOptions, SharedReceiveQueue};
 use super::sys;
@@ -104,6 +104,18 @@ impl ProtectionDomain {
         &self,
         options: &QueuePairOptions<'_>,
     ) -> Result<QueuePair<Reset>, DeviceError> {
-        QueuePair::new(&self.inner, options)
+        QueuePair::new(&self.inner, options, SendCalls::Lists)
+    }
+
+    /// Makes a queue pair whose sends can also be built in its own queue
+    /// ([`QueuePair::batch`](super::queue_pair::QueuePair::batch)).
+    ///
+    /// # Errors
+    /// If the device or the library has no such calls, and as [`ProtectionDomain::queue_pair`].
+    pub fn extended_queue_pair(
+        &self,
+        options: &QueuePairOptions<'_>,
+    ) -> Result<QueuePair<Reset>, DeviceError> {
+        QueuePair::new(&self.inner, options, SendCalls::Extended)
     }
 }

@@ -137,6 +137,7 @@ table! {
     optional {
         _ibv_query_gid_table: fn__ibv_query_gid_table,
         ibv_reg_mr_iova2: fn_ibv_reg_mr_iova2,
+        ibv_qp_to_qp_ex: fn_ibv_qp_to_qp_ex,
     }
 }
 

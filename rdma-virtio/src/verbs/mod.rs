@@ -18,6 +18,7 @@ pub mod device;
 pub mod domain;
 mod error;
 pub mod events;
+pub mod extended;
 pub mod flow;
 pub mod gid;
 mod interfaces;

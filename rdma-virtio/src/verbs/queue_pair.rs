@@ -72,6 +72,15 @@ pub struct QueuePairOptions<'a> {
     pub max_tso_header: u16,
 }
 
+/// How sends are to be posted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum SendCalls {
+    /// As lists.
+    Lists,
+    /// As lists, or built in the queue.
+    Extended,
+}
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -113,6 +122,8 @@ pub(super) struct PairInner {
     pair: NonNull<sys::ibv_qp>,
     kind: QueuePairKind,
     sizes: QueueSizes,
+    /// The same queue pair for extended calls, if it was made for them.
+    extended: Option<NonNull<sys::ibv_qp_ex>>,
     /// Held so that they are destroyed later.
     _queues: (Arc<QueueInner>, Arc<QueueInner>, Option<Arc<SharedInner>>),
 }
@@ -139,6 +150,10 @@ impl PairInner {
         self.pair.as_ptr()
     }
 
+    pub(super) fn extended(&self) -> Option<NonNull<sys::ibv_qp_ex>> {
+        self.extended
+    }
+
     pub(super) fn modify(
         &self,
         attr: &mut sys::ibv_qp_attr,
@@ -162,6 +177,7 @@ impl QueuePair<Reset> {
     pub(super) fn new(
         domain: &Arc<DomainInner>,
         options: &QueuePairOptions<'_>,
+        calls: SendCalls,
     ) -> Result<QueuePair<Reset>, DeviceError> {
         let context = domain.context();
         let shared = options.shared_receive.map(|shared| Arc::clone(&shared.inner));
@@ -183,6 +199,12 @@ impl QueuePair<Reset> {
             attr.comp_mask |= sys::IBV_QP_INIT_ATTR_MAX_TSO_HEADER;
             attr.max_tso_header = options.max_tso_header;
         }
+        if calls == SendCalls::Extended {
+            attr.comp_mask |= sys::IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
+            let segments = options.max_tso_header > 0;
+            let tso = if segments { sys::IBV_QP_EX_WITH_TSO } else { 0 };
+            attr.send_ops_flags = u64::from(sys::IBV_QP_EX_WITH_SEND | tso);
+        }
         let legacy = context.table().ibv_create_qp;
         // SAFETY: domain and queues live, and the queue pair holds them.
         let pointer = unsafe { sys::ibv_create_qp_ex(context.as_ptr(), &mut attr, legacy) };
@@ -196,8 +218,16 @@ impl QueuePair<Reset> {
         };
         let (send, recv) = (options.send_queue.inner(), options.recv_queue.inner());
         let _queues = (Arc::clone(send), Arc::clone(recv), shared);
+        let extended = match (calls, context.table().ibv_qp_to_qp_ex) {
+            // SAFETY: a queue pair that was made just now.
+            (SendCalls::Extended, Some(extend)) => NonNull::new(unsafe { extend(pair.as_ptr()) }),
+            _ => None,
+        };
         let (domain, kind) = (Arc::clone(domain), options.kind);
-        let inner = PairInner { domain, pair, kind, sizes, _queues };
+        let inner = PairInner { domain, pair, kind, sizes, extended, _queues };
+        if calls == SendCalls::Extended && inner.extended.is_none() {
+            return Err(inner.context().failure("ibv_qp_to_qp_ex", libc::EOPNOTSUPP));
+        }
         Ok(QueuePair { inner: Arc::new(inner), state: PhantomData })
     }
 

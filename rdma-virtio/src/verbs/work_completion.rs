@@ -43,7 +43,7 @@ pub enum CompletionStatus {
 }
 
 impl CompletionStatus {
-    fn new(status: sys::ibv_wc_status) -> CompletionStatus {
+    pub(super) fn new(status: sys::ibv_wc_status) -> CompletionStatus {
         match status {
             sys::IBV_WC_SUCCESS => CompletionStatus::Success,
             sys::IBV_WC_LOC_LEN_ERR => CompletionStatus::LocalLength,

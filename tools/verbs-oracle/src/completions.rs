@@ -1,21 +1,95 @@
-//! Waiting for completions, spinning or asleep.
+//! Waiting for completions, spinning or asleep, by plain or extended polls.
 //!
-//! Owns the counts of both. Asleep means: arm, poll once more, poll(2) on the channel, take the
+//! Owns the counts of all. Asleep means: arm, poll once more, poll(2) on the channel, take the
 //! events. Nothing is allocated.
 
 use crate::options::Wait;
 use crate::{Failure, said};
 use roceway_rdma_virtio::verbs::completion::{CompletionChannel, CompletionQueue};
-use roceway_rdma_virtio::verbs::work_completion::WorkCompletion;
+use roceway_rdma_virtio::verbs::extended::ExtendedCompletionQueue;
+use roceway_rdma_virtio::verbs::work_completion::{CompletionStatus, WorkCompletion};
 use std::time::{Duration, Instant};
 
 /// Completions taken at once.
 pub const BATCH: usize = 32;
 
+/// A completion, however it was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Of the work request.
+    pub wr_id: u64,
+    /// How it ended.
+    pub status: CompletionStatus,
+    /// Bytes received.
+    pub byte_len: u32,
+    /// The vendor's code for an error.
+    pub vendor_error: u32,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Seen { wr_id: 0, status: CompletionStatus::Success, byte_len: 0, vendor_error: 0 }
+    }
+}
+
+/// A completion queue, with the calls that it is polled by.
+pub enum Queue {
+    /// `ibv_poll_cq`.
+    Plain(CompletionQueue),
+    /// `ibv_start_poll` and what follows it.
+    Extended(ExtendedCompletionQueue),
+}
+
+impl Queue {
+    /// The queue, for making queue pairs and arming.
+    #[must_use]
+    pub fn plain(&self) -> &CompletionQueue {
+        match self {
+            Queue::Plain(queue) => queue,
+            Queue::Extended(queue) => queue.queue(),
+        }
+    }
+
+    /// Takes completions; returns how many.
+    ///
+    /// # Errors
+    /// If the queue has failed.
+    pub fn poll(&mut self, out: &mut [Seen; BATCH]) -> Result<usize, Failure> {
+        match self {
+            Queue::Plain(queue) => {
+                let mut taken = [WorkCompletion::default(); BATCH];
+                let count = queue.poll(&mut taken)?;
+                for (seen, completion) in out.iter_mut().zip(&taken[..count]) {
+                    *seen = Seen {
+                        wr_id: completion.wr_id(),
+                        status: completion.status(),
+                        byte_len: completion.byte_len(),
+                        vendor_error: completion.vendor_error(),
+                    };
+                }
+                Ok(count)
+            }
+            Queue::Extended(queue) => {
+                let mut places = out.iter_mut();
+                Ok(queue.poll(BATCH, |polled| {
+                    if let Some(seen) = places.next() {
+                        *seen = Seen {
+                            wr_id: polled.wr_id(),
+                            status: polled.status(),
+                            byte_len: polled.byte_len(),
+                            vendor_error: polled.vendor_error(),
+                        };
+                    }
+                })?)
+            }
+        }
+    }
+}
+
 /// A completion queue and the manner of waiting for it.
 pub struct Waiter {
     /// The queue.
-    pub queue: CompletionQueue,
+    pub queue: Queue,
     /// Its channel.
     pub channel: CompletionChannel,
     /// How to wait.
@@ -33,7 +107,7 @@ impl Waiter {
     ///
     /// # Errors
     /// If none comes in time, or one is an error.
-    pub fn next(&mut self, out: &mut [WorkCompletion; BATCH]) -> Result<usize, Failure> {
+    pub fn next(&mut self, out: &mut [Seen; BATCH]) -> Result<usize, Failure> {
         let deadline = Instant::now() + self.patience;
         loop {
             let taken = self.queue.poll(out)?;
@@ -57,8 +131,8 @@ impl Waiter {
     }
 
     /// Sleeps until an event, unless a completion came before it was asked for.
-    fn sleep(&mut self, out: &mut [WorkCompletion; BATCH]) -> Result<Option<usize>, Failure> {
-        self.queue.arm()?;
+    fn sleep(&mut self, out: &mut [Seen; BATCH]) -> Result<Option<usize>, Failure> {
+        self.queue.plain().arm()?;
         let taken = self.queue.poll(out)?;
         if taken > 0 {
             return Ok(Some(taken));
@@ -81,15 +155,12 @@ pub fn readable(fd: i32, patience: Duration) -> Result<bool, Failure> {
     if result < 0 { Err(std::io::Error::last_os_error().into()) } else { Ok(result > 0) }
 }
 
-fn checked(out: &[WorkCompletion], taken: usize) -> Result<usize, Failure> {
-    match out[..taken].iter().find(|completion| !completion.is_success()) {
+fn checked(out: &[Seen], taken: usize) -> Result<usize, Failure> {
+    match out[..taken].iter().find(|seen| seen.status != CompletionStatus::Success) {
         None => Ok(taken),
         Some(bad) => Err(said(format!(
-            "work request {:#x} of queue pair {}: {} (vendor's code {:#x})",
-            bad.wr_id(),
-            bad.queue_pair(),
-            bad.status(),
-            bad.vendor_error()
+            "work request {:#x}: {} (vendor's code {:#x})",
+            bad.wr_id, bad.status, bad.vendor_error
         ))),
     }
 }

@@ -54,6 +54,13 @@ impl Memory {
         }
     }
 
+    /// The bytes at `offset`.
+    #[must_use]
+    pub fn copy(&self, offset: usize, length: usize) -> Vec<u8> {
+        let bytes = self.bytes[offset..offset + length].iter();
+        bytes.map(|byte| byte.load(Ordering::Relaxed)).collect()
+    }
+
     /// Whether the bytes at `offset` are those of message `number`, as far as [`Memory::fill`]
     /// writes them.
     #[must_use]

@@ -33,6 +33,15 @@ pub enum By {
     Cm,
 }
 
+/// Which calls post sends and poll.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Calls {
+    /// Lists of work requests, arrays of completions.
+    Lists,
+    /// Sends built in the queue, completions read field by field.
+    Extended,
+}
+
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Test {
@@ -70,6 +79,9 @@ pub struct Options {
     /// What is measured
     #[arg(long, value_enum, default_value = "pingpong")]
     pub test: Test,
+    /// Which calls post sends and poll
+    #[arg(long, value_enum, default_value = "lists")]
+    pub calls: Calls,
     /// Bytes a message
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub size: u32,

@@ -3,10 +3,9 @@
 //! Owns the loop. Each end posts one send a round, signalled, and its receive again before it.
 
 use crate::Failure;
-use crate::completions::BATCH;
+use crate::completions::{BATCH, Seen};
 use crate::figures::Samples;
 use crate::setup::{Ready, SEND_ID};
-use roceway_rdma_virtio::verbs::work_completion::WorkCompletion;
 use std::time::Instant;
 
 /// Messages that were received and sent.
@@ -24,12 +23,12 @@ impl Progress {
     /// # Errors
     /// If none comes in time, or a message is not the one that is next.
     pub fn advance(&mut self, ready: &mut Ready) -> Result<(), Failure> {
-        let mut out = [WorkCompletion::default(); BATCH];
+        let mut out = [Seen::default(); BATCH];
         let taken = ready.end.base.waiter.next(&mut out)?;
         let before = self.received;
         for completion in &out[..taken] {
-            if completion.wr_id() & SEND_ID != 0 {
-                self.sent = (completion.wr_id() & !SEND_ID) + 1;
+            if completion.wr_id & SEND_ID != 0 {
+                self.sent = (completion.wr_id & !SEND_ID) + 1;
                 continue;
             }
             let slot = ready.end.base.check(completion, self.received)?;

@@ -3,10 +3,10 @@
 //! Owns the objects. The receive slots are all posted before the queue pair receives, and posted
 //! again as their messages are taken. A slot of a datagram begins with 40 bytes for the GRH.
 
-use crate::completions::{BATCH, Waiter};
+use crate::completions::{BATCH, Queue, Seen, Waiter};
 use crate::exchange::Hello;
 use crate::memory::Memory;
-use crate::options::{Options, Transport};
+use crate::options::{Calls, Options, Transport};
 use crate::{Failure, said};
 use roceway_rdma_virtio::verbs::address::{AddressHandle, Path};
 use roceway_rdma_virtio::verbs::attributes::{Mtu, PortAttributes, PortState};
@@ -14,6 +14,7 @@ use roceway_rdma_virtio::verbs::completion::CompletionQueueOptions;
 use roceway_rdma_virtio::verbs::context::Context;
 use roceway_rdma_virtio::verbs::device;
 use roceway_rdma_virtio::verbs::domain::ProtectionDomain;
+use roceway_rdma_virtio::verbs::extended::BatchSend;
 use roceway_rdma_virtio::verbs::gid::{self, Gid, GidEntry, GidWish};
 use roceway_rdma_virtio::verbs::queue_pair::{
     Init, QueuePair, QueuePairKind, QueuePairOptions, QueueSizes, Receives, Reset, Rts,
@@ -22,7 +23,6 @@ use roceway_rdma_virtio::verbs::shared_receive::{SharedReceiveOptions, SharedRec
 use roceway_rdma_virtio::verbs::transition::{
     InitAttributes, ReceiveAttributes, ReliableReceive, ReliableSend, SendAttributes,
 };
-use roceway_rdma_virtio::verbs::work_completion::WorkCompletion;
 use roceway_rdma_virtio::verbs::work_list::{
     Destination, Operation, ReceiveList, SendList, SendListSize, SendRequest,
 };
@@ -115,12 +115,17 @@ pub struct End<S: roceway_rdma_virtio::verbs::queue_pair::State> {
 pub fn prepare(chosen: Chosen, options: &Options) -> Result<End<Reset>, Failure> {
     let domain = chosen.context.protection_domain()?;
     let channel = chosen.context.completion_channel()?;
-    let queue = chosen.context.completion_queue(&CompletionQueueOptions {
+    let queue_options = CompletionQueueOptions {
         entries: u32::try_from(RECEIVES + SENDS).unwrap_or(u32::MAX),
         channel: Some(&channel),
         vector: 0,
         token: 1,
-    })?;
+    };
+    let context = &chosen.context;
+    let queue = match options.calls {
+        Calls::Lists => Queue::Plain(context.completion_queue(&queue_options)?),
+        Calls::Extended => Queue::Extended(context.extended_completion_queue(&queue_options)?),
+    };
     let receives = u32::try_from(RECEIVES).unwrap_or(u32::MAX);
     let shared_options = SharedReceiveOptions { max_wr: receives, max_sge: 1, token: 2 };
     let shared = options.srq.then(|| domain.shared_receive_queue(&shared_options)).transpose()?;
@@ -128,10 +133,10 @@ pub fn prepare(chosen: Chosen, options: &Options) -> Result<End<Reset>, Failure>
         Transport::Rc => QueuePairKind::Rc,
         Transport::Ud => QueuePairKind::Ud,
     };
-    let pair = domain.queue_pair(&QueuePairOptions {
+    let pair_options = QueuePairOptions {
         kind,
-        send_queue: &queue,
-        recv_queue: &queue,
+        send_queue: queue.plain(),
+        recv_queue: queue.plain(),
         shared_receive: shared.as_ref(),
         sizes: QueueSizes {
             max_send_wr: u32::try_from(SENDS).unwrap_or(u32::MAX),
@@ -141,7 +146,11 @@ pub fn prepare(chosen: Chosen, options: &Options) -> Result<End<Reset>, Failure>
             max_inline: if options.inline { options.size } else { 0 },
         },
         max_tso_header: 0,
-    })?;
+    };
+    let pair = match options.calls {
+        Calls::Lists => domain.queue_pair(&pair_options)?,
+        Calls::Extended => domain.extended_queue_pair(&pair_options)?,
+    };
     let head = if options.transport == Transport::Ud { GRH } else { 0 };
     let slot = (head + options.length()).next_multiple_of(64);
     let memory = Memory::new(&domain, slot * (RECEIVES + SENDS))?;
@@ -219,10 +228,10 @@ impl Base {
     ///
     /// # Errors
     /// If it is something else.
-    pub fn check(&self, completion: &WorkCompletion, number: u64) -> Result<usize, Failure> {
-        let slot = usize::try_from(completion.wr_id()).unwrap_or(usize::MAX);
+    pub fn check(&self, completion: &Seen, number: u64) -> Result<usize, Failure> {
+        let slot = usize::try_from(completion.wr_id).unwrap_or(usize::MAX);
         let head = self.head();
-        let length = usize::try_from(completion.byte_len()).unwrap_or(0);
+        let length = usize::try_from(completion.byte_len).unwrap_or(0);
         if slot >= RECEIVES || length != head + self.length {
             return Err(said(format!("{length} bytes in slot {slot}")));
         }
@@ -305,6 +314,7 @@ pub struct Ready {
     sends: SendList,
     peer: Option<Peer>,
     inline: bool,
+    calls: Calls,
 }
 
 impl Ready {
@@ -313,7 +323,7 @@ impl Ready {
     pub fn new(end: End<Rts>, peer: Option<Peer>, options: &Options) -> Ready {
         let inline = options.inline && end.pair.sizes().max_inline >= options.size;
         let sends = SendList::new(SendListSize { requests: SENDS, sges: 1, header: 0 });
-        Ready { end, sends, peer, inline }
+        Ready { end, sends, peer, inline, calls: options.calls }
     }
 
     /// Whether messages are sent inline.
@@ -322,11 +332,15 @@ impl Ready {
         self.inline
     }
 
-    /// Puts message `number` onto the list that is posted next.
+    /// Puts message `number` onto the list that is posted next; by extended calls it is posted
+    /// here.
     ///
     /// # Errors
-    /// If the list is full.
+    /// If the list is full, or the queue refuses.
     pub fn push_send(&mut self, number: u64, signalled: bool) -> Result<(), Failure> {
+        if self.calls == Calls::Extended {
+            return self.send_at_once(number, signalled);
+        }
         let base = &self.end.base;
         let place = usize::try_from(number).unwrap_or(0) % SENDS;
         let offset = (RECEIVES + place) * base.slot;
@@ -354,6 +368,28 @@ impl Ready {
         Ok(())
     }
 
+    fn send_at_once(&mut self, number: u64, signalled: bool) -> Result<(), Failure> {
+        let base = &self.end.base;
+        let place = usize::try_from(number).unwrap_or(0) % SENDS;
+        let offset = (RECEIVES + place) * base.slot;
+        base.memory.fill(offset, base.length, number);
+        let sge = base.memory.sge(offset, base.length);
+        let destination = self.peer.as_ref().map(|peer| Destination {
+            handle: &peer.handle,
+            queue_pair: peer.queue_pair,
+            qkey: peer.qkey,
+        });
+        let send = BatchSend { wr_id: SEND_ID | number, signalled, checksum: false, destination };
+        let inline = self.inline.then(|| base.memory.copy(offset, base.length));
+        let batch = self.end.pair.batch();
+        let mut batch = batch.ok_or_else(|| said("the queue pair has no extended calls"))?;
+        match inline {
+            Some(bytes) => batch.send_inline(&send, &bytes),
+            None => batch.send(&send, &[sge])?,
+        }
+        Ok(batch.post()?)
+    }
+
     /// Posts the sends on the list.
     ///
     /// # Errors
@@ -379,7 +415,7 @@ impl Ready {
         let End { pair, mut base } = self.end;
         let expected = if base.shared.is_some() { 0 } else { RECEIVES };
         let error = pair.error()?;
-        let mut out = [WorkCompletion::default(); BATCH];
+        let mut out = [Seen::default(); BATCH];
         let mut flushed = 0;
         let deadline = std::time::Instant::now() + base.waiter.patience;
         while flushed < expected {

@@ -1037,10 +1037,9 @@ pub struct ibv_cq {
     pub async_events_completed: u32,
 }
 #[repr(C)]
-#[repr(align(4))]
 #[derive(Debug, Copy, Clone)]
 pub struct ibv_poll_cq_attr {
-    pub _bindgen_opaque_blob: u32,
+    pub comp_mask: u32,
 }
 #[repr(C)]
 #[repr(align(8))]

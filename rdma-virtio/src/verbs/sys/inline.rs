@@ -304,12 +304,12 @@ member_calls! {
     /// `ibv_wr_set_inline_data`: the bytes are read before it returns.
     ibv_wr_set_inline_data(ibv_qp_ex.wr_set_inline_data, data: *mut c_void, length: usize)
         -> () = ();
+    /// `ibv_wr_set_sge`: one element.
+    ibv_wr_set_sge(ibv_qp_ex.wr_set_sge, lkey: u32, addr: u64, length: u32) -> () = ();
     /// `ibv_wr_set_sge_list`: the list is read before it returns.
     ibv_wr_set_sge_list(ibv_qp_ex.wr_set_sge_list, count: usize, list: *const ibv_sge) -> () = ();
     /// `ibv_start_poll`: 0 if there is a completion, `ENOENT` if there is none.
     ibv_start_poll(ibv_cq_ex.start_poll, attr: *mut ibv_poll_cq_attr) -> c_int = libc::EOPNOTSUPP;
-    /// `ibv_next_poll`: 0 if there is a further completion, `ENOENT` if there is none.
-    ibv_next_poll(ibv_cq_ex.next_poll) -> c_int = libc::EOPNOTSUPP;
     /// `ibv_end_poll`: gives the completions back that were looked at.
     ibv_end_poll(ibv_cq_ex.end_poll) -> () = ();
     /// `ibv_wc_read_opcode`.

@@ -6,7 +6,7 @@
 
 use clap::Parser;
 use roceway_verbs_oracle::connect::{self, Held};
-use roceway_verbs_oracle::options::{By, Options, Test, Transport, Wait};
+use roceway_verbs_oracle::options::{By, Calls, Options, Test, Transport, Wait};
 use roceway_verbs_oracle::{Failure, rounds, said, setup, stream};
 use std::process::ExitCode;
 
@@ -86,9 +86,13 @@ fn manner(ready: &setup::Ready, options: &Options) -> String {
         By::Tcp => "tcp",
         By::Cm => "cm",
     };
+    let calls = match options.calls {
+        Calls::Lists => "lists",
+        Calls::Extended => "extended",
+    };
     format!(
-        "transport={transport} wait={wait} by={by} srq={} inline={} size={} count={} empty={} \
-         events={}",
+        "transport={transport} wait={wait} by={by} calls={calls} srq={} inline={} size={} count={} \
+         empty={} events={}",
         options.srq,
         ready.is_inline(),
         options.size,

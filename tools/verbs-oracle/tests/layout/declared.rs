@@ -468,6 +468,7 @@ macro_rules! declared {
                     async_events_completed async_events_completed,
                 }
                 struct ibv_poll_cq_attr ibv_poll_cq_attr {
+                    comp_mask comp_mask,
                 }
                 struct ibv_wc_tm_info ibv_wc_tm_info {
                 }
