@@ -50,12 +50,12 @@ impl Test {
     }
 
     /// Bytes of a message unless the user says otherwise: netperf's send call of a TCP stream, or
-    /// the largest UDP payload that an Ethernet MTU of 1500 carries over IPv4.
+    /// the largest UDP payload that an Ethernet MTU of 1500 carries over either family.
     #[must_use]
     pub fn default_message(&self) -> usize {
         match self.protocol {
             Protocol::Tcp => SEND_DEFAULT,
-            Protocol::Udp => 1472,
+            Protocol::Udp => 1452,
         }
     }
 }

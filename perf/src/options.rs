@@ -37,7 +37,7 @@ pub struct TestOptions {
     #[arg(short = 'r', long, value_name = "BYTES[,BYTES]", value_delimiter = ',', num_args = 1..=2)]
     pub sizes: Vec<usize>,
     /// Bytes of a message of a stream, one send call [default: 16384 for TCP, as netperf's on
-    /// Linux; 1472 for UDP]
+    /// Linux; 1452 for UDP]
     #[arg(short = 'm', long, value_name = "BYTES")]
     pub message: Option<usize>,
     /// Bytes that each receive call of a stream asks for [default: 131072, as netperf's on Linux]
