@@ -7,7 +7,9 @@
 //! Names of the C interface appear below this module and nowhere else.
 //!
 //! Verbs are thread-safe unless a thread domain is used (ibv_alloc_td(3)), which these are not: all
-//! objects are `Send` and `Sync`, and the calls take `&self`.
+//! objects are `Send` and `Sync`, and the calls take `&self`. An environment that switches a
+//! provider's locks off (`MLX5_SINGLE_THREADED=1`) is its user's promise that one thread makes all
+//! calls.
 
 pub mod address;
 pub mod attributes;
