@@ -32,8 +32,11 @@ pub(super) fn ask(rdma: &mut Rdma) {
     rdma.connection_manager = state(library::connect_library().map(drop));
     let found = match device::devices() {
         Ok(found) => found,
+        // Without the kernel's part (ENOSYS) the list cannot be read; then sysfs shows no device.
         Err(error) => {
-            rdma.library = Library::Missing(text(&error));
+            for device in &mut rdma.devices {
+                device.verbs_error = Some(text(&error));
+            }
             return;
         }
     };

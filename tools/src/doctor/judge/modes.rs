@@ -301,6 +301,11 @@ pub(super) fn is_usable(gid: &Gid) -> bool {
     is_global(gid) && gid.interface.is_some()
 }
 
+/// A GID with its interface.
+fn owner(gid: &Gid) -> Option<(&Gid, &str)> {
+    Some((gid, gid.interface.as_deref()?))
+}
+
 fn is_global(gid: &Gid) -> bool {
     gid.kind.as_deref() == Some("RoCE v2")
         && !gid.address.is_unicast_link_local()
@@ -314,6 +319,11 @@ fn gid(facts: &Facts, port: &Port) -> Option<Reason> {
     };
     if fits {
         return None;
+    }
+    if let Some((gid, interface)) = port.gids.iter().find(|gid| is_usable(gid)).and_then(owner) {
+        let what = format!("{interface} has not the address of GID {}", gid.index);
+        let mend = format!("sudo ip address add {}/PREFIX dev {interface}", address(gid));
+        return Some(Reason::new(what, &[&mend]));
     }
     if let Some(gid) = port.gids.iter().find(|gid| is_global(gid)) {
         let what = format!(

@@ -309,8 +309,8 @@ const NO_DEVICE: &[Row] = &[
         "verbs choose none",
         |facts| port(facts).gid_choice = Some(GidChoice { index: None, refusal: None }),
         "CU",
-        "10.0.0.1",
-        "sudo",
+        "eth2 has not the address of GID 3",
+        "sudo ip address add 10.0.0.1/PREFIX dev eth2",
     ),
 ];
 
