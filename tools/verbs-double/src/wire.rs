@@ -313,10 +313,15 @@ impl World {
 
     /// Sends a message to the process that has its receiver.
     pub(crate) fn send_to(&mut self, message: &Message) {
+        let before = self.wire.connections.len();
         let Some(at) = self.wire.way_to(message.destination >> SLOT_SHIFT) else {
             self.counters.dropped_no_peer += 1;
             return;
         };
+        // The thread does not wait for a connection that it has not seen.
+        if let Some(thread) = self.wire.thread.as_ref().filter(|_| at == before) {
+            events::signal(thread.wake);
+        }
         if !self.wire.connections[at].push(message, UNSENT_MAX) {
             self.counters.dropped_peer_full += 1;
         }
@@ -406,7 +411,10 @@ impl World {
             self.wire.control.as_ref().map(|control| control.recv_from(&mut line))
         {
             let text = String::from_utf8_lossy(&line[..length]).into_owned();
-            let reply = self.control(&text).err().unwrap_or_else(|| "ok".to_string());
+            let reply = match text.trim() {
+                "counters" => self.counters.lines(),
+                line => self.control(line).err().unwrap_or_else(|| "ok".to_string()),
+            };
             if let (Some(control), Some(path)) = (&self.wire.control, from.as_pathname()) {
                 let _ = control.send_to(reply.as_bytes(), path);
             }
