@@ -1,7 +1,7 @@
 # title: doctor sees counters that move and a port that is down
 # topologies: pair
 # programs: roceway ibv_rc_pingpong
-# seconds: 60
+# seconds: 90
 # checks: counters_move port_down
 
 PORT=18531
