@@ -80,7 +80,7 @@ fn region(name: &CStr, bytes: usize) -> Mapping {
 fn register(nic: &mut AnyNic, mapping: &Mapping, writable: bool) -> Lkey {
     let length = u64::try_from(mapping.len()).unwrap();
     let view = RegionView { addr: mapping.addr(), length, memfd: None, writable };
-    // SAFETY: the mapping is a later field of `End` than the NIC, so it is unmapped after it; posted
+    // SAFETY: a later field of `End` than the NIC, so it is unmapped after it is dropped; posted
     // buffers are read only after their completion.
     unsafe { nic.register(view) }.expect("a registered region")
 }

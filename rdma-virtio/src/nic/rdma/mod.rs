@@ -16,6 +16,7 @@ mod lane;
 mod open;
 pub mod options;
 mod receives;
+mod reception;
 mod scratch;
 mod sessions;
 mod slots;

@@ -216,31 +216,10 @@ fn build(survey: &Survey, options: RdmaOptions) -> Result<Opened, DeviceError> {
         None => None,
         Some(plan) => Some(datagrams(&objects, plan)?),
     };
-    let in_front = match survey.mode {
-        Mode::Rc => HEADER_BYTES,
-        Mode::Ud => HEADER_BYTES + GRH_LEN,
-    };
-    let plan = ReceivePlan {
-        receives: sizes.receives,
-        in_front,
-        longest: survey.message_max - HEADER_BYTES,
-        max_sge: survey.receive_sges,
-    };
-    let receives = Receives::new(plan, &scratch, 0);
+    let receives = receives(survey, &sizes, &scratch);
     let first = u32::from(sizes.receives);
     let cells = (first..sizes.cells).rev().filter_map(|cell| u16::try_from(cell).ok()).collect();
-    let own = survey.gid.gid.ip();
-    let listen = |source: io::Error| DeviceError {
-        device: survey.device.clone(),
-        call: "listen for peers",
-        source,
-        remedy: format!("{own} port {}: give another port=, or port=0", options.port),
-    };
-    let watch = Watch::new().map_err(listen)?;
-    let talk = Conversations::new(own, options.port, &watch).map_err(listen)?;
-    for fd in [objects.channel.fd(), objects.context.async_fd()] {
-        watch.add(fd).map_err(listen)?;
-    }
+    let (talk, watch) = exchange(survey, &options, &objects)?;
     let identity = identity(survey, &options, random);
     let admission = Admission {
         listed: options.peers.clone(),
@@ -269,6 +248,41 @@ fn build(survey: &Survey, options: RdmaOptions) -> Result<Opened, DeviceError> {
         options,
     };
     Ok(Opened { engine: Engine::new(survey.mode, parts), capabilities, settings })
+}
+
+fn receives(survey: &Survey, sizes: &Sizes, scratch: &Scratch) -> Receives {
+    let in_front = match survey.mode {
+        Mode::Rc => HEADER_BYTES,
+        Mode::Ud => HEADER_BYTES + GRH_LEN,
+    };
+    let plan = ReceivePlan {
+        receives: sizes.receives,
+        in_front,
+        longest: survey.message_max - HEADER_BYTES,
+        max_sge: survey.receive_sges,
+    };
+    Receives::new(plan, scratch, 0)
+}
+
+/// The exchange, and what wakes a sleeper.
+fn exchange(
+    survey: &Survey,
+    options: &RdmaOptions,
+    objects: &Objects,
+) -> Result<(Conversations, Watch), DeviceError> {
+    let own = survey.gid.gid.ip();
+    let listen = |source: io::Error| DeviceError {
+        device: survey.device.clone(),
+        call: "listen for peers",
+        source,
+        remedy: format!("{own} port {}: give another port=, or port=0", options.port),
+    };
+    let watch = Watch::new().map_err(listen)?;
+    let talk = Conversations::new(own, options.port, &watch).map_err(listen)?;
+    for fd in [objects.channel.fd(), objects.context.async_fd()] {
+        watch.add(fd).map_err(listen)?;
+    }
+    Ok((talk, watch))
 }
 
 fn objects(survey: &Survey, sizes: &Sizes) -> Result<Objects, DeviceError> {

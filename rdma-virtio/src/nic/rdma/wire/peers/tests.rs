@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
 
-use super::super::exchange::Endpoint;
 use super::super::exchange::tests::HELLO;
+use super::super::exchange::{Endpoint, WordError};
 use super::*;
 
 const MS: u64 = 1_000_000;
