@@ -35,6 +35,9 @@ const SCRIPTS: [(&str, &str); 3] = [
     ("/rxe-vm/lib.sh", include_str!("guest/lib.sh")),
 ];
 
+/// Users of the guest.
+const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n";
+
 /// An unpacked kernel package.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Kernel {
@@ -194,7 +197,7 @@ pub fn build(
     }
     copy(&mut archive, Path::new("/etc/libibverbs.d/rxe.driver"))?;
     archive.file("/etc/hosts", b"127.0.0.1 localhost\n");
-    archive.file("/etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n");
+    archive.file("/etc/passwd", PASSWD);
     let mut order = String::new();
     for file in kernel.modules()? {
         let name = module_name(&file);

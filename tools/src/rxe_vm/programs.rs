@@ -14,12 +14,20 @@ use super::{Trouble, io};
 /// What every guest has beside busybox.
 pub const ALWAYS: [&str; 3] = ["ip", "tc", "rdma"];
 
-/// Ours: the name, the package, and the features that it is built with.
-const OURS: [(&str, &str, &str); 4] = [
-    ("roceway", "roceway", ""),
-    ("verbs-pingpong", "roceway-verbs-oracle", ""),
-    ("verbs-compare", "roceway-verbs-oracle", "rdma-sys"),
-    ("ibverbs-echo", "roceway-verbs-oracle", "ibverbs"),
+/// One of ours: what cargo is told. Those whose figures count are built for release.
+#[derive(Clone, Copy, Debug)]
+struct Ours {
+    name: &'static str,
+    package: &'static str,
+    options: &'static [&'static str],
+}
+
+const ORACLE: &str = "roceway-verbs-oracle";
+const OURS: [Ours; 4] = [
+    Ours { name: "roceway", package: "roceway", options: &["--release"] },
+    Ours { name: "verbs-pingpong", package: ORACLE, options: &["--release"] },
+    Ours { name: "verbs-compare", package: ORACLE, options: &["--features", "rdma-sys"] },
+    Ours { name: "ibverbs-echo", package: ORACLE, options: &["--features", "ibverbs"] },
 ];
 
 /// Loaded by name at run time, so that no program's own list has them: folder and pattern of names.
@@ -52,8 +60,8 @@ impl Programs {
         if let Some(path) = self.given.get(name) {
             return Ok(path.clone());
         }
-        let path = match OURS.iter().find(|ours| ours.0 == name) {
-            Some((_, package, features)) => self.build(name, package, features)?,
+        let path = match OURS.iter().find(|ours| ours.name == name) {
+            Some(ours) => self.build(ours)?,
             None => in_path(name).ok_or_else(|| {
                 Trouble::new(format!("{name} is not installed")).remedy("look for its package")
             })?,
@@ -62,14 +70,12 @@ impl Programs {
         Ok(path)
     }
 
-    fn build(&self, name: &str, package: &str, features: &str) -> Result<PathBuf, Trouble> {
+    fn build(&self, ours: &Ours) -> Result<PathBuf, Trouble> {
+        let Ours { name, package, options } = *ours;
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.workspace);
-        cargo.args(["build", "--release", "--locked", "--message-format=json", "-p", package]);
-        cargo.args(["--bin", name]);
-        if !features.is_empty() {
-            cargo.args(["--features", features]);
-        }
+        cargo.args(["build", "--locked", "--message-format=json", "-p", package, "--bin", name]);
+        cargo.args(options);
         let output = cargo.stdin(Stdio::null()).output().map_err(|error| io("cargo", &error))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let built = text.lines().filter_map(|line| executable(line, name)).next_back();

@@ -107,14 +107,15 @@ loss() {
 device() { echo "rdma:$DEV,mode=$1,peer=$PEER_ADDR${2:+,$2}"; }
 
 # serve MODE [OPTIONS]: `roceway perf server` on that device; its process is then $SERVER. MODE
-# kernel is the guest's own TCP. Returns when it listens, with a failure after 10 s.
+# kernel is the guest's own TCP. Returns when it listens, with a failure after 10 s. What stands in
+# AS comes before each `roceway`, such as setpriv with its options.
 serve() {
     local tries=200
     : >"server.$SIDE"
     if [ "$1" = kernel ]; then
-        roceway perf server --json --wait block --listen "$ADDR" >"server.$SIDE" &
+        $AS roceway perf server --json --wait block --listen "$ADDR" >"server.$SIDE" &
     else
-        roceway perf server --json --wait block --device "$(device "$@")" \
+        $AS roceway perf server --json --wait block --device "$(device "$@")" \
             --address "$WIRE/24" >"server.$SIDE" &
     fi
     SERVER=$!
@@ -137,9 +138,9 @@ perf() {
     local mode=$1 test=$2
     shift 2
     if [ "$mode" = kernel ]; then
-        within 25 roceway perf "$test" "$PEER_ADDR" --json --wait block "$@"
+        within 25 $AS roceway perf "$test" "$PEER_ADDR" --json --wait block "$@"
     else
-        within 25 roceway perf "$test" "$PEER_WIRE" --json --wait block \
+        within 25 $AS roceway perf "$test" "$PEER_WIRE" --json --wait block \
             --device "$(device "$mode")" --address "$WIRE/24" "$@"
     fi
 }
