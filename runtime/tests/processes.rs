@@ -3,8 +3,8 @@
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,13 @@ use common::{MANNERS, address, config, each_manner, nics, pair};
 use roceway_runtime::shared::{Manner, TcpListener, TcpStream, Worker};
 
 const LONG: Duration = Duration::from_secs(10);
+
+/// The tests of this file run one after the other: a child forked while another one maps memory
+/// would find it before it was taken from children.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn connect(client: &Worker, server: &Worker) -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind(server, address(2, 7)).expect("a listener");
@@ -40,6 +47,7 @@ fn in_child(mut stream: TcpStream, worker: Worker) -> i32 {
 
 #[test]
 fn a_forked_child_is_refused_and_harms_nothing() {
+    let _alone = alone();
     for manner in MANNERS {
         let (client, server) = pair([manner, manner]);
         let (mut one, mut two) = connect(&client, &server);
@@ -101,6 +109,7 @@ extern "C" fn call_in(_signal: libc::c_int) {
 
 #[test]
 fn a_signal_handler_that_calls_in_while_its_thread_holds_the_worker_is_refused() {
+    let _alone = alone();
     let (a, b) = nics();
     // The reader turns all the time: it holds the worker when the signal comes, mostly.
     let client = Worker::with_nic(a, &config(1).spinning(), Manner::CallerDriven);
@@ -136,6 +145,7 @@ fn a_signal_handler_that_calls_in_while_its_thread_holds_the_worker_is_refused()
 
 #[test]
 fn what_was_closed_before_its_worker_ends_is_still_delivered() {
+    let _alone = alone();
     each_manner(|client, server| {
         let (mut one, mut two) = connect(&client, &server);
         let reading = thread::spawn(move || {
@@ -152,6 +162,7 @@ fn what_was_closed_before_its_worker_ends_is_still_delivered() {
 
 #[test]
 fn a_worker_that_ends_waits_no_longer_than_it_says() {
+    let _alone = alone();
     for manner in MANNERS {
         let (client, server) = pair([manner, Manner::CallerDriven]);
         let (mut one, two) = connect(&client, &server);

@@ -15,8 +15,9 @@ use crate::waits::Socket;
 macro_rules! marked {
     ($name:ident, $kind:ident) => {
         impl $name {
-            /// Routers that packets of this socket pass at most (`IP_TTL`, `IPV6_UNICAST_HOPS`); 64 if
-            /// nothing is said. A listener's is that of the connections that it takes.
+            /// Routers that packets of this socket pass at most (`IP_TTL`, or
+            /// `IPV6_UNICAST_HOPS`); 64 if nothing is said. A listener's is that of the
+            /// connections that it takes.
             ///
             /// # Errors
             /// `InvalidInput` unless it is 1 to 255.
@@ -32,9 +33,9 @@ macro_rules! marked {
                 Ok(u32::from(self.marking()?.ttl.get()))
             }
 
-            /// Type of service or traffic class of packets of this socket (`IP_TOS`, `IPV6_TCLASS`):
-            /// DSCP in the upper six bits, ECN in the lower two, which TCP leaves zero. 0 if nothing is
-            /// said.
+            /// Type of service or traffic class of packets of this socket (`IP_TOS`,
+            /// `IPV6_TCLASS`): DSCP in the upper six bits, ECN in the lower two, which TCP
+            /// leaves zero. 0 if nothing is said.
             ///
             /// # Errors
             /// `NotConnected` once the connection is gone.

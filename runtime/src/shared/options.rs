@@ -33,8 +33,9 @@ macro_rules! socket {
                 Ok(())
             }
 
-            /// Routers that packets of this socket pass at most (`IP_TTL`, `IPV6_UNICAST_HOPS`); 64 if
-            /// nothing is said. A listener's is that of the connections that it takes.
+            /// Routers that packets of this socket pass at most (`IP_TTL`, or
+            /// `IPV6_UNICAST_HOPS`); 64 if nothing is said. A listener's is that of the
+            /// connections that it takes.
             ///
             /// # Errors
             /// `InvalidInput` unless it is 1 to 255; `BrokenPipe` if the worker was
@@ -46,17 +47,19 @@ macro_rules! socket {
             /// What [`Self::set_ttl`] set.
             ///
             /// # Errors
-            /// `BrokenPipe` if the worker was stopped, `NotConnected` once the connection is gone.
+            /// `BrokenPipe` if the worker was stopped, `NotConnected` once the connection is
+            /// gone.
             pub fn ttl(&self) -> io::Result<u32> {
                 Ok(u32::from(self.marking()?.ttl.get()))
             }
 
-            /// Type of service or traffic class of packets of this socket (`IP_TOS`, `IPV6_TCLASS`):
-            /// DSCP in the upper six bits, ECN in the lower two, which TCP leaves zero. 0 if nothing is
-            /// said.
+            /// Type of service or traffic class of packets of this socket (`IP_TOS`,
+            /// `IPV6_TCLASS`): DSCP in the upper six bits, ECN in the lower two, which TCP
+            /// leaves zero. 0 if nothing is said.
             ///
             /// # Errors
-            /// `BrokenPipe` if the worker was stopped, `NotConnected` once the connection is gone.
+            /// `BrokenPipe` if the worker was stopped, `NotConnected` once the connection is
+            /// gone.
             pub fn set_tos(&self, tos: u8) -> io::Result<()> {
                 self.set_mark(Mark::Tos(tos))
             }
@@ -64,7 +67,8 @@ macro_rules! socket {
             /// What [`Self::set_tos`] set.
             ///
             /// # Errors
-            /// `BrokenPipe` if the worker was stopped, `NotConnected` once the connection is gone.
+            /// `BrokenPipe` if the worker was stopped, `NotConnected` once the connection is
+            /// gone.
             pub fn tos(&self) -> io::Result<u8> {
                 Ok(self.marking()?.tos)
             }

@@ -10,8 +10,8 @@ use std::time::Instant;
 use crossbeam_queue::ArrayQueue;
 use roceway_rdma_virtio::nic::any::AnyNic;
 
-use super::{LINGER, Wait};
 use super::mailbox::Mailbox;
+use super::{LINGER, Wait};
 use crate::asynchronous::Executor;
 use crate::calls::{CallError, Data, Reply, Request};
 use crate::config::WorkerConfig;
