@@ -145,8 +145,8 @@ impl<P: Policy> NetDriver<P> {
         self.rx.take_one(arena, frame, used, &mut self.counters)
     }
 
-    /// The short form of posting receives for one thread: calls `each` with the head and the address
-    /// of chains of one slot, at most `count_max` times; returns how often.
+    /// The short form of posting receives for one thread: calls `each` with the head and the
+    /// address of chains of one slot, at most `count_max` times; returns how often.
     /// [`NetDriver::queue_buffers`] follows for those that the device did not take.
     #[inline(always)]
     pub(super) fn take_buffers(
