@@ -149,9 +149,9 @@ impl Receiver {
     }
 
     /// The window field of a segment that goes out now; never takes back what was promised
-    /// (RFC 9293 §3.8.6, SHLD-14), and moves the edge only by worthwhile steps (§3.8.6.2.2). A SYN's
-    /// window is not scaled: `shift` is 0 there (RFC 7323 §2.2), and `scale` elsewhere. Windows,
-    /// buffers and what lies in them are below 2^30 bytes, so that no sum here overflows.
+    /// (RFC 9293 §3.8.6, SHLD-14), and moves the edge only by worthwhile steps (§3.8.6.2.2). A
+    /// SYN's window is not scaled: `shift` is 0 there (RFC 7323 §2.2), and `scale` elsewhere.
+    /// Windows, buffers and what lies in them are below 2^30 bytes, so that no sum overflows.
     #[inline(always)]
     pub(super) fn advertise(&mut self, shift: u8) -> u16 {
         let come = self.last_ack_sent.distance_to(self.nxt);
