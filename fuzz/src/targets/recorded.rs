@@ -103,7 +103,6 @@ pub(crate) fn connection(v6: bool) -> Vec<u8> {
         recorder.exchange();
         for length in [1, 300, 1900] {
             let data = vec![0x61; length];
-            let now = recorder.host.now;
             let _ = recorder.peer.tcp().0.send(id, &data, &mut recorder.mem);
             recorder.exchange();
             recorder.happens(ECHO);

@@ -434,7 +434,7 @@ fn expect_v4(frame: &[u8; V4_HEADERS], expectation: &Expectation) -> Option<Expe
         + u64::from(native(frame, 18))
         + u64::from(native(frame, 22))
         + expectation.address_sum;
-    if sum % 0xffff != 0 {
+    if !sum.is_multiple_of(0xffff) {
         return None;
     }
     let total = u32::from(u16::from_be_bytes([frame[16], frame[17]]));
