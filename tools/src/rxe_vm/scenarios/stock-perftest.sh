@@ -32,8 +32,8 @@ ib_send_bw 18604 -c UD $BW_UD
 END
 }
 
-# Columns of ib_send_lat: bytes iterations min max typical average stdev p99 p99.9, in us and one way:
-# the round trip is twice that.
+# Columns of ib_send_lat: bytes iterations min max typical average stdev p99 p99.9, in us and one
+# way: the round trip is twice that.
 latency_row() {
     awk -v n=200 '$2 == n && NF >= 9 { print "p50_ns=" $5 * 2000, "p99_ns=" $8 * 2000; found = 1 }
         END { exit !found }' "$1"
