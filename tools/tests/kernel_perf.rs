@@ -1,5 +1,5 @@
-//! The command's six tests over `tap:` against the kernel's sockets, both ways, in both families; and
-//! the same with stock netperf and netserver at the other end, where they are to be had.
+//! The command's six tests over `tap:` against the kernel's sockets, both ways, in both families;
+//! and the same with stock netperf and netserver at the other end, where they are to be had.
 
 mod kernel_world;
 

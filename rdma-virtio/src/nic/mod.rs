@@ -111,7 +111,7 @@ pub struct RecvWr<'a> {
     pub sges: &'a [Sge],
 }
 
-/// Receives of one element each, all of one length and in one region: [`RecvWr`]s without the lists.
+/// Receives of one element each, of one length and in one region: [`RecvWr`]s without lists.
 #[derive(Clone, Copy, Debug)]
 pub struct RecvBatch<'a> {
     /// Which and where.
