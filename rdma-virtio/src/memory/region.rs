@@ -220,8 +220,11 @@ impl Alike {
     pub fn at(&self, addr: u64) -> Option<Segment> {
         // An address below the region wraps to a large offset.
         let offset = addr.wrapping_sub(self.region.base);
+        if offset > self.last {
+            return None;
+        }
         let Region { host, lkey, .. } = self.region;
-        (offset <= self.last).then_some(Segment { addr: host + offset, length: self.length, lkey })
+        Some(Segment { addr: host + offset, length: self.length, lkey })
     }
 }
 
