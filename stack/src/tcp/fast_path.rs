@@ -6,13 +6,14 @@
 use super::congestion::AckSample;
 use super::connection::{Connection, Context, Readiness};
 use super::receiver::AckDue;
+use super::send_queue::small_write_max;
 use super::sender::{Fin, ProbeDue};
 use super::seq::SeqNum;
 use super::template::Fields;
 use super::timers::Timer;
 use crate::copy::copy;
 use crate::frame::TX_HEADROOM;
-use crate::memory::{Memory, Piece, SMALL_SLOT_LEN, SlotClass};
+use crate::memory::{Memory, Piece, SlotClass};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{TcpFlags, Timestamps};
 
@@ -22,8 +23,6 @@ const SURELY_NOT_IDLE: Duration = Duration::from_millis(200);
 pub(super) const EXPECTED_HEADERS_LEN: u32 = 14 + 20 + 32;
 /// Bytes of options of a segment on the fast path: timestamps.
 const EXPECTED_OPTIONS_LEN: u32 = 12;
-/// Longest write that leaves in one small slot with its headers.
-const LONE_WRITE_MAX: usize = (SMALL_SLOT_LEN - TX_HEADROOM - EXPECTED_HEADERS_LEN) as usize;
 const ACK_PUSH: u8 = TcpFlags::ACK.bits() | TcpFlags::PSH.bits();
 
 /// What the fast path looks at.
@@ -178,7 +177,7 @@ impl Connection {
             && snd.nodelay
             && !self.queued
             && snd.queue.len() == 0
-            && data.len().wrapping_sub(1) < LONE_WRITE_MAX
+            && data.len().wrapping_sub(1) < small_write_max(EXPECTED_HEADERS_LEN)
             && data.len() <= usize::from(snd.mss)
             && data.len() <= snd.wnd as usize
             && ctx.now.is_within(SURELY_NOT_IDLE, snd.last_sent)

@@ -65,8 +65,7 @@ impl SendQueue {
         header_len: u32,
         mem: &mut M,
     ) -> Option<usize> {
-        let layout = WriteLayout { header_len, all_sent: true };
-        let fits = data.len().wrapping_sub(1) < layout.small_max();
+        let fits = data.len().wrapping_sub(1) < small_write_max(header_len);
         if self.bytes != 0 || !fits || mem.small_is_low() {
             return None;
         }
@@ -101,7 +100,7 @@ impl SendQueue {
         let room = limit.saturating_sub(self.bytes) as usize;
         let data = &data[..data.len().min(room)];
         if layout.all_sent
-            && data.len().wrapping_sub(1) < layout.small_max()
+            && data.len().wrapping_sub(1) < small_write_max(layout.header_len)
             && !mem.small_is_low()
             && let Some(slot) = mem.allocate(SlotClass::Small)
         {
@@ -304,11 +303,10 @@ pub(super) struct WriteLayout {
     pub(super) all_sent: bool,
 }
 
-impl WriteLayout {
-    #[inline]
-    fn small_max(self) -> usize {
-        (SMALL_SLOT_LEN - TX_HEADROOM).saturating_sub(self.header_len) as usize
-    }
+/// Longest write that shares a small slot with `header_len` bytes of headers before it.
+#[inline]
+pub(super) const fn small_write_max(header_len: u32) -> usize {
+    (SMALL_SLOT_LEN - TX_HEADROOM).saturating_sub(header_len) as usize
 }
 
 #[inline]
