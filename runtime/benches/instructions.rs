@@ -5,11 +5,16 @@
 //! The path is the product's own from end to end: socket call, stack, driver, virtqueue, device,
 //! soft NIC, the turn and its counters; one turn a side per frame, the application inside the turn.
 
+#[path = "instructions/many.rs"]
+mod many;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use roceway_runtime::local::{TcpListener, TcpStream, UdpSocket, Worker};
 use roceway_runtime::rdma_virtio::nic::any::AnyNic;
 use roceway_runtime::rdma_virtio::nic::soft::{SoftNic, SoftOptions};
+use roceway_runtime::stack::tcp::timers::TimerWheel;
+use roceway_runtime::stack::time::{Duration, Instant};
 use roceway_runtime::{Prefix, WorkerConfig};
 
 const PORT: u16 = 7;
@@ -75,6 +80,23 @@ fn counted(count: u64, mut transaction: impl FnMut()) {
     for _ in 0..count {
         transaction();
     }
+}
+
+/// One step among others that are not counted.
+#[inline(never)]
+fn counted_step<T>(step: impl FnOnce() -> T) -> T {
+    step()
+}
+
+/// A counter of TCP.
+fn tcp_counter(worker: &Worker, wanted: &str) -> u64 {
+    let mut found = None;
+    worker.visit_counters(&mut |layer, name, value| {
+        if (layer, name) == ("tcp", wanted) {
+            found = Some(value);
+        }
+    });
+    found.expect("a counter of this name")
 }
 
 fn tcp_rr(count: u64) {
@@ -159,6 +181,109 @@ fn tcp_stream_64k(count: u64) {
     });
 }
 
+/// The payload of a segment of full size: 1500 bytes without IP's and TCP's headers.
+const SEGMENT_LEN: usize = 1448;
+
+/// The receiving end's turn that takes a segment of full size in order and reads it, with its half
+/// of an acknowledgement.
+fn segment_received(count: u64) {
+    let worlds = Worlds::new();
+    let listener = TcpListener::bind(&worlds.server, worlds.server_addr).expect("a listener");
+    let (client, server) = worlds.connect(&listener);
+    let (data, mut out) = ([7; SEGMENT_LEN], [0; SEGMENT_LEN]);
+    for _ in 0..count {
+        assert_eq!(client.write(&data).expect("room for a segment"), SEGMENT_LEN);
+        let _ = worlds.client.turn();
+        counted_step(|| {
+            let _ = worlds.server.turn_with(|| {
+                assert_eq!(server.read(&mut out).expect("a segment"), SEGMENT_LEN);
+                1
+            });
+        });
+        let _ = worlds.client.turn();
+    }
+}
+
+/// The sending end's turn that takes an acknowledgement of two segments.
+fn ack_received(count: u64) {
+    let worlds = Worlds::new();
+    let listener = TcpListener::bind(&worlds.server, worlds.server_addr).expect("a listener");
+    let (client, server) = worlds.connect(&listener);
+    let (data, mut out) = ([7; SEGMENT_LEN], [0; 2 * SEGMENT_LEN]);
+    let before = tcp_counter(&worlds.client, "segments_received");
+    for _ in 0..count {
+        for _ in 0..2 {
+            assert_eq!(client.write(&data).expect("room for a segment"), SEGMENT_LEN);
+            let _ = worlds.client.turn();
+        }
+        let mut read = 0;
+        while read < out.len() {
+            let _ = worlds.server.turn();
+            read += server.read(&mut out).unwrap_or(0);
+        }
+        let _ = worlds.server.turn();
+        counted_step(|| {
+            let _ = worlds.client.turn();
+        });
+    }
+    let taken = tcp_counter(&worlds.client, "segments_received") - before;
+    assert!((count..=count + count / 8).contains(&taken), "{taken} segments in {count} turns");
+}
+
+/// 64 KiB written and sent by one end; what the other does is not counted, nor is what the
+/// acknowledgements cost.
+fn sent_64k(count: u64) {
+    let worlds = Worlds::new();
+    let listener = TcpListener::bind(&worlds.server, worlds.server_addr).expect("a listener");
+    let (client, server) = worlds.connect(&listener);
+    let data = vec![7; 65_536];
+    let mut out = vec![0; 65_536];
+    for _ in 0..count {
+        let mut written = 0;
+        let mut read = 0;
+        while read < data.len() {
+            if written < data.len() {
+                written += counted_step(|| {
+                    let more = client.write(&data[written..]).unwrap_or(0);
+                    let _ = worlds.client.turn();
+                    more
+                });
+            }
+            let _ = worlds.server.turn_with(|| {
+                read += server.read(&mut out).unwrap_or(0);
+                1
+            });
+            let _ = worlds.client.turn();
+        }
+    }
+}
+
+/// Among the deadlines of 10,000 connections one is moved away, as an acknowledgement does, and one
+/// comes due and is armed again.
+fn timer(count: u64) {
+    const HALF: u64 = 5_000;
+    const STEP_US: u64 = 20;
+    let at = |us: u64| Instant::ZERO + Duration::from_micros(us);
+    let index = |n: u64| u32::try_from(n).expect("small");
+    let mut wheel = TimerWheel::new(1 << 16, Instant::ZERO);
+    for n in 0..HALF {
+        wheel.arm(index(n), at(STEP_US * (n + 1)));
+        wheel.arm(index(HALF + n), at(2 * STEP_US * HALF));
+    }
+    let (mut now, mut turn, mut fired) = (0, 0, 0);
+    counted(count, || {
+        now += STEP_US;
+        turn = (turn + 1) % HALF;
+        wheel.arm(index(HALF + turn), at(now + 2 * STEP_US * HALF));
+        while let Some(due) = wheel.pop_expired(at(now)) {
+            wheel.arm(due, at(now + STEP_US * HALF));
+            fired += 1;
+        }
+    });
+    // Each fires up to a tick late, a millisecond in a hundred, and the last 50 are still to come.
+    assert!(fired <= count && fired + count / 50 + 100 >= count, "{fired} of {count} fired");
+}
+
 fn main() {
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     let (Some(name), Some(count)) = (args.next(), args.next()) else { return };
@@ -168,6 +293,11 @@ fn main() {
         "udp_rr" => udp_rr(count),
         "tcp_crr" => tcp_crr(count),
         "tcp_stream_64k" => tcp_stream_64k(count),
-        other => panic!("no test `{other}`: tcp_rr, udp_rr, tcp_crr, tcp_stream_64k"),
+        "segment_received" => segment_received(count),
+        "ack_received" => ack_received(count),
+        "sent_64k" => sent_64k(count),
+        "timer" => timer(count),
+        "lookup_100k" => many::lookup(count),
+        other => panic!("no test `{other}`: see tools/instructions"),
     }
 }
