@@ -1,6 +1,6 @@
 //! The sleep of a real core: one `ppoll` over the doorbell's eventfd and the device's descriptor.
 //!
-//! `ppoll` rather than epoll, timerfd and their set-up: two descriptors, a timeout in nanoseconds,
+//! `ppoll` rather than epoll, timerfd and their set-up: few descriptors, a timeout in nanoseconds,
 //! one call, on every kernel. A signal ends the sleep and is reported, never retried here, so that
 //! the loop can look at what the handler left.
 
@@ -13,8 +13,8 @@ use std::os::fd::RawFd;
 /// Waits for a device, other threads and time.
 pub struct EventWait {
     bell: Doorbell,
-    /// The doorbell's eventfd, then the device's descriptor (-1 if there is none).
-    fds: [libc::pollfd; 2],
+    /// The doorbell's eventfd, then the devices' descriptors (-1 if there is none).
+    fds: [libc::pollfd; 3],
 }
 
 impl EventWait {
@@ -22,9 +22,15 @@ impl EventWait {
     /// keeps open. Without a device only the doorbell and the time end a sleep.
     #[must_use]
     pub fn new(bell: Doorbell, device: Option<RawFd>) -> EventWait {
-        let fds =
-            [sys::wait_for_input(bell.event().fd()), sys::wait_for_input(device.unwrap_or(-1))];
+        let fds = [bell.event().fd(), device.unwrap_or(-1), -1].map(sys::wait_for_input);
         EventWait { bell, fds }
+    }
+
+    /// The same, and on a second device: for work between two.
+    #[must_use]
+    pub fn and(mut self, device: RawFd) -> EventWait {
+        self.fds[2] = sys::wait_for_input(device);
+        self
     }
 
     /// The bell for other threads.
@@ -47,7 +53,7 @@ impl Sleeper for EventWait {
                 // every sleep from now on.
                 let rung = self.fds[0].revents != 0 && self.bell.event().take();
                 // An error or hang-up of the device is an event too: its cold work will name it.
-                let device = self.fds[1].revents != 0;
+                let device = self.fds[1].revents != 0 || self.fds[2].revents != 0;
                 Ok(if rung && !device { Wake::Doorbell } else { Wake::Device })
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Wake::Signal),

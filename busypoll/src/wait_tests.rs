@@ -24,6 +24,21 @@ fn each_cause_ends_a_sleep_and_is_named() {
 }
 
 #[test]
+fn either_of_two_devices_ends_a_sleep() {
+    let (one, mut to_one) = std::io::pipe().unwrap();
+    let (other, mut to_other) = std::io::pipe().unwrap();
+    let bell = Doorbell::new().unwrap();
+    let mut wait = EventWait::new(bell, Some(one.as_raw_fd())).and(other.as_raw_fd());
+    assert_eq!(wait.sleep(Some(1_000)).unwrap(), Wake::Timeout);
+    to_other.write_all(b"x").unwrap();
+    assert_eq!(wait.sleep(None).unwrap(), Wake::Device);
+    drop(other);
+    let mut wait = EventWait::new(Doorbell::new().unwrap(), Some(one.as_raw_fd()));
+    to_one.write_all(b"x").unwrap();
+    assert_eq!(wait.sleep(None).unwrap(), Wake::Device);
+}
+
+#[test]
 fn a_late_ring_ends_at_most_one_sleep() {
     let bell = Doorbell::new().unwrap();
     let mut wait = EventWait::new(bell.clone(), None);

@@ -1,4 +1,5 @@
-//! Test beds.
+//! The gateway, and test beds.
 #![forbid(unsafe_code)]
 
+pub mod gateway;
 pub mod rxe_vm;

@@ -3,6 +3,7 @@
 mod common;
 mod compare;
 mod doctor;
+mod gateway;
 mod perf;
 mod worker;
 
@@ -19,7 +20,8 @@ use clap::{Parser, Subcommand};
   roceway perf compare
   roceway perf tcp_rr -l 5
   roceway perf server
-  roceway doctor")]
+  roceway doctor
+  roceway gateway rdma:mlx5_0,mode=rc,accept=10.1.0.0/24 tap:gw0,addr=10.2.0.254/24,up=on")]
 struct Line {
     #[command(subcommand)]
     command: Command,
@@ -31,6 +33,8 @@ enum Command {
     Perf(Box<perf::Perf>),
     /// Says which devices would work on this machine, and what mends the others
     Doctor(doctor::Doctor),
+    /// Joins a wire between Roceway hosts to an ordinary network
+    Gateway(gateway::Gateway),
 }
 
 /// Why a command did not do what it was asked for, and what the user can do about it.
@@ -61,6 +65,7 @@ pub(crate) fn run() -> ExitCode {
     let result = match line.command {
         Command::Perf(command) => command.run(),
         Command::Doctor(command) => command.run(),
+        Command::Gateway(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

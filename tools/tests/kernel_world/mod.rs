@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
 mod flows;
+mod gateway;
 mod host;
 mod joint;
 mod messages;
@@ -21,6 +22,7 @@ use roceway_runtime::local::{TcpListener, TcpStream, Worker};
 use roceway_runtime::{StartError, WorkerConfig};
 
 pub(crate) use flows::*;
+pub(crate) use gateway::*;
 pub(crate) use host::*;
 pub(crate) use joint::*;
 pub(crate) use messages::*;
@@ -44,6 +46,8 @@ pub(crate) struct World {
     device: String,
     /// The kernel's namespace, where it is not the test's own.
     peer: Option<Peer>,
+    /// The process between both, if there is one.
+    pub(crate) gateway: Option<Gateway>,
 }
 
 impl World {
@@ -53,6 +57,7 @@ impl World {
         World {
             device: format!("tap:t0,up=on,addr=10.8.0.1/24,addr=fd00::1/64{options}"),
             peer: None,
+            gateway: None,
         }
     }
 
@@ -64,7 +69,7 @@ impl World {
             let _ = std::fs::write("/proc/sys/net/ipv6/conf/vb/disable_ipv6", "0");
             ip("addr add fd00::1/64 dev vb nodad");
         });
-        World { device: format!("packet:va{options}"), peer: Some(peer) }
+        World { device: format!("packet:va{options}"), peer: Some(peer), gateway: None }
     }
 
     /// What a worker on the device is told.

@@ -20,7 +20,9 @@
 //! drops frames to it (they are for another host), and sees broadcasts as ever. Frames between this
 //! NIC and the *same* host's address on the same interface do not meet: the wire does not loop
 //! back. Let through: our own address, broadcast, and IPv6 multicast. A switch port, hypervisor or
-//! wireless interface that knows a single address a port does not let a second one pass.
+//! wireless interface that knows a single address a port does not let a second one pass. With the
+//! option `promisc`, for a bridge, everything is let through but what is for the host itself, and
+//! frames are sent from any address.
 //!
 //! Link: an interface that goes down flushes waiting sends and keeps posted receives; one that is
 //! deleted flushes both.

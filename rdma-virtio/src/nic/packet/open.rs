@@ -39,6 +39,8 @@ pub struct PacketOptions {
     /// Take large TCP segments (the peer's, where it is this host, or coalesced ones) whole. If
     /// not, they are dropped and counted. Needs `checksum`.
     pub large_receive: bool,
+    /// Take what is for any address but the interface's own, and send from any: for a bridge.
+    pub promiscuous: bool,
     /// Send past the host's queueing discipline. Without, traffic control sees what is sent.
     pub qdisc_bypass: bool,
     /// Frames in the receive ring: 64 to 4,096, rounded up to a multiple of 64. Each takes 65,664
@@ -57,6 +59,7 @@ impl Default for PacketOptions {
             checksum: true,
             tso: true,
             large_receive: true,
+            promiscuous: false,
             qdisc_bypass: true,
             ring: 128,
             queue: 512,
@@ -96,7 +99,9 @@ pub(super) fn open(
     let interface =
         Interface::new(name).map_err(fail("name", "an interface name has 1 to 15 characters"))?;
     let index = interface.index().map_err(fail("ioctl(SIOCGIFINDEX)", no_interface))?;
-    interface.mac().map_err(fail("ioctl(SIOCGIFHWADDR)", "only Ethernet interfaces will do"))?;
+    let hosts = interface
+        .mac()
+        .map_err(fail("ioctl(SIOCGIFHWADDR)", "only Ethernet interfaces will do"))?;
     let mtu = interface.mtu().map_err(fail("ioctl(SIOCGIFMTU)", ""))?;
     // Protocol 0 receives nothing until `bind`, so no unfiltered frame gets in.
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK;
@@ -118,7 +123,8 @@ pub(super) fn open(
     // the first two unwritten and puts the rest behind them.
     set(&fd, libc::SOL_PACKET, PACKET_VNET_HDR, &1_i32)
         .map_err(fail("setsockopt(PACKET_VNET_HDR)", ""))?;
-    attach_filter(&fd, mac).map_err(fail("setsockopt(SO_ATTACH_FILTER)", ""))?;
+    let filter = if options.promiscuous { all_but(hosts) } else { only_for(mac) };
+    attach_filter(&fd, &filter).map_err(fail("setsockopt(SO_ATTACH_FILTER)", ""))?;
     set(&fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &1_i32)
         .map_err(fail("setsockopt(PACKET_IGNORE_OUTGOING)", "it needs Linux 4.20 or later"))?;
     if options.qdisc_bypass {
@@ -134,7 +140,8 @@ pub(super) fn open(
         .map_err(fail("setsockopt(PACKET_RX_RING)", "the option ring= makes it smaller"))?;
     let watch = LinkWatch::open(index).map_err(fail("socket(AF_NETLINK)", ""))?;
     bind(&fd, index).map_err(fail("bind(AF_PACKET)", ""))?;
-    join(&fd, index, mac).map_err(fail("setsockopt(PACKET_ADD_MEMBERSHIP)", ""))?;
+    join(&fd, index, (!options.promiscuous).then_some(mac))
+        .map_err(fail("setsockopt(PACKET_ADD_MEMBERSHIP)", ""))?;
     let large_frame = large_frame(&fd, name, index);
     Ok(Opened { fd, ring, watch, mac, mtu, large_frame })
 }
@@ -171,22 +178,26 @@ fn random_mac() -> io::Result<[u8; 6]> {
     Ok(mac)
 }
 
+const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
+const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+
+fn step(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: u16::try_from(code).unwrap_or(0), jt, jf, k }
+}
+
+/// An address as the two loads of a filter find it.
+fn halves(mac: [u8; 6]) -> (u32, u32) {
+    let high = u32::from_be_bytes([mac[0], mac[1], mac[2], mac[3]]);
+    (high, u32::from(u16::from_be_bytes([mac[4], mac[5]])))
+}
+
 /// Lets in what is for us: our own address, broadcast, and IPv6 multicast (neighbour discovery).
 /// The host's own traffic is turned away before it is copied.
-fn attach_filter(fd: &OwnedFd, mac: [u8; 6]) -> io::Result<()> {
-    const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
-    const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
-    let high = u32::from_be_bytes([mac[0], mac[1], mac[2], mac[3]]);
-    let low = u32::from(u16::from_be_bytes([mac[4], mac[5]]));
-    let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
-        code: u16::try_from(code).unwrap_or(0),
-        jt,
-        jf,
-        k,
-    };
-    let mut program = [
+fn only_for(mac: [u8; 6]) -> Vec<libc::sock_filter> {
+    let (high, low) = halves(mac);
+    vec![
         step(LOAD_WORD, 0, 0, 0),
         step(IF_EQUAL, 0, 2, high),
         step(LOAD_HALF, 0, 0, 4),
@@ -197,10 +208,27 @@ fn attach_filter(fd: &OwnedFd, mac: [u8; 6]) -> io::Result<()> {
         step(IF_EQUAL, 1, 0, 0xffff_ffff),
         step(RETURN, 0, 0, 0),
         step(RETURN, 0, 0, u32::MAX),
-    ];
+    ]
+}
+
+/// Lets everything in but what is for the host itself.
+fn all_but(hosts: [u8; 6]) -> Vec<libc::sock_filter> {
+    let (high, low) = halves(hosts);
+    vec![
+        step(LOAD_WORD, 0, 0, 0),
+        step(IF_EQUAL, 0, 3, high),
+        step(LOAD_HALF, 0, 0, 4),
+        step(IF_EQUAL, 0, 1, low),
+        step(RETURN, 0, 0, 0),
+        step(RETURN, 0, 0, u32::MAX),
+    ]
+}
+
+fn attach_filter(fd: &OwnedFd, program: &[libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).unwrap_or(0),
-        filter: program.as_mut_ptr(),
+        // The kernel copies the program and does not write to it.
+        filter: program.as_ptr().cast_mut(),
     };
     set(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
@@ -225,21 +253,24 @@ fn bind(fd: &OwnedFd, index: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Has the interface accept frames to our address, and multicast.
-fn join(fd: &OwnedFd, index: i32, mac: [u8; 6]) -> io::Result<()> {
+/// Has the interface accept frames to our address, and multicast; without one, all.
+fn join(fd: &OwnedFd, index: i32, mac: Option<[u8; 6]>) -> io::Result<()> {
     // SAFETY: packet_mreq is plain integers; all zero is a valid value.
     let mut wish: libc::packet_mreq = unsafe { mem::zeroed() };
     wish.mr_ifindex = index;
-    wish.mr_type = u16::try_from(libc::PACKET_MR_UNICAST).unwrap_or(3);
-    wish.mr_alen = 6;
-    wish.mr_address[..6].copy_from_slice(&mac);
-    if set(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &wish).is_err() {
+    let mut add = |wanted: i32, mac: &[u8]| {
+        wish.mr_type = u16::try_from(wanted).unwrap_or(0);
+        wish.mr_alen = u16::try_from(mac.len()).unwrap_or(0);
+        wish.mr_address[..mac.len()].copy_from_slice(mac);
+        set(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &wish)
+    };
+    match mac {
+        Some(mac) if add(libc::PACKET_MR_UNICAST, &mac).is_ok() => {
+            add(libc::PACKET_MR_ALLMULTI, &[])
+        }
         // An interface that cannot filter by a second address sees everything instead.
-        wish.mr_type = u16::try_from(libc::PACKET_MR_PROMISC).unwrap_or(1);
-        return set(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &wish);
+        Some(_) | None => add(libc::PACKET_MR_PROMISC, &[]),
     }
-    wish.mr_type = u16::try_from(libc::PACKET_MR_ALLMULTI).unwrap_or(2);
-    set(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &wish)
 }
 
 /// The longest frame that the interface segments. The path that bypasses the queueing discipline
