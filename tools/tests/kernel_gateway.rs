@@ -1,5 +1,6 @@
-//! `roceway gateway` between Roceway on a wire and the kernel's TCP, UDP and ICMP behind a TAP or an
-//! interface, both ways, in namespaces that the tests make. Skipped, loudly, without root.
+//! `roceway gateway` between Roceway on a wire and the kernel behind a TAP or an
+//! interface: TCP, UDP and ICMP, both ways, in namespaces that the tests make. Skipped, loudly,
+//! without root.
 
 mod kernel_world;
 

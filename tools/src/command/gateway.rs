@@ -33,11 +33,12 @@ const EXAMPLES: &str = "Examples:
   roceway gateway soft:/run/link.sock tap:gw0,addr=10.2.0.254/24,up=on --counters
                        without RDMA, to try it out
 
-The wire's hosts, and those behind the gateway, are one Ethernet: give all of them addresses of one
-network. It learns which hardware address is on which side, sends broadcast and what it does not know
-to the other side, and nothing back to where it came from. Of several gateways between the same wire
-and the same network one forwards, and another one takes over when it ends. A TAP without mtu= gets
-the wire's. SIGINT and SIGTERM end it, SIGUSR1 prints its counters to standard error.";
+The wire's hosts, and those behind the gateway, are one Ethernet: give all of them addresses of
+one network. It learns which hardware address is on which side, sends broadcast and what it does
+not know to the other side, and nothing back to where it came from. Of several gateways between
+the same wire and the same network one forwards, and another one takes over when it ends. A TAP
+without mtu= gets the wire's. SIGINT and SIGTERM end it, SIGUSR1 prints its counters to standard
+error.";
 
 /// How the gateway waits when nothing comes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
