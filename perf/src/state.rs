@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use roceway_runtime::OffloadsInUse;
 use roceway_runtime::local::Worker;
 use roceway_runtime::stack::tcp::TcpInfo;
 use serde_json::{Value, json};
@@ -19,13 +20,15 @@ pub struct WorkerState {
     pub counters: Vec<(&'static str, &'static str, u64)>,
     /// Every TCP connection.
     pub connections: Vec<TcpInfo>,
+    /// The offloads that are in use.
+    pub offloads: OffloadsInUse,
 }
 
 impl WorkerState {
     /// The state of a worker, now.
     #[must_use]
     pub fn of(worker: &Worker) -> Self {
-        let mut state = Self::default();
+        let mut state = Self { offloads: worker.offloads(), ..Self::default() };
         worker.visit_counters(&mut |layer, name, value| {
             if value > 0 {
                 state.counters.push((layer, name, value));
@@ -40,9 +43,10 @@ impl WorkerState {
     pub fn text(&self, whose: &str) -> String {
         let layers = self.counters.iter().map(|(layer, ..)| layer.len()).max().unwrap_or(0);
         let names = self.counters.iter().map(|(_, name, _)| name.len()).max().unwrap_or(0);
-        let mut text = format!("\ncounters of {whose} that are not zero\n");
+        let mut text = format!("\noffloads of {whose}: {}\n", self.offloads);
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "counters of {whose} that are not zero");
         for (layer, name, value) in &self.counters {
-            // Writing to a string cannot fail.
             let _ = writeln!(text, "  {layer:layers$}  {name:names$}  {value:>14}");
         }
         let _ = writeln!(text, "\nTCP connections of {whose}: {}", self.connections.len());
@@ -66,7 +70,12 @@ impl WorkerState {
             }
         }
         let connections: Vec<Value> = self.connections.iter().map(connection).collect();
-        json!({ "counters": layers, "connections": connections })
+        let offloads = json!({
+            "in_use": self.offloads.names,
+            "software_checksum": self.offloads.software_checksum,
+            "not_offered": self.offloads.missing,
+        });
+        json!({ "offloads": offloads, "counters": layers, "connections": connections })
     }
 }
 

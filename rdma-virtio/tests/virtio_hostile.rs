@@ -19,6 +19,7 @@ use roceway_rdma_virtio::virtio::ring::{DeviceRing, DriverRing, Policy, SameThre
 use virtio_support::{MemoryNic, capabilities};
 
 const SIZE: u16 = 32;
+const ALL: Features = Features::ALL_OURS;
 
 fn arena() -> Arena {
     let config = ArenaConfig { small: 64, chunks: 32, receive: 64, ..ArenaConfig::default() };
@@ -63,7 +64,7 @@ fn with_device<P: Policy>(
     }
     let both = DeviceQueues { transmit: transmit.clone(), receive: receive.clone() };
     let capabilities = nic.capabilities().clone();
-    let mut device = NetDevice::<P>::new(&capabilities, Features::ALL_OURS, regions, both, None);
+    let mut device = NetDevice::<P>::new(&capabilities, (ALL, ALL), regions, both, None);
     let rings = [DriverRing::new(transmit.clone(), false), DriverRing::new(receive, false)];
     test(&mut device, &mut nic, rings, second.addr, transmit);
 }

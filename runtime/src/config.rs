@@ -8,6 +8,8 @@ use roceway_rdma_virtio::memory::arena::ArenaConfig;
 use roceway_stack::tcp::TcpConfig;
 use roceway_stack::udp::UdpConfig;
 
+use crate::offload::OffloadWish;
+
 /// An address with the length of its network prefix, such as `10.0.0.1/24`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Prefix {
@@ -55,21 +57,6 @@ impl std::str::FromStr for Prefix {
 impl std::fmt::Display for Prefix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.address, self.length)
-    }
-}
-
-/// Whether large segments and partial checksums are used where the device can.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OffloadWish {
-    /// Leave transmit checksums to the device, and trust what it says of received ones.
-    pub checksum: bool,
-    /// Send and take segments of up to 64 KiB.
-    pub large_segments: bool,
-}
-
-impl Default for OffloadWish {
-    fn default() -> OffloadWish {
-        OffloadWish { checksum: true, large_segments: true }
     }
 }
 

@@ -9,6 +9,7 @@ use roceway_stack::tcp::{Connection, SendError};
 use roceway_stack::time::{Duration, Instant};
 
 use crate::memory::StackMemory;
+use crate::offload::OffloadsInUse;
 use crate::port::Port;
 
 /// Timers have a resolution of a millisecond: looking at them more often than this buys nothing.
@@ -39,11 +40,13 @@ pub(crate) struct Core {
     timers_looked_at: Instant,
     /// The device is broken for good, and why.
     pub(crate) broken: Option<String>,
+    /// Offloads that were agreed on.
+    pub(crate) offloads: OffloadsInUse,
 }
 
 impl Core {
     /// A core that has not turned yet.
-    pub(crate) fn new(stack: Stack, port: Port, now: Instant) -> Core {
+    pub(crate) fn new((stack, offloads): (Stack, OffloadsInUse), port: Port, now: Instant) -> Core {
         Core {
             stack,
             port,
@@ -53,6 +56,7 @@ impl Core {
             in_turn: false,
             timers_looked_at: now,
             broken: None,
+            offloads,
         }
     }
 

@@ -18,6 +18,9 @@ pub enum StartError {
     /// Addresses and routes.
     #[error("{0}")]
     Address(#[from] IpConfigError),
+    /// The offloads that are wanted make no legal set.
+    #[error("offload: {0}")]
+    Offloads(String),
     /// No address at all.
     #[error("no address: say which one this end has, with its prefix, such as 10.0.0.1/24")]
     NoAddress,

@@ -19,14 +19,16 @@ mod io_error;
 pub mod local;
 mod marking;
 mod memory;
+mod offload;
 mod port;
 pub mod settings;
 pub mod shared;
 mod start;
 mod waits;
 
-pub use config::{OffloadWish, Prefix, WorkerConfig};
+pub use config::{Prefix, WorkerConfig};
 pub use error::StartError;
+pub use offload::{OffloadWish, OffloadsInUse, Understood};
 pub use roceway_busypoll as busypoll;
 pub use roceway_rdma_virtio as rdma_virtio;
 pub use roceway_stack as stack;

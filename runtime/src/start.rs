@@ -17,6 +17,7 @@ use crate::capture::Capture;
 use crate::config::WorkerConfig;
 use crate::core::Core;
 use crate::error::StartError;
+use crate::offload::OffloadsInUse;
 use crate::port::Port;
 
 /// Random bytes of the system.
@@ -36,7 +37,8 @@ pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core
         return Err(StartError::NoAddress);
     }
     let capabilities = nic.capabilities().clone();
-    let wanted = wanted_features(config);
+    config.offloads.check().map_err(StartError::Offloads)?;
+    let wanted = config.offloads.for_device(&capabilities);
     let interface = NetInterface::new(nic, &config.memory, wanted, config.queue_size)?;
     let features = interface.features();
     let offloads = Offloads {
@@ -54,9 +56,10 @@ pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core
     };
     let keys = StackKeys { ip: random()?, udp: random()?, tcp: random()? };
     let stack = Stack::new(stack_config, &keys, now)?;
+    let in_use = OffloadsInUse::new(config.offloads, features, interface.native());
     let mut port = Port::new(interface, config.receive_low(), config.small_low());
     port.capture = capture(config, &capabilities.name, (now, wall))?;
-    Ok(Core::new(stack, port, now))
+    Ok(Core::new((stack, in_use), port, now))
 }
 
 fn capture(
@@ -69,18 +72,6 @@ fn capture(
         Ok(capture) => Ok(Some(Box::new(capture))),
         Err(source) => Err(StartError::Capture { path: path.display().to_string(), source }),
     }
-}
-
-fn wanted_features(config: &WorkerConfig) -> Features {
-    let mut wanted = Features::ALL_OURS;
-    if !config.offloads.large_segments || !config.offloads.checksum {
-        let host = Features::HOST_TSO4.with(Features::HOST_TSO6);
-        wanted = wanted.without(host).without(Features::GUEST_LARGE);
-    }
-    if !config.offloads.checksum {
-        wanted = wanted.without(Features::CSUM).without(Features::GUEST_CSUM);
-    }
-    wanted
 }
 
 fn ip_config(capabilities: &Capabilities, config: &WorkerConfig) -> Result<IpConfig, StartError> {

@@ -48,6 +48,11 @@ impl SinkNic {
             tso6: tso,
             rx_large4: true,
             rx_large6: true,
+            tso_ecn: tso,
+            uso: tso,
+            rx_ecn: true,
+            rx_uso4: true,
+            rx_uso6: true,
         };
         SinkNic {
             capabilities,

@@ -61,7 +61,7 @@ fn with<P: Policy>(setup: u8, input: &mut Input<'_>) {
         features = Features::native(nic.capabilities()).and(features);
     }
     let capabilities = nic.capabilities().clone();
-    let device = NetDevice::<P>::new(&capabilities, features, regions, both, scratch);
+    let device = NetDevice::<P>::new(&capabilities, (features, features), regions, both, scratch);
     let rings = [DriverRing::new(transmit, false), DriverRing::new(receive, false)];
     let bases = [views[0].addr, views[1].addr];
     let lengths = [views[0].length, views[1].length];

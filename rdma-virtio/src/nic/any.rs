@@ -11,8 +11,8 @@ use super::rdma::RdmaNic;
 use super::soft::SoftNic;
 use super::tap::TapNic;
 use super::{
-    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne, PostError,
-    RecvBatch, RecvWr, RegionView, SendWr, Sge,
+    Accepted, Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne,
+    PostError, RecvBatch, RecvWr, RegionView, SendWr, Sge,
 };
 
 /// Any of the NICs.
@@ -83,6 +83,10 @@ impl Nic for AnyNic {
     unsafe fn register(&mut self, region: RegionView) -> Result<Lkey, DeviceError> {
         // SAFETY: the caller upholds the same contract.
         each!(self, nic => unsafe { nic.register(region) })
+    }
+
+    fn accept(&mut self, accepted: Accepted) -> Result<(), DeviceError> {
+        each!(self, nic => nic.accept(accepted))
     }
 
     #[inline]

@@ -202,6 +202,43 @@ pub enum Wire {
     VirtioNet,
 }
 
+/// What the owner of a NIC takes of received messages with [`Wire::VirtioNet`]: what else the peer
+/// would send whole is cut for it, by whoever can, or dropped and counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Accepted {
+    /// Partial checksums.
+    pub checksum: bool,
+    /// Coalesced TCP over IPv4.
+    pub large4: bool,
+    /// Coalesced TCP over IPv6.
+    pub large6: bool,
+    /// Coalesced TCP that was marked by congestion.
+    pub ecn: bool,
+    /// Coalesced UDP over IPv4.
+    pub uso4: bool,
+    /// Coalesced UDP over IPv6.
+    pub uso6: bool,
+}
+
+impl Accepted {
+    /// All of it.
+    pub const ALL: Accepted =
+        Accepted { checksum: true, large4: true, large6: true, ecn: true, uso4: true, uso6: true };
+
+    /// What is in both.
+    #[must_use]
+    pub fn and(self, other: Accepted) -> Accepted {
+        Accepted {
+            checksum: self.checksum && other.checksum,
+            large4: self.large4 && other.large4,
+            large6: self.large6 && other.large6,
+            ecn: self.ecn && other.ecn,
+            uso4: self.uso4 && other.uso4,
+            uso6: self.uso6 && other.uso6,
+        }
+    }
+}
+
 /// How messages meet posted receives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Receive {
@@ -246,10 +283,35 @@ pub struct Capabilities {
     pub tso4: bool,
     /// Segments TCP over IPv6, or passes it whole.
     pub tso6: bool,
+    /// Segments TCP with congestion marks, or passes it whole: CWR on the first segment only.
+    pub tso_ecn: bool,
+    /// Segments UDP, or passes it whole.
+    pub uso: bool,
     /// May deliver coalesced TCP over IPv4.
     pub rx_large4: bool,
     /// May deliver coalesced TCP over IPv6.
     pub rx_large6: bool,
+    /// May deliver coalesced TCP with congestion marks.
+    pub rx_ecn: bool,
+    /// May deliver coalesced UDP over IPv4.
+    pub rx_uso4: bool,
+    /// May deliver coalesced UDP over IPv6.
+    pub rx_uso6: bool,
+}
+
+impl Capabilities {
+    /// All that may be delivered.
+    #[must_use]
+    pub fn accepted(&self) -> Accepted {
+        Accepted {
+            checksum: self.rx_checksum,
+            large4: self.rx_large4,
+            large6: self.rx_large6,
+            ecn: self.rx_ecn,
+            uso4: self.rx_uso4,
+            uso6: self.rx_uso6,
+        }
+    }
 }
 
 /// Why a work request was not posted. Nothing was posted then.
@@ -345,6 +407,15 @@ pub trait Nic {
     /// # Errors
     /// If the backend cannot register it (memlock limit, too many regions).
     unsafe fn register(&mut self, region: RegionView) -> Result<Lkey, DeviceError>;
+
+    /// Says what of received messages is taken; once, before the first `maintain`. Without it a NIC
+    /// delivers whatever its capabilities name.
+    ///
+    /// # Errors
+    /// If the backend cannot tell those who send.
+    fn accept(&mut self, _accepted: Accepted) -> Result<(), DeviceError> {
+        Ok(())
+    }
 
     /// Posts receives in order; returns how many were taken before the first error.
     ///

@@ -11,5 +11,7 @@ pub(super) const ETHERTYPE_IPV4: u16 = 0x0800;
 pub(super) const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Bytes of an IPv6 header without extensions.
 pub(super) const IPV6_HEADER_LEN: usize = 40;
+/// Bytes of a UDP header.
+pub(super) const UDP_HEADER_LEN: usize = 8;
 /// Bytes of a TCP header without options.
 pub(super) const TCP_HEADER_LEN: usize = 20;

@@ -56,6 +56,16 @@ impl Sum {
     pub fn checksum(self) -> [u8; 2] {
         (!fold(self.total)).to_ne_bytes()
     }
+
+    /// The checksum as it is stored for UDP, where 0 would say that there is none (RFC 768): the
+    /// same number in ones' complement is stored, which does no harm to TCP.
+    #[must_use]
+    pub fn stored(self) -> [u8; 2] {
+        match self.checksum() {
+            [0, 0] => [0xFF, 0xFF],
+            other => other,
+        }
+    }
 }
 
 /// Folds the carries in.
@@ -79,16 +89,11 @@ pub fn from_offset(segments: &[Segment], start: u32) -> impl Iterator<Item = Seg
     })
 }
 
-/// Finishes a partial checksum where it lies. For a UDP checksum of 0, 0xFFFF is stored (RFC 768);
-/// the two are the same number in ones' complement, so it does no harm to TCP. Returns whether
-/// the place lies inside.
+/// Finishes a partial checksum where it lies. Returns whether the place lies inside.
 pub fn finish(segments: &[Segment], start: u16, offset: u16) -> bool {
     let mut sum = Sum::default();
     sum.add_segments(from_offset(segments, u32::from(start)));
-    let checksum = match sum.checksum() {
-        [0, 0] => [0xFF, 0xFF],
-        other => other,
-    };
+    let checksum = sum.stored();
     let mut written = 0;
     for place in from_offset(segments, u32::from(start) + u32::from(offset)) {
         written += place.write(&checksum[written..]);

@@ -90,8 +90,13 @@ impl Features {
             | Features::GUEST_USO6.0,
     );
 
+    /// All by which a device segments.
+    pub const HOST_LARGE: Features = Features(
+        Features::HOST_TSO4.0 | Features::HOST_TSO6.0 | Features::HOST_ECN.0 | Features::HOST_USO.0,
+    );
+
     /// What Roceway's own device half offers and its driver half takes, whatever the NIC:
-    /// checksums and segmentation of TCP, in software where the NIC does neither.
+    /// checksums and segmentation of TCP and UDP, in software where the NIC does neither.
     pub const ALL_OURS: Features = Features(
         Features::CSUM.0
             | Features::GUEST_CSUM.0
@@ -99,6 +104,11 @@ impl Features {
             | Features::GUEST_TSO6.0
             | Features::HOST_TSO4.0
             | Features::HOST_TSO6.0
+            | Features::HOST_ECN.0
+            | Features::GUEST_ECN.0
+            | Features::HOST_USO.0
+            | Features::GUEST_USO4.0
+            | Features::GUEST_USO6.0
             | Features::MRG_RXBUF.0
             | Features::INDIRECT_DESC.0
             | Features::VERSION_1.0,
@@ -144,21 +154,33 @@ impl Features {
             .with_if(nic.tx_checksum, Features::CSUM)
             .with_if(nic.tx_checksum && nic.tso4, Features::HOST_TSO4)
             .with_if(nic.tx_checksum && nic.tso6, Features::HOST_TSO6)
+            .with_if(nic.tx_checksum && nic.uso, Features::HOST_USO)
+            .with_if((nic.tso4 || nic.tso6) && nic.tso_ecn, Features::HOST_ECN)
             .with_if(nic.rx_checksum, Features::GUEST_CSUM)
             .with_if(nic.rx_checksum && nic.rx_large4, Features::GUEST_TSO4)
             .with_if(nic.rx_checksum && nic.rx_large6, Features::GUEST_TSO6)
+            .with_if((nic.rx_large4 || nic.rx_large6) && nic.rx_ecn, Features::GUEST_ECN)
+            .with_if(nic.rx_checksum && nic.rx_uso4, Features::GUEST_USO4)
+            .with_if(nic.rx_checksum && nic.rx_uso6, Features::GUEST_USO6)
             .with_if(nic.receive == Receive::Spanning, Features::MRG_RXBUF)
     }
 
     /// What the device half offers with this NIC: what the NIC does, and transmit checksums and
-    /// segmentation in any case.
+    /// segmentation in any case, in software where the NIC does neither.
     #[must_use]
     pub fn offered(nic: &Capabilities) -> Features {
         Features::native(nic)
             .with(Features::CSUM)
             .with(Features::HOST_TSO4)
             .with(Features::HOST_TSO6)
+            .with(Features::HOST_ECN)
+            .with(Features::HOST_USO)
             .with(Features::MRG_RXBUF)
+    }
+
+    /// The features that are there, each with its name in the specification.
+    pub fn names(self) -> impl Iterator<Item = (Features, &'static str)> {
+        NAMES.iter().copied().filter(move |(feature, _)| self.has(*feature))
     }
 
     /// Whether the combination is legal.
@@ -188,6 +210,21 @@ impl Features {
         }
         accepted.check()?;
         Ok(accepted)
+    }
+}
+
+/// What a driver asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wish {
+    /// What it takes of what is offered.
+    pub features: Features,
+    /// Of these, what the device half is to do in software though the NIC can.
+    pub software: Features,
+}
+
+impl From<Features> for Wish {
+    fn from(features: Features) -> Wish {
+        Wish { features, software: Features::NONE }
     }
 }
 

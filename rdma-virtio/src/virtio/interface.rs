@@ -16,10 +16,10 @@ use std::ops::Range;
 use arrayvec::ArrayVec;
 
 pub use self::setup::InterfaceError;
-use self::setup::{Places, plan_receive, register};
+use self::setup::{Places, accepted, plan_receive, register};
 use super::device::{DeviceQueues, NetDevice, POSTS_MAX, ReceivedOne, SCRATCH_COUNT, SCRATCH_LEN};
 use super::driver::{NetDriver, ReceiveLayout, Received, TABLE_LEN, TransmitError};
-use super::features::Features;
+use super::features::{Features, Wish};
 use super::layout::{QueueLayout, check_queue_size};
 use super::net_header::{NET_HEADER_LEN, NetHeader};
 use super::ring::{Notify, SameThread};
@@ -46,6 +46,7 @@ pub struct NetInterface<N: Nic> {
     driver: NetDriver<SameThread>,
     arena: Arena,
     features: Features,
+    native: Features,
     layout: ReceiveLayout,
     /// Longest frame that is posted inline.
     inline_frame_max: u32,
@@ -59,7 +60,8 @@ impl<N: Nic> NetInterface<N> {
     /// Allocates the arena, registers it, negotiates features and posts receives.
     ///
     /// Of `wanted`, what the device half offers with this NIC is taken (see
-    /// [`Features::offered`]); [`NetInterface::features`] says what that was. `queue_size` is a
+    /// [`Features::offered`]); [`NetInterface::features`] says what that was, and the NIC is told
+    /// what may be delivered. `queue_size` is a
     /// power of two from 16 to 4096, for both queues.
     ///
     /// # Errors
@@ -67,14 +69,17 @@ impl<N: Nic> NetInterface<N> {
     pub fn new(
         mut nic: N,
         config: &ArenaConfig,
-        wanted: Features,
+        wanted: impl Into<Wish>,
         queue_size: u16,
     ) -> Result<NetInterface<N>, InterfaceError> {
         check_queue_size(queue_size)?;
-        wanted.check()?;
+        let wish: Wish = wanted.into();
+        wish.features.check()?;
         let capabilities = nic.capabilities().clone();
         let (features, layout) =
-            plan_receive(&capabilities, config.receive_len, wanted, queue_size)?;
+            plan_receive(&capabilities, config.receive_len, wish.features, queue_size)?;
+        let native = Features::native(&capabilities).without(wish.software).and(features);
+        nic.accept(accepted(features))?;
         let extra = ArenaExtra {
             scratch_len: SCRATCH_LEN * SCRATCH_COUNT,
             private_len: 2 * QueueLayout::of(queue_size).length + u32::from(queue_size) * TABLE_LEN,
@@ -90,7 +95,7 @@ impl<N: Nic> NetInterface<N> {
         let queues =
             DeviceQueues { transmit: places.transmit.clone(), receive: places.receive.clone() };
         let tables = features.has(Features::INDIRECT_DESC).then_some(places.tables);
-        let device = NetDevice::new(&capabilities, features, regions, queues, scratch);
+        let device = NetDevice::new(&capabilities, (features, native), regions, queues, scratch);
         let driver = NetDriver::new(places.transmit, places.receive, tables, layout, false);
         let in_message = match capabilities.wire {
             Wire::Frames => 0,
@@ -102,6 +107,7 @@ impl<N: Nic> NetInterface<N> {
             driver,
             arena,
             features,
+            native,
             layout,
             inline_frame_max: capabilities.max_inline.saturating_sub(in_message),
             has_returned: false,
@@ -116,6 +122,12 @@ impl<N: Nic> NetInterface<N> {
     #[must_use]
     pub fn features(&self) -> Features {
         self.features
+    }
+
+    /// Of what was negotiated, what the NIC does itself; the device half does the rest in software.
+    #[must_use]
+    pub fn native(&self) -> Features {
+        self.native
     }
 
     /// How receive buffers lie on the queue.

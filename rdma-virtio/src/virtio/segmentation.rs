@@ -1,11 +1,11 @@
-//! Segmentation of TCP in software, for NICs that do not segment.
+//! Segmentation of TCP and UDP in software, for NICs that do not segment.
 //!
 //! Payload stays where it lies; each segment gets headers of its own, made from those of the whole.
 //! Invariants: the plan is made from a copy of the headers, checked against the frame's length, and
 //! every segment's bytes lie inside the frame.
 
 use super::checksum::Sum;
-use super::net_header::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, NetHeader};
+use super::net_header::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NetHeader};
 use crate::memory::region::Segment;
 
 /// Most bytes of all headers: Ethernet with a VLAN tag, IP and TCP with options.
@@ -15,7 +15,7 @@ const TCP_FIN: u8 = 0x01;
 const TCP_PSH: u8 = 0x08;
 const TCP_CWR: u8 = 0x80;
 
-/// The frame is not what its header says: no TCP, truncated, or without payload.
+/// The frame is not what its header says: neither TCP nor UDP, truncated, or without payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotSegmentable;
 
@@ -26,14 +26,39 @@ enum Family {
     V6,
 }
 
+/// What is cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl Transport {
+    fn protocol(self) -> u16 {
+        match self {
+            Transport::Tcp => 6,
+            Transport::Udp => 17,
+        }
+    }
+
+    /// Place of the checksum in the header.
+    fn checksum_offset(self) -> u16 {
+        match self {
+            Transport::Tcp => 16,
+            Transport::Udp => 6,
+        }
+    }
+}
+
 /// How a large frame is cut.
 #[derive(Clone, Debug)]
 pub struct Plan {
     headers: [u8; HEADERS_MAX],
     header_len: u16,
     ip_at: u16,
-    tcp_at: u16,
+    transport_at: u16,
     family: Family,
+    transport: Transport,
     size: u16,
     payload_len: u32,
 }
@@ -60,7 +85,7 @@ impl Plan {
     /// Reads the headers of a frame of `frame_len` bytes that lies in `frame`.
     ///
     /// # Errors
-    /// If it is not TCP over the family that the header names, or has no payload.
+    /// If it is not what the header names, or has no payload.
     pub fn new(
         header: &NetHeader,
         frame: &[Segment],
@@ -73,23 +98,35 @@ impl Plan {
         }
         let headers_seen = headers.get(..have).ok_or(NotSegmentable)?;
         let ip_at = if be16(headers_seen, 12)? == 0x8100 { 18 } else { 14 };
-        let (ethertype, family) = match header.gso_type & !GSO_ECN {
-            GSO_TCPV4 => (0x0800, Family::V4),
-            GSO_TCPV6 => (0x86DD, Family::V6),
+        let family = match be16(headers_seen, usize::from(ip_at) - 2)? {
+            0x0800 => Family::V4,
+            0x86DD => Family::V6,
             _ => return Err(NotSegmentable),
         };
-        let tcp_at = header.csum_start;
+        let transport = match (header.gso_type & !GSO_ECN, family) {
+            (GSO_TCPV4, Family::V4) | (GSO_TCPV6, Family::V6) => Transport::Tcp,
+            (GSO_UDP_L4, _) => Transport::Udp,
+            _ => return Err(NotSegmentable),
+        };
+        let transport_at = header.csum_start;
         let ip_len = match family {
             Family::V4 => 20,
             Family::V6 => 40,
         };
-        let misplaced = tcp_at < ip_at + ip_len || header.csum_offset != 16;
-        if be16(headers_seen, usize::from(ip_at) - 2)? != ethertype || misplaced {
+        let offset = transport.checksum_offset();
+        if transport_at < ip_at + ip_len || header.csum_offset != offset {
             return Err(NotSegmentable);
         }
-        let data_offset = headers_seen.get(usize::from(tcp_at) + 12).ok_or(NotSegmentable)? >> 4;
-        let header_len = tcp_at + u16::from(data_offset) * 4;
-        let too_long = usize::from(header_len) > have || data_offset < 5;
+        let words = match transport {
+            Transport::Udp => 2,
+            Transport::Tcp => {
+                let place = usize::from(transport_at) + 12;
+                let words = headers_seen.get(place).ok_or(NotSegmentable)? >> 4;
+                if words >= 5 { u16::from(words) } else { return Err(NotSegmentable) }
+            }
+        };
+        let header_len = transport_at.saturating_add(words * 4);
+        let too_long = usize::from(header_len) > have;
         if too_long || u32::from(header_len) >= frame_len || header.gso_size == 0 {
             return Err(NotSegmentable);
         }
@@ -97,8 +134,9 @@ impl Plan {
             headers,
             header_len,
             ip_at,
-            tcp_at,
+            transport_at,
             family,
+            transport,
             size: header.gso_size,
             payload_len: frame_len - u32::from(header_len),
         })
@@ -110,10 +148,22 @@ impl Plan {
         self.header_len
     }
 
-    /// First byte of the TCP header, where its checksum starts.
+    /// First byte of the transport's header, where its checksum starts.
     #[must_use]
     pub fn checksum_start(&self) -> u16 {
-        self.tcp_at
+        self.transport_at
+    }
+
+    /// Place of the checksum, from there.
+    #[must_use]
+    pub fn checksum_offset(&self) -> u16 {
+        self.transport.checksum_offset()
+    }
+
+    /// Bytes of the longest segment as a frame.
+    #[must_use]
+    pub fn frame_len_max(&self) -> u32 {
+        u32::from(self.header_len) + self.payload_len.min(u32::from(self.size))
     }
 
     /// Number of segments.
@@ -142,9 +192,9 @@ impl Plan {
     ) {
         let range = self.payload(number);
         let ip = usize::from(self.ip_at);
-        let tcp = usize::from(self.tcp_at);
+        let at = usize::from(self.transport_at);
         *out = self.headers;
-        let after_ip = u32::from(self.header_len) - u32::from(self.tcp_at) + range.len;
+        let after_ip = u32::from(self.header_len) - u32::from(self.transport_at) + range.len;
         match self.family {
             Family::V4 => self.fix_ipv4(number, range.len, out),
             Family::V6 => {
@@ -152,32 +202,42 @@ impl Plan {
                 put16(out, ip + 4, length);
             }
         }
-        let seq = be32(out, tcp + 4).wrapping_add(number * u32::from(self.size));
-        out[tcp + 4..tcp + 8].copy_from_slice(&seq.to_be_bytes());
-        if number + 1 < self.count() {
-            out[tcp + 13] &= !(TCP_FIN | TCP_PSH);
+        match self.transport {
+            Transport::Tcp => self.fix_tcp(number, out),
+            Transport::Udp => put16(out, at + 4, after_ip),
         }
-        if number > 0 {
-            out[tcp + 13] &= !TCP_CWR;
-        }
-        out[tcp + 16..tcp + 18].fill(0);
+        let place = at + usize::from(self.transport.checksum_offset());
+        out[place..place + 2].fill(0);
 
         let mut sum = Sum::default();
         match self.family {
             Family::V4 => sum.add(&out[ip + 12..ip + 20]),
             Family::V6 => sum.add(&out[ip + 8..ip + 40]),
         }
-        sum.add_u16(6);
+        sum.add_u16(self.transport.protocol());
         sum.add_u16(u16::try_from(after_ip).unwrap_or(u16::MAX));
         let field = match checksum {
             SegmentChecksum::Partial => sum.partial(),
             SegmentChecksum::Full => {
-                sum.add(&out[tcp..usize::from(self.header_len)]);
+                sum.add(&out[at..usize::from(self.header_len)]);
                 sum.add_segments(cut(frame, range));
-                sum.checksum()
+                sum.stored()
             }
         };
-        out[tcp + 16..tcp + 18].copy_from_slice(&field);
+        out[place..place + 2].copy_from_slice(&field);
+    }
+
+    fn fix_tcp(&self, number: u32, out: &mut [u8; HEADERS_MAX]) {
+        let tcp = usize::from(self.transport_at);
+        let seq = be32(out, tcp + 4).wrapping_add(number * u32::from(self.size));
+        out[tcp + 4..tcp + 8].copy_from_slice(&seq.to_be_bytes());
+        if number + 1 < self.count() {
+            out[tcp + 13] &= !(TCP_FIN | TCP_PSH);
+        }
+        if number > 0 {
+            // RFC 3168 §6.1.2: "window reduced" is said once.
+            out[tcp + 13] &= !TCP_CWR;
+        }
     }
 
     fn fix_ipv4(&self, number: u32, payload: u32, out: &mut [u8; HEADERS_MAX]) {
@@ -187,7 +247,7 @@ impl Plan {
         put16(out, ip + 4, id.wrapping_add(number) & 0xFFFF);
         out[ip + 10..ip + 12].fill(0);
         let mut sum = Sum::default();
-        sum.add(&out[ip..usize::from(self.tcp_at)]);
+        sum.add(&out[ip..usize::from(self.transport_at)]);
         let field = sum.checksum();
         out[ip + 10..ip + 12].copy_from_slice(&field);
     }

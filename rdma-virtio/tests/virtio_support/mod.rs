@@ -69,6 +69,11 @@ pub fn capabilities(wire: Wire, receive: Receive) -> Capabilities {
         tso6: true,
         rx_large4: true,
         rx_large6: true,
+        tso_ecn: true,
+        uso: true,
+        rx_ecn: true,
+        rx_uso4: true,
+        rx_uso6: true,
     }
 }
 

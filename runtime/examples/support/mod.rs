@@ -58,6 +58,9 @@ impl Arguments {
             }
         }
         let settings = Settings::load(&flags).unwrap_or_else(|error| fail(error));
+        for notice in &settings.notices {
+            eprintln!("{notice}");
+        }
         Arguments { settings, own: given, rest }
     }
 

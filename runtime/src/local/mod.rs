@@ -28,6 +28,7 @@ pub use udp::UdpSocket;
 use crate::config::WorkerConfig;
 use crate::core::Core;
 use crate::error::StartError;
+use crate::offload::OffloadsInUse;
 use crate::start;
 
 /// What the handles of one worker share. Core and loop are borrowed apart, so that application
@@ -132,6 +133,12 @@ impl Worker {
     #[must_use]
     pub fn broken(&self) -> Option<String> {
         self.shared.core.borrow().broken.clone()
+    }
+
+    /// The offloads that are in use, and which of those wanted are not.
+    #[must_use]
+    pub fn offloads(&self) -> OffloadsInUse {
+        self.shared.core.borrow().offloads.clone()
     }
 
     /// Calls `visit` with layer, name and value of every counter.

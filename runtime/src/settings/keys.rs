@@ -8,6 +8,7 @@ use roceway_stack::time::Duration;
 use super::Settings;
 use super::value::Value;
 use crate::config::Prefix;
+use crate::offload::OffloadWish;
 use crate::shared::Manner;
 
 /// A setting, for help texts.
@@ -85,6 +86,16 @@ fn spin(settings: &mut Settings, value: Value<'_>) -> Result<(), String> {
     Ok(())
 }
 
+fn offload(settings: &mut Settings, value: Value<'_>) -> Result<(), String> {
+    let understood = OffloadWish::parse(value.0, settings.worker.offloads)?;
+    settings.worker.offloads = understood.wish;
+    if !understood.cleared.is_empty() {
+        let names = understood.cleared.join(", ");
+        settings.notices.push(format!("offload: {names} cleared: UFO is never offered"));
+    }
+    Ok(())
+}
+
 /// Every setting.
 pub const KEYS: &[Key] = &[
     key("device", "KIND:NAME[,KEY=VALUE]", "the device, such as soft:/run/link.sock", |s, v| {
@@ -122,14 +133,7 @@ pub const KEYS: &[Key] = &[
         s.worker.queue_size = u16::try_from(v.power_of_two(16..=4096)?).unwrap_or(256);
         Ok(())
     }),
-    key("offload.checksum", "on|off", "leave checksums to the device; on", |s, v| {
-        s.worker.offloads.checksum = v.switch()?;
-        Ok(())
-    }),
-    key("offload.large_segments", "on|off", "segments of up to 64 KiB; on", |s, v| {
-        s.worker.offloads.large_segments = v.switch()?;
-        Ok(())
-    }),
+    key("offload", "all|none|0xMASK|[+-]NAME[,...]", "what the device does for us; all", offload),
     key("tcp.send_buffer", "4KiB..1GiB", "most unacknowledged and unsent bytes; 1MiB", |s, v| {
         s.worker.tcp.send_buffer = v.size(BUFFER)?;
         Ok(())

@@ -65,6 +65,8 @@ pub struct Settings {
     pub manner: Manner,
     /// What the worker is told.
     pub worker: WorkerConfig,
+    /// What was understood otherwise than it was written, a line each, for people.
+    pub notices: Vec<String>,
 }
 
 /// What is wrong with a configuration.
@@ -130,7 +132,7 @@ impl Settings {
     pub fn new() -> Settings {
         let nowhere = Prefix { address: std::net::Ipv4Addr::UNSPECIFIED.into(), length: 1 };
         let worker = WorkerConfig { addresses: Vec::new(), ..WorkerConfig::new(nowhere) };
-        Settings { device: None, manner: Manner::default(), worker }
+        Settings { device: None, manner: Manner::default(), worker, notices: Vec::new() }
     }
 
     /// The configuration of this process: its environment, and the flags.

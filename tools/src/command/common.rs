@@ -51,6 +51,9 @@ struct WorkerLine {
     /// Longest IP packet [default: the device's]
     #[arg(long, value_name = "BYTES")]
     mtu: Option<String>,
+    /// all, none, a list such as csum,guest_csum,gso, changes such as -mrg_rxbuf, or LKL's mask
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    offload: Option<String>,
     /// Takes settings from a TOML file [default: the one that ROCEWAY_CONFIG names]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -74,6 +77,7 @@ impl WorkerLine {
             ("--address", !self.address.is_empty()),
             ("--gateway", !self.gateway.is_empty()),
             ("--mtu", self.mtu.is_some()),
+            ("--offload", self.offload.is_some()),
             ("--config", self.config.is_some()),
             ("--set", !self.set.is_empty()),
             ("--capture", self.capture.is_some()),
@@ -92,9 +96,12 @@ impl WorkerLine {
         {
             flags.add(name, value);
         }
-        for (name, value) in
-            [("device", &self.device), ("mtu", &self.mtu), ("capture", &self.capture)]
-        {
+        for (name, value) in [
+            ("device", &self.device),
+            ("mtu", &self.mtu),
+            ("offload", &self.offload),
+            ("capture", &self.capture),
+        ] {
             if let Some(value) = value {
                 flags.add(name, value);
             }
@@ -140,6 +147,9 @@ impl Common {
         let refused = |error: SettingsError| Failure::Usage(error.to_string());
         let flags = self.worker.flags().map_err(refused)?;
         let mut settings = Settings::load(&flags).map_err(refused)?;
+        for notice in &settings.notices {
+            eprintln!("{notice}");
+        }
         if self.stack.is_none() && settings.device.is_none() {
             return match self.worker.given() {
                 Some(name) => {

@@ -218,12 +218,12 @@ impl Run<'_> {
         let (line, place) = (self.line, self.place());
         let name = format!("{} {}", place.stack, place.device);
         let report = TestReport {
-            settings: self.settings(),
+            settings: self.settings(&states),
             host: Host::read(),
             place,
             workload: &self.workload,
             outcome,
-            states,
+            states: if line.common.wants_counters() { states } else { Vec::new() },
         };
         print(&if line.common.json { report.json() } else { report.text() })?;
         // Last, so that a full disk costs nobody the figures.
@@ -235,7 +235,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn settings(&self) -> Vec<Setting> {
+    fn settings(&self, states: &States) -> Vec<Setting> {
         let mut all = report::settings(&self.workload);
         let cpu = |core: Option<usize>| core.map_or("any".into(), |core| core.to_string());
         match &self.chosen {
@@ -243,7 +243,7 @@ impl Run<'_> {
                 let control = Kernel::congestion_control().unwrap_or_else(|_| "unknown".into());
                 all.push(("stack", format!("kernel, {waiting}, {control}")));
             }
-            Chosen::Roceway(settings) => self.over(settings).describe(&mut all),
+            Chosen::Roceway(settings) => self.over(settings).describe(states, &mut all),
         }
         match self.server {
             Some(server) => {

@@ -93,13 +93,12 @@ impl WorkerTest<'_> {
                 (outcome, vec![("the client", client), ("the server", server)])
             }
         };
-        Ok((outcome, if self.counters { states } else { Vec::new() }))
+        Ok((outcome, states))
     }
 
     /// Its effective options.
-    pub(crate) fn describe(&self, all: &mut Vec<Setting>) {
+    pub(crate) fn describe(&self, states: &States, all: &mut Vec<Setting>) {
         let worker = &self.settings.worker;
-        let on = |switch: bool| if switch { "on" } else { "off" };
         let device = self.settings.device.as_deref().unwrap_or("soft, both ends here");
         let addresses: Vec<String> = match self.settings.device {
             Some(_) => worker.addresses.iter().map(ToString::to_string).collect(),
@@ -109,14 +108,11 @@ impl WorkerTest<'_> {
         all.push(("device", device.to_owned()));
         all.push(("addresses", addresses.join(" ")));
         all.push(("mtu", worker.mtu.map_or("the device's".into(), |mtu| mtu.to_string())));
-        all.push((
-            "offloads",
-            format!(
-                "checksum {}, large segments {}",
-                on(worker.offloads.checksum),
-                on(worker.offloads.large_segments)
-            ),
-        ));
+        all.push(("offloads wanted", worker.offloads.to_string()));
+        for (whose, state) in states {
+            let name = if *whose == "the server" { "offloads, server" } else { "offloads" };
+            all.push((name, state.offloads.to_string()));
+        }
         all.push(("idle", idle(worker.turn.spin)));
     }
 }

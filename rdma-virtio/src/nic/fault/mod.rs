@@ -25,8 +25,8 @@ use std::os::fd::RawFd;
 pub use verdict::{DELAY_NS_MAX, FaultOptions, REORDER_DISTANCE_MAX};
 
 use super::{
-    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, Offload, PostError, RecvWr,
-    RegionView, SendWr, Sge, WcChecksum, WcStatus,
+    Accepted, Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, Offload,
+    PostError, RecvWr, RegionView, SendWr, Sge, WcChecksum, WcStatus,
 };
 use buffers::{Buffers, ELEMENTS_MAX, Filled};
 use corrupt::{Corrupted, corrupt};
@@ -397,6 +397,10 @@ impl<N: Nic> Nic for FaultyNic<N> {
         let lkey = unsafe { self.inner.register(region) }?;
         self.regions.push((lkey.0, region));
         Ok(lkey)
+    }
+
+    fn accept(&mut self, accepted: Accepted) -> Result<(), DeviceError> {
+        self.inner.accept(accepted)
     }
 
     fn post_recv(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {

@@ -39,8 +39,8 @@ use super::host::{MESSAGE_MAX, NET_HEADER_LEN, plain_message_max};
 use super::regions::Regions;
 use super::rtnl::{self, LinkState, LinkWatch};
 use super::{
-    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PostError, Receive, RecvWr,
-    RegionView, SendWr, Wire,
+    Accepted, Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PostError,
+    Receive, RecvWr, RegionView, SendWr, Wire,
 };
 use ring::{Frame, Ring, Slot};
 
@@ -57,6 +57,7 @@ const GSO_TYPE: usize = 1;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
+const GSO_UDP_L4: u8 = 5;
 const GSO_ECN: u8 = 0x80;
 
 #[derive(Debug, Default)]
@@ -74,6 +75,7 @@ struct ReceiveCounters {
 #[derive(Debug)]
 pub struct PacketNic {
     capabilities: Capabilities,
+    accepted: Accepted,
     ring: Ring,
     fd: OwnedFd,
     regions: Regions,
@@ -126,12 +128,20 @@ impl PacketNic {
             tso6: large_tx,
             rx_large4: large_rx,
             rx_large6: large_rx,
+            tso_ecn: large_tx,
+            // Whether an interface segments UDP cannot be asked for with one call, and what it
+            // does not segment would be dropped.
+            uso: false,
+            rx_ecn: large_rx,
+            rx_uso4: large_rx,
+            rx_uso6: large_rx,
         };
         let events = Events::new(opened.watch.fd())
             .map_err(|e| rtnl::error(&capabilities.name, "epoll_create1", e, ""))?;
         let mut nic = Self {
             receives: Receives::new(capabilities.max_recv_wr),
             sends: Sends::new(capabilities.max_send_wr, max_message, true),
+            accepted: capabilities.accepted(),
             capabilities,
             ring: opened.ring,
             fd: opened.fd,
@@ -165,8 +175,9 @@ impl PacketNic {
         header[GSO_TYPE] &= !GSO_ECN;
         let fits = match header[GSO_TYPE] {
             GSO_NONE => length <= plain_message_max(self.capabilities.mtu) as usize,
-            GSO_TCPV4 => self.capabilities.rx_large4,
-            GSO_TCPV6 => self.capabilities.rx_large6,
+            GSO_TCPV4 => self.accepted.large4,
+            GSO_TCPV6 => self.accepted.large6,
+            GSO_UDP_L4 => self.accepted.uso4 || self.accepted.uso6,
             _ => false,
         };
         if !fits {
@@ -174,7 +185,7 @@ impl PacketNic {
             self.step();
             return true;
         }
-        if !self.capabilities.rx_checksum {
+        if !self.accepted.checksum {
             self.ring.complete_checksum(&mut header, frame);
         }
         // SAFETY: `header` is 12 bytes of our own.
@@ -257,6 +268,13 @@ impl Nic for PacketNic {
 
     unsafe fn register(&mut self, region: RegionView) -> Result<Lkey, DeviceError> {
         self.regions.add(&self.capabilities.name, region)
+    }
+
+    /// The kernel cannot be told: what is not taken is dropped and counted, and a checksum that is
+    /// still to be computed is computed here.
+    fn accept(&mut self, accepted: Accepted) -> Result<(), DeviceError> {
+        self.accepted = self.accepted.and(accepted);
+        Ok(())
     }
 
     fn post_recv(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {

@@ -381,6 +381,11 @@ fn capabilities(
         tso6: large,
         rx_large4: large,
         rx_large6: large,
+        tso_ecn: large,
+        uso: large,
+        rx_ecn: large,
+        rx_uso4: large,
+        rx_uso6: large,
     }
 }
 

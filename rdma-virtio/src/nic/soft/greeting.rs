@@ -16,6 +16,7 @@ use super::layout::{
 use super::receiver::Shown;
 use super::shared::SharedMemory;
 use crate::memory::mapping::{MAPPING_LEN_MAX, Mapping};
+use crate::nic::Accepted;
 
 /// The first byte of each message on the socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +82,8 @@ pub(super) struct Greeting {
     pub(super) frames: bool,
     /// Whether barriers may be forced on it and it forces them itself.
     pub(super) forces_barriers: bool,
+    /// What it takes whole.
+    pub(super) accepted: Accepted,
     /// Bytes of its bounce area, behind its ring.
     pub(super) bounce_len: u64,
     /// Length of its link memory.
@@ -113,6 +116,7 @@ impl Greeting {
             u8::from(self.frames),
             u8::from(self.forces_barriers),
             u8::try_from(self.exports.len()).unwrap_or(0),
+            bits_of(&self.accepted),
         ]);
         put(&self.bounce_len.to_le_bytes());
         put(&self.link_len.to_le_bytes());
@@ -144,7 +148,7 @@ impl Greeting {
         let identity = reader.u64()?;
         let slots = reader.u32()?;
         let mtu = u16::from_le_bytes(reader.array()?);
-        let [frames, forces_barriers, count] = reader.array()?;
+        let [frames, forces_barriers, count, bits] = reader.array()?;
         let bounce_len = reader.u64()?;
         let link_len = reader.u64()?;
         let mut exports = ArrayVec::new();
@@ -159,6 +163,7 @@ impl Greeting {
             mtu,
             frames: frames != 0,
             forces_barriers: forces_barriers != 0,
+            accepted: accepted_of(bits),
             bounce_len,
             link_len,
             exports,
@@ -218,6 +223,19 @@ impl Greeting {
     }
 }
 
+/// What is taken, a bit each, the first the lowest.
+fn bits_of(accepted: &Accepted) -> u8 {
+    let Accepted { checksum, large4, large6, ecn, uso4, uso6 } = *accepted;
+    let all = [checksum, large4, large6, ecn, uso4, uso6];
+    all.iter().rev().fold(0, |bits, &taken| bits << 1 | u8::from(taken))
+}
+
+fn accepted_of(bits: u8) -> Accepted {
+    let [checksum, large4, large6, ecn, uso4, uso6] =
+        std::array::from_fn(|place| bits >> place & 1 != 0);
+    Accepted { checksum, large4, large6, ecn, uso4, uso6 }
+}
+
 /// A length that this process could map.
 fn length(announced: u64) -> Result<usize, String> {
     usize::try_from(announced)
@@ -261,6 +279,7 @@ mod tests {
             mtu: 1500,
             frames: false,
             forces_barriers: true,
+            accepted: Accepted { large4: true, uso6: true, ..Accepted::default() },
             bounce_len: 0,
             link_len: 69_632,
             exports,

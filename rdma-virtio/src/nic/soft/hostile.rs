@@ -58,6 +58,7 @@ impl Hostile {
             mtu: 1500,
             frames: false,
             forces_barriers: false,
+            accepted: Accepted::ALL,
             bounce_len: 0,
             link_len: u64::try_from(self.link.len()).unwrap(),
             exports,

@@ -26,7 +26,7 @@
 /// Says on the socket that this is our protocol.
 pub(super) const MAGIC: u64 = 0x526f_6365_5f53_4f46;
 /// Version of the memory layout and of the greeting; both sides must have the same.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Bytes of a slot.
 pub(super) const SLOT_LEN: usize = 128;

@@ -20,7 +20,7 @@ use super::path::Meeting;
 use super::session::{GREETING_NS_MAX, Session};
 use super::shared::{Ring, SharedWord};
 use super::{SoftCounters, SoftNic};
-use crate::nic::{DeviceError, NicEvent, WcStatus, Wire};
+use crate::nic::{Accepted, DeviceError, NicEvent, WcStatus, Wire};
 
 const BOUNCE_LEN_U64: u64 = 1 << 20;
 const _: () = assert!(BOUNCE_LEN == 1 << 20);
@@ -84,7 +84,9 @@ impl Link {
             mtu: options.mtu,
             frames: options.wire() == Wire::Frames,
             forces_barriers: barrier::can_force_barriers(),
-            bounce_len: if options.tso { BOUNCE_LEN_U64 } else { 0 },
+            accepted: options.capabilities(name).accepted(),
+            // A peer that does not take large frames whole has them cut for it.
+            bounce_len: if options.tso || options.large { BOUNCE_LEN_U64 } else { 0 },
             link_len: 0,
             exports: ArrayVec::new(),
         };
@@ -111,6 +113,11 @@ impl Link {
     pub(super) fn next_key(&mut self) -> u32 {
         self.keys = self.keys.wrapping_add(1) & 0x00ff_ffff;
         self.keys
+    }
+
+    /// Says to peers to come what is taken, of what the options allow.
+    pub(super) fn accept(&mut self, accepted: Accepted) {
+        self.greeting.accepted = self.greeting.accepted.and(accepted);
     }
 
     /// Whether what is shown to the peer is settled.
@@ -262,6 +269,8 @@ impl SoftNic {
             return self.refuse("its memory is too short");
         };
         let identity = theirs.identity;
+        self.peer = theirs.accepted;
+        self.looks = self.frames || Accepted { checksum: true, ..self.peer } != Accepted::ALL;
         self.bounce.connect(own, self.link.greeting.slots);
         let shown = std::mem::take(&mut opened.shown);
         self.sender.connect(own_ring, peers);

@@ -57,8 +57,8 @@ pub use counters::SoftCounters;
 pub use options::{MESSAGE_MAX, MTU_MIN, SoftOptions, TIMEOUT_NS_MAX, TIMEOUT_NS_MIN};
 
 use crate::nic::{
-    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne, PostError,
-    RecvBatch, RecvWr, RegionView, SendWr, Sge, Wire,
+    Accepted, Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne,
+    PostError, RecvBatch, RecvWr, RegionView, SendWr, Sge, Wire,
 };
 use bounce::Bounce;
 use channel::Channel;
@@ -84,6 +84,10 @@ pub struct SoftNic {
     bounce: Bounce,
     /// Whether messages are bare frames, so that sends may ask for offloads.
     frames: bool,
+    /// What the peer takes whole.
+    peer: Accepted,
+    /// Whether a message may have to be cut before it is posted.
+    looks: bool,
     capabilities: Capabilities,
 }
 
@@ -138,6 +142,8 @@ impl SoftNic {
             events,
             bounce: Bounce::default(),
             frames: capabilities.wire == Wire::Frames,
+            peer: Accepted::ALL,
+            looks: capabilities.wire == Wire::Frames,
             capabilities,
         })
     }
@@ -217,6 +223,11 @@ impl Nic for SoftNic {
         Ok(lkey)
     }
 
+    fn accept(&mut self, accepted: Accepted) -> Result<(), DeviceError> {
+        self.link.accept(accepted);
+        Ok(())
+    }
+
     #[inline]
     fn post_recv(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {
         for (taken, wr) in wrs.iter().enumerate() {
@@ -234,8 +245,8 @@ impl Nic for SoftNic {
 
     #[inline]
     fn post_send(&mut self, wr: &SendWr<'_>) -> Result<(), PostError> {
-        if self.frames {
-            return self.post_frame(wr);
+        if self.looks {
+            return self.post_looked(wr);
         }
         self.sender.post(&self.regions, wr, &mut self.counters)
     }

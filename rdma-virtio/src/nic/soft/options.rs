@@ -116,6 +116,11 @@ impl SoftOptions {
             tso6: large,
             rx_large4: self.large,
             rx_large6: self.large,
+            tso_ecn: large,
+            uso: large,
+            rx_ecn: self.large,
+            rx_uso4: self.large,
+            rx_uso6: self.large,
         }
     }
 }

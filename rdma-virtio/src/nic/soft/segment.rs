@@ -1,11 +1,14 @@
-//! What hardware does to a frame: cutting TCP into segments and completing checksums.
+//! What hardware does to a frame: cutting TCP and UDP into segments and completing checksums.
 //!
 //! Pure: bytes in, bytes out. Every length is checked before it is used.
 
-use crate::nic::places::{ETHERNET_HEADER_LEN, IPV6_HEADER_LEN, TCP_HEADER_LEN};
+use crate::nic::places::{
+    ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, IPV6_HEADER_LEN, TCP_HEADER_LEN, UDP_HEADER_LEN,
+};
 use crate::nic::{ChecksumRequest, SegmentationKind, SegmentationRequest};
 
-const TCP_PROTOCOL: u16 = 6;
+const TCP_PROTOCOL: u8 = 6;
+const UDP_PROTOCOL: u8 = 17;
 /// Ethernet, IPv6 with options, and the longest TCP header.
 const HEADERS_LEN_MAX: usize = 256;
 
@@ -16,9 +19,10 @@ const CWR: u8 = 0x80;
 /// A large frame, understood.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Plan {
-    kind: SegmentationKind,
+    v6: bool,
+    udp: bool,
     header_len: usize,
-    tcp: usize,
+    transport: usize,
     payload_len: usize,
     size: usize,
     /// Number of segments.
@@ -35,23 +39,32 @@ impl Plan {
     ) -> Option<Plan> {
         let header_len = usize::from(request.header_len);
         let size = usize::from(request.size);
-        let ip_len = match request.kind {
-            SegmentationKind::Tcp4 => usize::from(frame.get(ETHERNET_HEADER_LEN)? & 0x0f) * 4,
-            SegmentationKind::Tcp6 => IPV6_HEADER_LEN,
-            SegmentationKind::Udp => return None,
+        let (udp, v6) = match request.kind {
+            SegmentationKind::Tcp4 => (false, false),
+            SegmentationKind::Tcp6 => (false, true),
+            SegmentationKind::Udp => {
+                (true, u16::from_be_bytes([*frame.get(12)?, *frame.get(13)?]) != ETHERTYPE_IPV4)
+            }
         };
-        let tcp = ETHERNET_HEADER_LEN + ip_len;
+        let ip_len = match v6 {
+            false => usize::from(frame.get(ETHERNET_HEADER_LEN)? & 0x0f) * 4,
+            true => IPV6_HEADER_LEN,
+        };
+        let transport = ETHERNET_HEADER_LEN + ip_len;
+        let least = if udp { UDP_HEADER_LEN } else { TCP_HEADER_LEN };
         let payload_len = frame.len().checked_sub(header_len)?;
         let fits = ip_len >= 20
-            && header_len >= tcp + TCP_HEADER_LEN
+            && header_len >= transport + least
+            && (!udp || header_len == transport + least)
             && header_len <= HEADERS_LEN_MAX
             && size > 0
             && payload_len > 0
             && header_len + size.min(payload_len) <= frame_max;
         fits.then(|| Plan {
-            kind: request.kind,
+            v6,
+            udp,
             header_len,
-            tcp,
+            transport,
             payload_len,
             size,
             count: payload_len.div_ceil(size),
@@ -71,25 +84,32 @@ impl Plan {
         let from = self.header_len + start;
         payload.copy_from_slice(&frame[from..from + payload.len()]);
         let ip_total = segment.len() - ETHERNET_HEADER_LEN;
-        match self.kind {
-            SegmentationKind::Tcp4 => {
-                put(segment, 16, low_u16(ip_total));
-                // Each segment is a datagram of its own. RFC 6864 §4.1 needs no distinct
-                // identifiers for those that are not fragmented; hardware counts all the same.
-                let identification = get(segment, 18).wrapping_add(low_u16(number));
-                put(segment, 18, identification);
-                put(segment, 24, 0);
-                let sum = !fold(sum_of(&segment[ETHERNET_HEADER_LEN..self.tcp]));
-                put(segment, 24, sum);
-            }
-            SegmentationKind::Tcp6 | SegmentationKind::Udp => {
-                put(segment, 18, low_u16(ip_total - IPV6_HEADER_LEN));
-            }
+        if self.v6 {
+            put(segment, 18, low_u16(ip_total - IPV6_HEADER_LEN));
+        } else {
+            put(segment, 16, low_u16(ip_total));
+            // Each segment is a datagram of its own. RFC 6864 §4.1 needs no distinct
+            // identifiers for those that are not fragmented; hardware counts all the same.
+            let identification = get(segment, 18).wrapping_add(low_u16(number));
+            put(segment, 18, identification);
+            put(segment, 24, 0);
+            let sum = !fold(sum_of(&segment[ETHERNET_HEADER_LEN..self.transport]));
+            put(segment, 24, sum);
         }
-        let tcp = self.tcp;
+        if self.udp {
+            let length = low_u16(segment.len() - self.transport);
+            put(segment, self.transport + 4, length);
+        } else {
+            self.fix_tcp(number, segment);
+        }
+        self.checksum(segment);
+    }
+
+    fn fix_tcp(&self, number: usize, segment: &mut [u8]) {
+        let tcp = self.transport;
+        let start = u32::try_from(number * self.size).unwrap_or(0);
         let sequence = u32::from(get(segment, tcp + 4)) << 16 | u32::from(get(segment, tcp + 6));
-        let sequence = sequence.wrapping_add(u32::try_from(start).unwrap_or(0));
-        segment[tcp + 4..tcp + 8].copy_from_slice(&sequence.to_be_bytes());
+        segment[tcp + 4..tcp + 8].copy_from_slice(&sequence.wrapping_add(start).to_be_bytes());
         if number + 1 < self.count {
             segment[tcp + 13] &= !(FIN | PSH);
         }
@@ -97,20 +117,18 @@ impl Plan {
             // RFC 3168 §6.1.2: "window reduced" is said once.
             segment[tcp + 13] &= !CWR;
         }
-        self.checksum(segment);
     }
 
     fn checksum(&self, segment: &mut [u8]) {
-        let tcp = self.tcp;
-        put(segment, tcp + 16, 0);
-        let addresses = match self.kind {
-            SegmentationKind::Tcp4 => &segment[26..34],
-            SegmentationKind::Tcp6 | SegmentationKind::Udp => &segment[22..54],
-        };
-        let pseudo =
-            sum_of(addresses) + u64::from(TCP_PROTOCOL) + u64::from(low_u16(segment.len() - tcp));
-        let sum = !fold(pseudo + sum_of(&segment[tcp..]));
-        put(segment, tcp + 16, sum);
+        let (at, protocol) = if self.udp { (6, UDP_PROTOCOL) } else { (16, TCP_PROTOCOL) };
+        let place = self.transport + at;
+        put(segment, place, 0);
+        let addresses = if self.v6 { &segment[22..54] } else { &segment[26..34] };
+        let length = low_u16(segment.len() - self.transport);
+        let pseudo = sum_of(addresses) + u64::from(protocol) + u64::from(length);
+        let sum = !fold(pseudo + sum_of(&segment[self.transport..]));
+        // As in `complete_checksum`.
+        put(segment, place, if sum == 0 && self.udp { 0xffff } else { sum });
     }
 }
 
@@ -217,6 +235,32 @@ mod tests {
         let last = number + 1 == count;
         assert_eq!(segment[tcp + 13] & (FIN | PSH), if last { FIN | PSH } else { 0 });
         assert_eq!(segment[tcp + 13] & CWR, if number == 0 { CWR } else { 0 });
+    }
+
+    #[test]
+    fn udp_is_cut_into_datagrams_whose_lengths_and_checksums_are_right() {
+        for (v6, payload_len) in [(false, 1), (false, 2500), (true, 3000), (true, 3001)] {
+            let ip_len = if v6 { 40 } else { 20 };
+            let header_len = 14 + ip_len + 8;
+            let mut frame: Vec<u8> = (0..=255).cycle().take(header_len + payload_len).collect();
+            frame[12..15].copy_from_slice(if v6 { &[0x86, 0xdd, 0x60] } else { &[8, 0, 0x45] });
+            let length = u16::try_from(header_len).unwrap();
+            let kind = SegmentationKind::Udp;
+            let request = SegmentationRequest { kind, size: 1000, header_len: length };
+            let plan = Plan::new(&frame, &request, 1514).unwrap();
+            let mut payload = Vec::new();
+            for number in 0..plan.count {
+                let mut segment = vec![0; plan.frame_len(number)];
+                plan.write(&frame, number, &mut segment);
+                let (udp, addresses) = (14 + ip_len, if v6 { 22..54 } else { 26..34 });
+                let datagram = u64::try_from(segment.len() - udp).unwrap();
+                assert_eq!(u64::from(get(&segment, udp + 4)), datagram);
+                let pseudo = sum_of(&segment[addresses]) + 17 + datagram;
+                assert_eq!(fold(pseudo + sum_of(&segment[udp..])), 0xffff);
+                payload.extend_from_slice(&segment[header_len..]);
+            }
+            assert_eq!(payload, frame[header_len..]);
+        }
     }
 
     #[test]

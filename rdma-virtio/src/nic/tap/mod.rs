@@ -30,8 +30,8 @@ use super::host::{Io, IoVec, MESSAGE_MAX, plain_message_max, read_message};
 use super::regions::Regions;
 use super::rtnl::{self, LinkState, LinkWatch};
 use super::{
-    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PostError, Receive, RecvWr,
-    RegionView, SendWr, Wire,
+    Accepted, Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PostError,
+    Receive, RecvWr, RegionView, SendWr, Wire,
 };
 
 pub use open::TapOptions;
@@ -99,7 +99,8 @@ impl TapNic {
         let device = format!("tap:{name}");
         let opened = open::open(&device, name, options)?;
         let large_tx = options.checksum && options.tso;
-        let large_rx = opened.rx_large4 || opened.rx_large6;
+        let granted = opened.granted;
+        let large_rx = granted.large4 || granted.large6;
         let longest = |large| if large { MESSAGE_MAX } else { plain_message_max(opened.mtu) };
         let capabilities = Capabilities {
             name: device,
@@ -114,11 +115,16 @@ impl TapNic {
             max_recv_sge: RECV_SGE_MAX,
             max_inline: INLINE_MAX,
             tx_checksum: options.checksum,
-            rx_checksum: opened.rx_checksum,
+            rx_checksum: granted.checksum,
             tso4: large_tx,
             tso6: large_tx,
-            rx_large4: opened.rx_large4,
-            rx_large6: opened.rx_large6,
+            tso_ecn: large_tx,
+            uso: large_tx && opened.uso,
+            rx_large4: granted.large4,
+            rx_large6: granted.large6,
+            rx_ecn: granted.ecn,
+            rx_uso4: granted.uso4,
+            rx_uso6: granted.uso6,
         };
         let longest_rx = usize::try_from(longest(large_rx)).unwrap_or(SPILL_LEN);
         Self::assemble(capabilities, opened.fd, opened.watch, longest_rx)
@@ -309,6 +315,13 @@ impl Nic for TapNic {
 
     unsafe fn register(&mut self, region: RegionView) -> Result<Lkey, DeviceError> {
         self.regions.add(&self.capabilities.name, region)
+    }
+
+    /// The host sends nothing else from now on.
+    fn accept(&mut self, accepted: Accepted) -> Result<(), DeviceError> {
+        let both = accepted.and(self.capabilities.accepted());
+        open::tell(&self.fd, open::bits_of(&both))
+            .map_err(|e| rtnl::error(&self.capabilities.name, "ioctl(TUNSETOFFLOAD)", e, ""))
     }
 
     fn post_recv(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {

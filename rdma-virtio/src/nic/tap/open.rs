@@ -7,14 +7,17 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use super::super::DeviceError;
 use super::super::host::{NET_HEADER_LEN, in_range};
 use super::super::rtnl::{self, Interface, LinkWatch};
+use super::super::{Accepted, DeviceError};
 
 // linux/if_tun.h; libc has the rest.
 const TUN_F_CSUM: u32 = 1;
 const TUN_F_TSO4: u32 = 2;
 const TUN_F_TSO6: u32 = 4;
+const TUN_F_TSO_ECN: u32 = 8;
+const TUN_F_USO4: u32 = 0x20;
+const TUN_F_USO6: u32 = 0x40;
 
 /// Options of `tap:NAME`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,9 +58,10 @@ pub(super) struct Opened {
     pub(super) fd: OwnedFd,
     pub(super) watch: LinkWatch,
     pub(super) mtu: u16,
-    pub(super) rx_checksum: bool,
-    pub(super) rx_large4: bool,
-    pub(super) rx_large6: bool,
+    /// What it may send to us.
+    pub(super) granted: Accepted,
+    /// Whether it segments UDP: since Linux 6.2.
+    pub(super) uso: bool,
 }
 
 /// Opens the interface, creating it if it is not there.
@@ -76,20 +80,15 @@ pub(super) fn open(device: &str, name: &str, options: &TapOptions) -> Result<Ope
     // The header's fields are little-endian (virtio 1.2 §5.1.6), whoever had the TAP before.
     value_ioctl(&fd, libc::TUNSETVNETLE, 1)
         .map_err(|source| rtnl::error(device, "ioctl(TUNSETVNETLE)", source, ""))?;
-    let granted = set_offloads(device, &fd, options)?;
+    // A host that may send such frames takes them, too.
+    let uso = tell(&fd, TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6).is_ok();
+    let granted = set_offloads(device, &fd, options, uso)?;
     configure(device, &interface, options)?;
     let mtu = interface.mtu().map_err(|e| rtnl::error(device, "ioctl(SIOCGIFMTU)", e, ""))?;
     let index = interface.index().map_err(|e| rtnl::error(device, "ioctl(SIOCGIFINDEX)", e, ""))?;
     let watch =
         LinkWatch::open(index).map_err(|e| rtnl::error(device, "socket(AF_NETLINK)", e, ""))?;
-    Ok(Opened {
-        fd,
-        watch,
-        mtu,
-        rx_checksum: granted & TUN_F_CSUM != 0,
-        rx_large4: granted & TUN_F_TSO4 != 0,
-        rx_large6: granted & TUN_F_TSO6 != 0,
-    })
+    Ok(Opened { fd, watch, mtu, granted, uso })
 }
 
 fn open_tun(device: &str) -> Result<OwnedFd, DeviceError> {
@@ -140,25 +139,57 @@ fn value_ioctl(fd: &OwnedFd, code: u64, value: u32) -> io::Result<()> {
 
 /// Tells the host what may be sent to us, always: a TAP keeps what an earlier process said. Returns
 /// what the host accepted.
-fn set_offloads(device: &str, fd: &OwnedFd, options: &TapOptions) -> Result<u32, DeviceError> {
-    let wanted = match (options.checksum, options.large_receive) {
-        (false, _) => 0,
-        (true, false) => TUN_F_CSUM,
-        (true, true) => TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6,
+fn set_offloads(
+    device: &str,
+    fd: &OwnedFd,
+    options: &TapOptions,
+    uso: bool,
+) -> Result<Accepted, DeviceError> {
+    let large = options.checksum && options.large_receive;
+    let wanted = Accepted {
+        checksum: options.checksum,
+        large4: large,
+        large6: large,
+        ecn: large,
+        uso4: large && uso,
+        uso6: large && uso,
     };
+    let less = [
+        wanted,
+        Accepted { ecn: false, ..wanted },
+        Accepted { ecn: false, large6: false, ..wanted },
+        Accepted { checksum: wanted.checksum, ..Accepted::default() },
+        Accepted::default(),
+    ];
     let mut last = io::Error::from_raw_os_error(libc::EINVAL);
-    for mask in [TUN_F_TSO6 | TUN_F_TSO4 | TUN_F_CSUM, TUN_F_TSO4 | TUN_F_CSUM, TUN_F_CSUM, 0] {
-        let offloads = wanted & mask;
-        // SAFETY: TUNSETOFFLOAD takes its argument by value.
-        let result = unsafe {
-            libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads))
-        };
-        if result >= 0 {
-            return Ok(offloads);
+    for offloads in less {
+        match tell(fd, bits_of(&offloads)) {
+            Ok(()) => return Ok(offloads),
+            Err(error) => last = error,
         }
-        last = io::Error::last_os_error();
     }
     Err(rtnl::error(device, "ioctl(TUNSETOFFLOAD)", last, ""))
+}
+
+/// As the driver has it: without checksums there is nothing else.
+pub(super) fn bits_of(accepted: &Accepted) -> u32 {
+    let Accepted { checksum, large4, large6, ecn, uso4, uso6 } = *accepted;
+    let bit = |on: bool, bit: u32| if on { bit } else { 0 };
+    // The host takes both bits of USO, or none.
+    let uso = uso4 || uso6;
+    let large = bit(large4, TUN_F_TSO4)
+        | bit(large6, TUN_F_TSO6)
+        | bit(ecn && (large4 || large6), TUN_F_TSO_ECN)
+        | bit(uso, TUN_F_USO4 | TUN_F_USO6);
+    if checksum { TUN_F_CSUM | large } else { 0 }
+}
+
+/// Tells the host what may be sent to us.
+pub(super) fn tell(fd: &OwnedFd, offloads: u32) -> io::Result<()> {
+    let offloads = libc::c_ulong::from(offloads);
+    // SAFETY: TUNSETOFFLOAD takes its argument by value.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Configures the host's end as far as asked.

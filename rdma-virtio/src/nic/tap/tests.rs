@@ -52,6 +52,11 @@ impl World {
             tso6: true,
             rx_large4: true,
             rx_large6: true,
+            tso_ecn: true,
+            uso: true,
+            rx_ecn: true,
+            rx_uso4: true,
+            rx_uso6: true,
         };
         let mut nic = TapNic::assemble(capabilities, fd, watch, MESSAGE_MAX as usize).unwrap();
         nic.sends.link_up = true;

@@ -54,6 +54,8 @@ pub(super) struct Setup {
     pub(super) passes_out: bool,
     pub(super) passes_in: bool,
     pub(super) max_inline: u32,
+    /// Longest frame on the wire: a VLAN tag may come on top of the MTU.
+    pub(super) frame_max: u32,
     pub(super) max_send_sge: usize,
     pub(super) max_recv_sge: usize,
 }
@@ -78,19 +80,20 @@ pub struct NetDevice<P: Policy> {
 }
 
 impl<P: Policy> NetDevice<P> {
-    /// A device for a NIC with these capabilities and the features that the driver accepted.
+    /// A device for a NIC with these capabilities and the features that the driver accepted, with
+    /// those of them that the NIC does itself.
     /// `scratch` is [`SCRATCH_LEN`] × [`SCRATCH_COUNT`] bytes in registered transmit memory, the
     /// device's own.
     #[must_use]
     pub fn new(
         nic: &Capabilities,
-        features: Features,
+        (features, native): (Features, Features),
         regions: RegionTable,
         queues: DeviceQueues,
         scratch: Option<Segment>,
     ) -> NetDevice<P> {
         let event_index = features.has(Features::EVENT_IDX);
-        let native = Features::native(nic).and(features);
+        let native = Features::native(nic).and(features).and(native);
         let in_message = nic.wire == Wire::VirtioNet;
         let setup = Setup {
             passes_out: in_message && native.has(Features::CSUM),
@@ -107,6 +110,7 @@ impl<P: Policy> NetDevice<P> {
                 Wire::VirtioNet => 0,
             },
             max_inline: nic.max_inline,
+            frame_max: u32::from(nic.mtu) + FRAME_LEN_MIN + 4,
             max_send_sge: usize::from(nic.max_send_sge),
             max_recv_sge: usize::from(nic.max_recv_sge),
         };

@@ -8,7 +8,9 @@ use crate::memory::region::Segment;
 use crate::nic::{ChecksumRequest, Offload, SegmentationKind, SegmentationRequest, Wire};
 use crate::virtio::checksum;
 use crate::virtio::features::Features;
-use crate::virtio::net_header::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, NetHeader};
+use crate::virtio::net_header::{
+    GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, NetHeader,
+};
 use crate::virtio::segmentation::Plan;
 
 /// What a header asks of the NIC if the NIC does it as it stands: nothing, or one checksum.
@@ -51,6 +53,7 @@ pub(super) fn native_offload(
     let kind = match header.gso_type & !GSO_ECN {
         GSO_TCPV4 => SegmentationKind::Tcp4,
         GSO_TCPV6 => SegmentationKind::Tcp6,
+        GSO_UDP_L4 => SegmentationKind::Udp,
         _ => return None,
     };
     let size = header.gso_size;
@@ -65,13 +68,37 @@ pub(super) fn is_negotiated(features: Features, header: &NetHeader) -> bool {
     if header.flags & NEEDS_CSUM != 0 && !features.has(Features::CSUM) {
         return false;
     }
-    match header.gso_type & !GSO_ECN {
-        GSO_NONE => true,
-        _ if header.flags & NEEDS_CSUM == 0 => false,
-        GSO_TCPV4 => features.has(Features::HOST_TSO4),
-        GSO_TCPV6 => features.has(Features::HOST_TSO6),
-        _ => false,
+    match needed_for(header.gso_type) {
+        Some(needed) if needed == Features::NONE => true,
+        Some(needed) => {
+            header.flags & NEEDS_CSUM != 0 && needed.without(features) == Features::NONE
+        }
+        None => false,
     }
+}
+
+/// What a driver must have agreed to before it asks for this kind of segmentation.
+fn needed_for(gso_type: u8) -> Option<Features> {
+    let marked = if gso_type & GSO_ECN != 0 { Features::HOST_ECN } else { Features::NONE };
+    match gso_type & !GSO_ECN {
+        GSO_NONE => (marked == Features::NONE).then_some(Features::NONE),
+        GSO_TCPV4 => Some(Features::HOST_TSO4.with(marked)),
+        GSO_TCPV6 => Some(Features::HOST_TSO6.with(marked)),
+        GSO_UDP_L4 => (marked == Features::NONE).then_some(Features::HOST_USO),
+        _ => None,
+    }
+}
+
+/// Whether the segments that a frame is to be cut into may be on the wire. The headers that it has
+/// at least are counted; who cuts it knows them all.
+pub(super) fn fits_wire(setup: &Setup, header: &NetHeader, frame_len: u32) -> bool {
+    let least = match header.gso_type & !GSO_ECN {
+        GSO_NONE => return true,
+        GSO_UDP_L4 => 8,
+        _ => 20,
+    };
+    let segment = u32::from(header.csum_start) + least + u32::from(header.gso_size);
+    segment.min(frame_len) <= setup.frame_max
 }
 
 pub(super) fn segments_natively(setup: &Setup, header: &NetHeader) -> bool {
@@ -79,11 +106,7 @@ pub(super) fn segments_natively(setup: &Setup, header: &NetHeader) -> bool {
     if setup.max_send_sge < 19 {
         return false;
     }
-    match header.gso_type & !GSO_ECN {
-        GSO_TCPV4 => setup.native.has(Features::HOST_TSO4),
-        GSO_TCPV6 => setup.native.has(Features::HOST_TSO6),
-        _ => false,
-    }
+    needed_for(header.gso_type).is_some_and(|needed| needed.without(setup.native) == Features::NONE)
 }
 
 /// Finishes the checksum where it lies, and says so in the header that lies before the frame, so

@@ -9,7 +9,7 @@ mod direct;
 use arrayvec::ArrayVec;
 
 use super::offload::{
-    finish_checksum, is_negotiated, native_checksum, native_offload, segments_natively,
+    finish_checksum, fits_wire, is_negotiated, native_checksum, native_offload, segments_natively,
 };
 use super::{FRAME_LEN_MIN, NO_COMPLETION, SCRATCH_COUNT, SCRATCH_LEN, Setup};
 use crate::counters::DeviceCounters;
@@ -274,7 +274,8 @@ impl<P: Policy> TransmitSide<P> {
         let setup = context.setup;
         let sensible = total >= NET_HEADER_LEN + FRAME_LEN_MIN
             && header.check(total - NET_HEADER_LEN)
-            && is_negotiated(setup.features, &header);
+            && is_negotiated(setup.features, &header)
+            && fits_wire(setup, &header, total - NET_HEADER_LEN);
         if !sensible {
             context.counters.tx_bad_header += 1;
             return self.refuse(context, head);
@@ -366,9 +367,12 @@ impl<P: Policy> TransmitSide<P> {
         frame: &[Segment],
         (head, frame_len): (u16, u32),
     ) -> Step {
-        let Ok(plan) = Plan::new(header, frame, frame_len) else {
-            context.counters.tx_bad_header += 1;
-            return self.refuse(context, head);
+        let plan = match Plan::new(header, frame, frame_len) {
+            Ok(plan) if plan.frame_len_max() <= context.setup.frame_max => plan,
+            _ => {
+                context.counters.tx_bad_header += 1;
+                return self.refuse(context, head);
+            }
         };
         let count = plan.count();
         if self.resume_at == 0 {
@@ -422,7 +426,7 @@ impl<P: Policy> TransmitSide<P> {
         let net_header = NetHeader {
             flags: if native { NEEDS_CSUM } else { 0 },
             csum_start: if native { start } else { 0 },
-            csum_offset: if native { 16 } else { 0 },
+            csum_offset: if native { plan.checksum_offset() } else { 0 },
             ..NetHeader::default()
         };
         room.write(&net_header.encode());
@@ -434,8 +438,8 @@ impl<P: Policy> TransmitSide<P> {
         let mut sges: ArrayVec<Sge, CHAIN_MAX> = ArrayVec::new();
         sges.push(room.skip(setup.in_front).take(head_len).sge());
         sges.extend(cut(frame, range).take(CHAIN_MAX - 1).map(Segment::sge));
-        let checksum =
-            (native && setup.wire == Wire::Frames).then_some(ChecksumRequest { start, offset: 16 });
+        let request = ChecksumRequest { start, offset: plan.checksum_offset() };
+        let checksum = (native && setup.wire == Wire::Frames).then_some(request);
         let is_last = number + 1 == plan.count();
         let request = Request {
             sges: &sges,

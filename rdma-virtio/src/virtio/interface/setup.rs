@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use super::LARGE_PACKET_LEN;
 use crate::memory::arena::{Arena, ArenaError};
 use crate::memory::region::{Region, RegionError, RegionTable};
-use crate::nic::{Capabilities, DeviceError, Nic, Receive, RegionView, Wire};
+use crate::nic::{Accepted, Capabilities, DeviceError, Nic, Receive, RegionView, Wire};
 use crate::virtio::driver::{IndirectTables, PIECES_MAX, ReceiveLayout};
 use crate::virtio::features::{FeatureError, Features};
 use crate::virtio::layout::{QueueLayout, QueueMemory, QueueSizeError};
@@ -93,6 +93,18 @@ pub(super) fn register<N: Nic>(
     Ok(())
 }
 
+/// What the driver takes, as the NIC is told.
+pub(super) fn accepted(features: Features) -> Accepted {
+    Accepted {
+        checksum: features.has(Features::GUEST_CSUM),
+        large4: features.has(Features::GUEST_TSO4),
+        large6: features.has(Features::GUEST_TSO6),
+        ecn: features.has(Features::GUEST_ECN),
+        uso4: features.has(Features::GUEST_USO4),
+        uso6: features.has(Features::GUEST_USO6),
+    }
+}
+
 /// Which features are taken, and how receive buffers lie for them.
 pub(super) fn plan_receive(
     nic: &Capabilities,
@@ -133,6 +145,6 @@ pub(super) fn plan_receive(
                 allowed,
             });
         }
-        features = features.without(Features::GUEST_LARGE);
+        features = features.without(Features::GUEST_LARGE.with(Features::GUEST_ECN));
     }
 }

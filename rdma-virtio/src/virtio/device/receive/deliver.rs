@@ -13,7 +13,8 @@ use crate::virtio::checksum;
 use crate::virtio::device::{FRAME_LEN_MIN, Setup};
 use crate::virtio::features::Features;
 use crate::virtio::net_header::{
-    DATA_VALID, GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, NET_HEADER_LEN, NetHeader,
+    DATA_VALID, GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, NET_HEADER_LEN,
+    NetHeader,
 };
 
 /// The bytes of a message.
@@ -105,10 +106,15 @@ pub(super) fn check_received(setup: &Setup, header: &mut NetHeader, total: u32) 
         GSO_NONE => Features::VERSION_1,
         GSO_TCPV4 => Features::GUEST_TSO4,
         GSO_TCPV6 => Features::GUEST_TSO6,
+        GSO_UDP_L4 => Features::GUEST_USO4.with(Features::GUEST_USO6),
         _ => return Checked::Bad,
     };
-    if !setup.features.has(needed) {
+    let too_large = header.gso_type != GSO_NONE && u32::from(header.gso_size) > setup.frame_max;
+    if !setup.features.has(needed) || too_large {
         return Checked::Bad;
+    }
+    if !setup.features.has(Features::GUEST_ECN) {
+        header.gso_type &= !GSO_ECN;
     }
     if setup.features.has(Features::GUEST_CSUM) {
         return Checked::Good;

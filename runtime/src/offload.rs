@@ -1,0 +1,315 @@
+//! Offloads as users name them: which are wanted, which are in use, and why not all.
+//!
+//! A wish is a set of virtio-net's features and of what Roceway does in software in their place.
+//! The words of `offload` are the specification's names in small letters; LKL's hexadecimal mask is
+//! an alias. Owns no device; [`crate::start`] makes of a wish what a device is asked for.
+
+use std::fmt;
+
+use roceway_rdma_virtio::nic::Capabilities;
+use roceway_rdma_virtio::virtio::features::{Features, Wish};
+
+/// What is agreed on in any case.
+const BASE: Features = Features::VERSION_1.with(Features::INDIRECT_DESC);
+
+/// What software can segment as well as a device.
+const BY_GSO: Features = Features::HOST_TSO4.with(Features::HOST_TSO6);
+
+/// Everything that a user may switch and a device may offer, in the order in which it is shown.
+const NAMES: &[(&str, Features)] = &[
+    ("csum", Features::CSUM),
+    ("guest_csum", Features::GUEST_CSUM),
+    ("host_tso4", Features::HOST_TSO4),
+    ("host_tso6", Features::HOST_TSO6),
+    ("guest_tso4", Features::GUEST_TSO4),
+    ("guest_tso6", Features::GUEST_TSO6),
+    ("mrg_rxbuf", Features::MRG_RXBUF),
+];
+/// Segmentation in software, as late as can be.
+const GSO: &str = "gso";
+/// Receive buffers for the largest packet instead of ones that are merged.
+const BIG_PACKETS: &str = "big_packets";
+/// UDP fragmentation offload, which is never offered; [`UFO_BITS`] of LKL's mask.
+const UFO: [&str; 2] = ["guest_ufo", "host_ufo"];
+const UFO_BITS: u64 = 1 << 10 | 1 << 14;
+
+/// Which offloads are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OffloadWish {
+    features: Features,
+    gso: bool,
+}
+
+/// A wish as it was understood.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Understood {
+    /// The wish.
+    pub wish: OffloadWish,
+    /// What was asked for and is never offered.
+    pub cleared: Vec<&'static str>,
+}
+
+impl Default for OffloadWish {
+    fn default() -> OffloadWish {
+        OffloadWish::ALL
+    }
+}
+
+impl OffloadWish {
+    /// Nothing: checksums and segments are the stack's own, and packets fit a buffer.
+    pub const NONE: OffloadWish = OffloadWish { features: Features::NONE, gso: false };
+
+    /// Everything that the device can, and in software what it cannot.
+    pub const ALL: OffloadWish = OffloadWish {
+        features: Features(
+            Features::CSUM.0
+                | Features::GUEST_CSUM.0
+                | Features::HOST_TSO4.0
+                | Features::HOST_TSO6.0
+                | Features::GUEST_TSO4.0
+                | Features::GUEST_TSO6.0
+                | Features::MRG_RXBUF.0,
+        ),
+        gso: true,
+    };
+
+    /// Understands a list of names, `none`, `all`, or LKL's mask, such as `0x9883`; or changes to
+    /// `before`: names with a plus or minus in front.
+    ///
+    /// # Errors
+    /// What would be right.
+    pub fn parse(text: &str, before: OffloadWish) -> Result<Understood, String> {
+        let words: Vec<&str> = text.split(',').map(str::trim).collect();
+        let changes = words[0].starts_with(['+', '-']);
+        let mut wish = if changes { before } else { OffloadWish::NONE };
+        let mut cleared = Vec::new();
+        for (number, word) in words.iter().enumerate() {
+            let signed = word.strip_prefix('+').map(|name| (true, name));
+            let signed = signed.or_else(|| word.strip_prefix('-').map(|name| (false, name)));
+            match (*word, signed) {
+                ("none", _) if number == 0 => wish = OffloadWish::NONE,
+                ("all", _) if number == 0 => wish = OffloadWish::ALL,
+                (mask, None) if number == 0 && mask.starts_with("0x") => {
+                    wish = of_mask(mask, &mut cleared)?;
+                }
+                (name, None) if !changes => wish.switch(name, true, &mut cleared)?,
+                (_, Some((on, name))) => wish.switch(name, on, &mut cleared)?,
+                (name, None) => return Err(format!("changes only, such as +{name} or -{name}")),
+            }
+        }
+        let both = |name: &str| words.iter().any(|word| word.trim_start_matches('+') == name);
+        if both(BIG_PACKETS) && both("mrg_rxbuf") {
+            return Err("one of big_packets and mrg_rxbuf: they exclude each other".to_owned());
+        }
+        wish.check().map_err(|why| format!("a legal set, but {why}"))?;
+        Ok(Understood { wish, cleared })
+    }
+
+    fn switch(
+        &mut self,
+        name: &str,
+        on: bool,
+        cleared: &mut Vec<&'static str>,
+    ) -> Result<(), String> {
+        if let Some(ufo) = UFO.iter().find(|ufo| **ufo == name) {
+            if on {
+                cleared.push(ufo);
+            }
+            return Ok(());
+        }
+        match (name, NAMES.iter().find(|(known, _)| *known == name)) {
+            (GSO, _) => self.gso = on,
+            (BIG_PACKETS, _) => self.set(Features::MRG_RXBUF, !on),
+            (_, Some((_, feature))) => self.set(*feature, on),
+            (_, None) => return Err(format!("{}{}", wanted(), nearest(name))),
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, feature: Features, on: bool) {
+        let without = self.features.without(feature);
+        self.features = if on { without.with(feature) } else { without };
+    }
+
+    /// Whether the set is legal.
+    ///
+    /// # Errors
+    /// The name of what is missing.
+    pub fn check(&self) -> Result<(), String> {
+        self.features.with(BASE).check().map_err(|error| error.to_string().to_lowercase())?;
+        if self.gso && !self.features.has(Features::CSUM) {
+            return Err("gso needs csum".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether software segments what the device does not.
+    #[must_use]
+    pub fn gso(&self) -> bool {
+        self.gso
+    }
+
+    /// The virtio-net features among it.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// What a device with these capabilities is asked for.
+    pub(crate) fn for_device(&self, nic: &Capabilities) -> Wish {
+        let native = Features::native(nic);
+        let asked = self.features.with(BASE);
+        if self.gso {
+            return Wish { features: asked.with(BY_GSO), software: BY_GSO.without(self.features) };
+        }
+        // Without it nobody does in software what the stack does at less cost.
+        let by_device = Features::HOST_LARGE.with(Features::CSUM);
+        Wish::from(asked.without(by_device.without(native)))
+    }
+}
+
+fn of_mask(text: &str, cleared: &mut Vec<&'static str>) -> Result<OffloadWish, String> {
+    let digits = text.trim_start_matches("0x");
+    let mask = u64::from_str_radix(digits, 16).map_err(|_bad| wanted())?;
+    let known = NAMES.iter().fold(UFO_BITS, |all, (_, feature)| all | feature.0);
+    let unknown = mask & !known;
+    if unknown != 0 {
+        return Err(format!("a mask of the bits {known:#x}; {unknown:#x} is none of them"));
+    }
+    for (name, bit) in UFO.into_iter().zip([1 << 10, 1 << 14]) {
+        if mask & bit != 0 {
+            cleared.push(name);
+        }
+    }
+    Ok(OffloadWish { features: Features(mask & !UFO_BITS), gso: false })
+}
+
+fn all_names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().map(|(name, _)| *name).chain([GSO, BIG_PACKETS])
+}
+
+fn wanted() -> String {
+    let names: Vec<&str> = all_names().collect();
+    format!("none, all, a mask such as 0x9883, or a list of {}", names.join(", "))
+}
+
+fn nearest(name: &str) -> String {
+    let likeness = |known: &str| strsim::jaro_winkler(name, known);
+    let best = all_names().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    best.filter(|best| likeness(best) > 0.7)
+        .map_or(String::new(), |best| format!("; did you mean {best}?"))
+}
+
+impl fmt::Display for OffloadWish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names: Vec<&str> = named(self.features).collect();
+        names.extend(self.gso.then_some(GSO));
+        f.write_str(&if names.is_empty() { "none".to_owned() } else { names.join(",") })
+    }
+}
+
+fn named(features: Features) -> impl Iterator<Item = &'static str> {
+    NAMES.iter().filter(move |(_, feature)| features.has(*feature)).map(|(name, _)| *name)
+}
+
+/// Which offloads are in use, and what else was wanted.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct OffloadsInUse {
+    /// Names as in the setting `offload`. What is there as `csum` may be done in software: see
+    /// [`OffloadsInUse::software_checksum`].
+    pub names: Vec<&'static str>,
+    /// The device does not compute checksums: software does, last.
+    pub software_checksum: bool,
+    /// What was wanted by name and is not there, since the device does not offer it.
+    pub missing: Vec<&'static str>,
+}
+
+impl OffloadsInUse {
+    /// What became of a wish: `features` were agreed on, `native` is what the device does of them.
+    pub(crate) fn new(wish: OffloadWish, features: Features, native: Features) -> OffloadsInUse {
+        let software = BY_GSO.and(features).without(native);
+        let in_use = features.without(software);
+        let mut names: Vec<&str> = named(in_use).collect();
+        names.extend((software != Features::NONE).then_some(GSO));
+        let big = features.has(Features::GUEST_LARGE) && !features.has(Features::MRG_RXBUF);
+        names.extend(big.then_some(BIG_PACKETS));
+        OffloadsInUse {
+            names,
+            software_checksum: features.has(Features::CSUM) && !native.has(Features::CSUM),
+            missing: named(wish.features.without(in_use)).collect(),
+        }
+    }
+}
+
+impl fmt::Display for OffloadsInUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&if self.names.is_empty() { "none".to_owned() } else { self.names.join(",") })?;
+        if self.software_checksum {
+            f.write_str(" (csum in software)")?;
+        }
+        if !self.missing.is_empty() {
+            write!(f, " (not offered: {})", self.missing.join(","))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn understood(text: &str) -> String {
+        match OffloadWish::parse(text, OffloadWish::ALL) {
+            Ok(Understood { wish, cleared }) if cleared.is_empty() => wish.to_string(),
+            Ok(Understood { wish, cleared }) => format!("{wish} without {}", cleared.join(",")),
+            Err(error) => format!("error: {error}"),
+        }
+    }
+
+    #[test]
+    fn lists_masks_and_changes_are_understood() {
+        let all = "csum,guest_csum,host_tso4,host_tso6,guest_tso4,guest_tso6,mrg_rxbuf,gso";
+        let rows = [
+            ("none", "none"),
+            ("all", all),
+            ("csum, guest_csum", "csum,guest_csum"),
+            ("none,+csum,+gso", "csum,gso"),
+            ("all,-mrg_rxbuf,-gso", "csum,guest_csum,host_tso4,host_tso6,guest_tso4,guest_tso6"),
+            ("-gso,-guest_tso6", "csum,guest_csum,host_tso4,host_tso6,guest_tso4,mrg_rxbuf"),
+            ("+big_packets,-gso", "csum,guest_csum,host_tso4,host_tso6,guest_tso4,guest_tso6"),
+            ("0x0", "none"),
+            ("0x9883", "csum,guest_csum,host_tso4,host_tso6,guest_tso4,mrg_rxbuf"),
+            ("0x883,+gso", "csum,guest_csum,host_tso4,guest_tso4,gso"),
+            ("0x4403", "csum,guest_csum without guest_ufo,host_ufo"),
+            ("csum,host_ufo", "csum without host_ufo"),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(understood(text), expected, "{text}");
+        }
+        for (name, feature) in NAMES {
+            assert_eq!(*name, format!("{feature:?}").to_lowercase());
+        }
+    }
+
+    #[test]
+    fn mistakes_name_what_is_missing_or_meant() {
+        let rows = [
+            ("host_tso4", "host_tso4 needs csum"),
+            ("0x800", "host_tso4 needs csum"),
+            ("-csum", "needs csum"),
+            ("csum,guest_tso6", "guest_tso6 needs guest_csum"),
+            ("gso", "gso needs csum"),
+            ("csum,gsoo", "did you mean gso?"),
+            ("csum,none", "none, all, a mask"),
+            ("-gso,csum", "changes only, such as +csum or -csum"),
+            ("0x10000", "0x10000 is none of them"),
+            ("0xzz", "none, all, a mask"),
+            ("", "none, all, a mask"),
+            ("mrg_rxbuf,big_packets", "exclude each other"),
+        ];
+        for (text, expected) in rows {
+            let found = understood(text);
+            assert!(found.starts_with("error: ") && found.contains(expected), "{text}: {found}");
+        }
+    }
+}
