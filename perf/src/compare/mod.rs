@@ -2,8 +2,7 @@
 //!
 //! A contender measures one row; a block is a list of contenders that take turns, repetition by
 //! repetition, so that the machine's mood hits all alike. Figures are medians over repetitions. A
-//! repetition whose cache line or link is faster than two physical cores can be is dropped: its
-//! two virtual cpus shared one core.
+//! repetition during which the two virtual cpus shared one physical core is dropped.
 
 mod capture;
 mod idle;
@@ -11,6 +10,7 @@ mod line;
 mod link;
 mod ours;
 mod rivals;
+mod sharing;
 mod summary;
 mod veth;
 
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use capture::append;
 pub use ours::over_soft;
 pub use rivals::{Case, Contender, Extras, KernelRival, MESSAGE_LARGE, soft_block};
+pub use sharing::shared_core;
 pub use summary::{Ratio, ratios};
 pub use veth::{CHILD_ARGUMENT, child, parent};
 
@@ -31,11 +32,6 @@ use crate::histogram::Latency;
 use crate::local::Cores;
 use crate::report::Row;
 use crate::state::WorkerState;
-
-/// A cache line between two physical cores takes at least so long, in nanoseconds.
-pub const LINE_NS_MIN: f64 = 150.0;
-/// The bare link between two physical cores takes at least so long, in nanoseconds.
-pub const LINK_NS_MIN: f64 = 200.0;
 
 /// How much is measured.
 #[derive(Clone, Debug)]
@@ -119,8 +115,16 @@ pub struct Block {
 /// Tells who is being measured: repetition, of how many, and the row.
 pub type Watch<'a> = &'a mut dyn FnMut(usize, usize, &str);
 
+/// Says why a repetition must not count, if so; asked before and after each. [`shared_core`] does.
+pub type Referee<'a> = &'a mut dyn FnMut() -> Option<String>;
+
 /// Runs a block. A contender that fails is left out from then on, and the reason is noted.
-pub fn run(plan: &Plan, contenders: &mut Vec<Box<dyn Contender + '_>>, watch: Watch<'_>) -> Block {
+pub fn run(
+    plan: &Plan,
+    contenders: &mut Vec<Box<dyn Contender + '_>>,
+    referee: Referee<'_>,
+    watch: Watch<'_>,
+) -> Block {
     let mut block = Block::default();
     let mut kept: Vec<Vec<Measured>> = Vec::new();
     let mut flagged: Vec<Vec<Measured>> = Vec::new();
@@ -129,6 +133,7 @@ pub fn run(plan: &Plan, contenders: &mut Vec<Box<dyn Contender + '_>>, watch: Wa
     {
         let number = kept.len() + flagged.len() + 1;
         let mut measured = Vec::new();
+        let before = referee();
         contenders.retain_mut(|contender| {
             let name = contender.name();
             watch(number, plan.repetitions, &name);
@@ -141,7 +146,7 @@ pub fn run(plan: &Plan, contenders: &mut Vec<Box<dyn Contender + '_>>, watch: Wa
             }
             true
         });
-        match too_fast(&measured) {
+        match before.or_else(&mut *referee) {
             Some(reason) => {
                 block.notes.push(format!("repetition {number} dropped: {reason}"));
                 flagged.push(measured);
@@ -162,20 +167,6 @@ pub fn run(plan: &Plan, contenders: &mut Vec<Box<dyn Contender + '_>>, watch: Wa
     block.repetitions = kept.len();
     summary::reduce(&mut block, &kept);
     block
-}
-
-/// Why a repetition cannot have run on two physical cores, if so.
-fn too_fast(measured: &[Measured]) -> Option<String> {
-    measured.iter().find_map(|one| {
-        let least = match one.row.stack.as_str() {
-            "line" => LINE_NS_MIN,
-            "link" => LINK_NS_MIN,
-            _ => return None,
-        };
-        let p50 = one.row.p50_ns.filter(|p50| *p50 < least)?;
-        let stack = &one.row.stack;
-        Some(format!("{stack} took {p50:.0} ns, so both cpus were one physical core"))
-    })
 }
 
 /// The whole comparison as one document.

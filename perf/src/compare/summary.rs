@@ -119,6 +119,7 @@ const NETPERF: u64 = 16_384;
 const LARGE: u64 = 65_536;
 
 const LINE: Side = Side("line", "soft", None);
+const LINE_PAIR: Side = Side("line", "soft", Some("pair"));
 const LINK: Side = Side("link", "soft", None);
 const SOFT: Side = Side("roceway", "soft", Some("copy"));
 const CSUM: Side = Side("roceway", "soft", Some("copy+csum"));
@@ -135,8 +136,9 @@ const VETH: Side = Side("roceway", "veth", Some("copy"));
 const VETH_SPIN: Side = Side("kernel", "veth", Some("spin"));
 
 /// Every ratio. `kernel` is the kernel spinning over loopback unless the name says otherwise.
-const RATIOS: [Wanted; 17] = [
+const RATIOS: [Wanted; 18] = [
     rr("tcp_rr link/line", "TCP_RR", LINK, LINE, "at most 2"),
+    rr("tcp_rr link/line, a line each way", "TCP_RR", LINK, LINE_PAIR, ""),
     rr("tcp_rr roceway/link", "TCP_RR", SOFT, LINK, "at most 1.8"),
     rr("tcp_rr roceway/link, checksums computed", "TCP_RR", CSUM, LINK, ""),
     rr("tcp_rr kernel/roceway", "TCP_RR", SPIN, SOFT, "at least 10"),

@@ -70,7 +70,12 @@ pub fn child(plan: &Plan) -> Result<String, String> {
     for case in cases() {
         contenders.push(Box::new(VethRival { case, server: server.clone() }));
     }
-    let block = super::run(plan, &mut contenders, &mut |_, _, _| ());
+    let block = super::run(
+        plan,
+        &mut contenders,
+        &mut || super::shared_core(plan.cores),
+        &mut |_, _, _| (),
+    );
     drop(keeper);
     let Block { rows, notes, workers, repetitions, .. } = block;
     let answer = Answer { rows, notes, workers, repetitions };

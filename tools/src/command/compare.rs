@@ -106,7 +106,8 @@ impl CompareLine {
             bar.inc(1);
             bar.set_message(format!("repetition {repetition} of {of}: {name}"));
         };
-        let mut block = compare::run(&plan, &mut contenders, &mut watch);
+        let mut referee = || compare::shared_core(plan.cores);
+        let mut block = compare::run(&plan, &mut contenders, &mut referee, &mut watch);
         bar.set_message("over veth pairs");
         let part = self.capture.as_ref().map(|path| path.with_extension("veth.pcapng"));
         match compare::parent(&self.child_arguments(&plan, part.as_deref())) {
