@@ -4,6 +4,7 @@
 
 mod command;
 mod doctor;
+mod verify;
 
 use std::process::ExitCode;
 

@@ -107,6 +107,24 @@ impl ProtectionDomain {
         QueuePair::new(&self.inner, options, SendCalls::Lists)
     }
 
+    /// Makes a queue pair with as much inline as is wanted, or with what the device gives: no
+    /// attribute tells how much that is, and a wish beyond it is refused.
+    ///
+    /// # Errors
+    /// If the device refuses it without any inline, too.
+    pub fn queue_pair_fitting(
+        &self,
+        options: &QueuePairOptions<'_>,
+    ) -> Result<QueuePair<Reset>, DeviceError> {
+        let mut options = *options;
+        let mut made = self.queue_pair(&options);
+        while made.is_err() && options.sizes.max_inline > 0 {
+            options.sizes.max_inline /= 2;
+            made = self.queue_pair(&options);
+        }
+        made
+    }
+
     /// Makes a queue pair whose sends can also be built in its own queue
     /// ([`QueuePair::batch`](super::queue_pair::QueuePair::batch)).
     ///

@@ -31,5 +31,6 @@ pub mod shared_receive;
 #[doc(hidden)]
 pub mod sys;
 pub mod transition;
+pub mod trial;
 pub mod work_completion;
 pub mod work_list;

@@ -5,6 +5,7 @@ mod compare;
 mod doctor;
 mod gateway;
 mod perf;
+mod verify;
 mod worker;
 
 use std::fmt;
@@ -21,7 +22,8 @@ use clap::{Parser, Subcommand};
   roceway perf tcp_rr -l 5
   roceway perf server
   roceway doctor
-  roceway gateway rdma:mlx5_0,mode=rc,accept=10.1.0.0/24 tap:gw0,addr=10.2.0.254/24,up=on")]
+  roceway gateway rdma:mlx5_0,mode=rc,accept=10.1.0.0/24 tap:gw0,addr=10.2.0.254/24,up=on
+  roceway verify rdma:mlx5_0")]
 struct Line {
     #[command(subcommand)]
     command: Command,
@@ -35,6 +37,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Joins a wire between Roceway hosts to an ordinary network
     Gateway(gateway::Gateway),
+    /// Tries on a NIC what it claims, alone or with another host, and writes a report
+    Verify(verify::Verify),
 }
 
 /// Why a command did not do what it was asked for, and what the user can do about it.
@@ -66,6 +70,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Perf(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Gateway(command) => command.run(),
+        Command::Verify(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -25,7 +25,7 @@ pub(super) fn text(report: &Report) -> String {
     head(&mut out, report);
     verdicts(&mut out, judgement);
     problems(&mut out, judgement);
-    rdma(&mut out, facts);
+    rdma(&mut out, facts, report.tried);
     host(&mut out, &facts.host);
     access(&mut out, facts);
     out.0
@@ -138,7 +138,7 @@ fn problems(out: &mut Lines, judgement: &Judgement) {
     }
 }
 
-fn rdma(out: &mut Lines, facts: &Facts) {
+fn rdma(out: &mut Lines, facts: &Facts, is_live: bool) {
     out.title("rdma");
     let library = |library: &Library| match library {
         Library::Loaded => "loaded".to_owned(),
@@ -158,6 +158,9 @@ fn rdma(out: &mut Lines, facts: &Facts) {
         if let Some(capabilities) = &device.capabilities {
             out.value(4, "claims", &can(capabilities));
         }
+    }
+    if let (true, Some(device)) = (is_live, facts.rdma.devices.first()) {
+        out.value(2, "by use", &format!("roceway verify rdma:{} tries the claims", device.name));
     }
 }
 
@@ -197,7 +200,8 @@ fn ports(out: &mut Lines, facts: &Facts, port: &Port) {
     out.value(4, &format!("port {}", port.number), &parts.join(", "));
     if let Some(name) = &port.interface {
         let found = facts.interfaces.iter().find(|interface| interface.name == *name);
-        let text = found.map_or_else(|| "not of this namespace".to_owned(), interface);
+        let told = |found: &Interface| interface(facts, found);
+        let text = found.map_or_else(|| "not of this namespace".to_owned(), told);
         out.value(4, "interface", &format!("{name}: {text}"));
     }
     for gid in port.gids.iter().take(GIDS_MAX) {
@@ -227,7 +231,7 @@ fn describe_gid(gid: &Gid) -> String {
     format!("{address}, {}, {place}", or_unknown(gid.kind.as_ref()))
 }
 
-fn interface(interface: &Interface) -> String {
+fn interface(facts: &Facts, interface: &Interface) -> String {
     let mut parts = vec![match interface.up {
         Some(true) => format!("up ({})", or_unknown(interface.operstate.as_ref())),
         Some(false) => "switched off".to_owned(),
@@ -238,10 +242,21 @@ fn interface(interface: &Interface) -> String {
     parts.extend(interface.bond_mode.as_ref().map(|mode| format!("bond of mode {mode}")));
     parts.extend(interface.kind.iter().filter(|kind| *kind != "bond").cloned());
     if !interface.uppers.is_empty() {
-        parts.push(format!("under {}", interface.uppers.join(" ")));
+        let uppers: Vec<String> = interface.uppers.iter().map(|name| upper(facts, name)).collect();
+        parts.push(format!("under {}", uppers.join(", ")));
     }
     parts.extend(interface.quality.iter().flat_map(quality));
     parts.join(", ")
+}
+
+/// What lies upon an interface: its name, and what it is.
+fn upper(facts: &Facts, name: &str) -> String {
+    let found = facts.interfaces.iter().find(|interface| interface.name == name);
+    let kind = found.and_then(|found| match (&found.bond_mode, &found.kind) {
+        (Some(mode), _) => Some(format!("bond of mode {mode}")),
+        (None, kind) => kind.clone(),
+    });
+    kind.map_or_else(|| name.to_owned(), |kind| format!("{name} ({kind})"))
 }
 
 fn quality(quality: &Quality) -> Vec<String> {

@@ -51,7 +51,7 @@ fn mtu_of(code: u8) -> Mtu {
 
 /// The one queue pair of a datagram wire.
 pub(super) fn datagrams(objects: &Objects, plan: &DatagramPlan) -> Result<Lane, DeviceError> {
-    let pair = objects.domain.queue_pair(&QueuePairOptions {
+    let pair = objects.domain.queue_pair_fitting(&QueuePairOptions {
         kind: QueuePairKind::Ud,
         send_queue: &objects.send_queue,
         recv_queue: &objects.recv_queue,
@@ -133,7 +133,7 @@ impl Engine {
             Sink::Own => None,
         };
         let objects = &self.objects;
-        let pair = objects.domain.queue_pair(&QueuePairOptions {
+        let pair = objects.domain.queue_pair_fitting(&QueuePairOptions {
             kind: QueuePairKind::Rc,
             send_queue: &objects.send_queue,
             recv_queue: &objects.recv_queue,

@@ -1,0 +1,44 @@
+# title: verify tries what soft-RoCE claims, on one host and with another
+# topologies: pair hosts
+# programs: roceway
+# seconds: 240
+# checks: alone together report no_raw
+
+a() {
+    roceway verify server "rdma:$DEV" --listen "$ADDR" --once >server.a 2>&1 &
+    until_listening 4797
+    meet up
+    wait $!
+    cat server.a
+}
+
+# told FILE: the verdicts of a report that are not plain passes, for the log.
+told() { grep -E '^  (FAILED|not tried)' "$1" | tr '\n' ';'; }
+
+# How many checks of a report passed.
+passes() { grep -c '^  passed' "$1"; }
+
+b() {
+    local status=0
+    # Both ends over one port.
+    within 100 roceway verify "rdma:$DEV,mode=rc" --report alone.rc >/dev/null || status=1
+    within 100 roceway verify "rdma:$DEV,mode=ud" --report alone.ud >/dev/null || status=1
+    cat alone.rc alone.ud
+    if [ $status = 0 ]; then
+        passed alone "$(passes alone.rc) checks of rc, $(passes alone.ud) of ud"
+    else
+        failed alone "$(told alone.rc) $(told alone.ud)"
+    fi
+    meet up
+    status=0
+    within 200 roceway verify "rdma:$DEV" --peer "$PEER_ADDR" --report both >/dev/null || status=1
+    cat both
+    if [ $status = 0 ]; then
+        passed together "$(passes both) checks; $(told both)"
+    else
+        failed together "$(told both)"
+    fi
+    check report grep -q '"failed":0' both
+    # rxe has no RAW_PACKET queue pairs, which is nothing that fails.
+    check no_raw grep -q 'not tried  queue_pairs .*ibv_create_qp' both
+}

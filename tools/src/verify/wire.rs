@@ -1,0 +1,560 @@
+//! Roceway's own device between two ends: every byte compared at both, and the figures of `perf`.
+//!
+//! The served end answers datagrams and one TCP connection, and says what it saw; then it serves
+//! `perf`. All of it is over the device; the control connection only begins and ends it.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use roceway_perf::catalogue;
+use roceway_perf::client;
+use roceway_perf::ends::Opening;
+use roceway_perf::kernel::SocketOptions;
+use roceway_perf::recorder::{Until, Window};
+use roceway_perf::report::{Place, Row};
+use roceway_perf::roceway::Roceway;
+use roceway_perf::server::Server;
+use roceway_perf::state::WorkerState;
+use roceway_perf::transport::{Pass, Role, Transport, ready, wait_for};
+use roceway_perf::workload::Workload;
+use roceway_runtime::rdma_virtio::nic::{Nic, spec};
+use roceway_runtime::{Prefix, WorkerConfig};
+
+use super::{Log, Missed, Seen, pattern};
+
+/// Addresses of the wire, of a range for benchmarks (RFC 2544): here, and the other end.
+pub(super) const ADDRESSES: [Ipv4Addr; 2] =
+    [Ipv4Addr::new(198, 18, 77, 1), Ipv4Addr::new(198, 18, 77, 2)];
+/// Checks of the asking end, in their order.
+pub(super) const ALL: [&str; 7] =
+    ["wire", "udp", "tcp", "tcp_rr", "tcp_stream", "tcp_maerts", "counters"];
+const TCP_PORT: u16 = 9001;
+const UDP_PORT: u16 = 9002;
+const PERF_PORT: u16 = 12_865;
+/// Bytes of the connection, each way.
+const BYTES: u64 = 4 << 20;
+const DATAGRAMS: u64 = 100;
+/// Of these, so many may be lost: they are datagrams.
+const LOST_MAX: u64 = 5;
+/// Number of the datagrams that ask whether anybody is there.
+const PROBE: u64 = u64::MAX;
+/// How long the wire may take to come up, one datagram, and the connection.
+const UP_NS: u64 = 20_000_000_000;
+const DATAGRAM_NS: u64 = 300_000_000;
+const TRANSFER_NS: u64 = 30_000_000_000;
+/// Numbers of the two patterns of the connection.
+const THERE: u64 = 1;
+const BACK: u64 = 2;
+/// Lengths of writes, in turn.
+const WRITES: [usize; 8] = [1, 7, 536, 1448, 4096, 9000, 65_536, 100_000];
+const BUFFER: usize = 128 << 10;
+const FIGURE: Duration = Duration::from_secs(1);
+
+/// An opened device with a worker on it.
+struct Opened {
+    transport: Roceway,
+    settings: String,
+    /// Longest IP packet.
+    mtu: usize,
+}
+
+fn open(device: &str, own: Ipv4Addr) -> Result<Opened, String> {
+    let nic = spec::open(device).map_err(|error| error.to_string())?;
+    let settings: Vec<String> =
+        nic.settings().iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let mtu = usize::from(nic.capabilities().mtu);
+    let config = WorkerConfig::new(Prefix { address: IpAddr::V4(own), length: 24 });
+    let opening = Opening::new(config, SocketOptions::default());
+    let transport = opening.start(nic, "verify").map_err(|error| error.to_string())?;
+    Ok(Opened { transport, settings: settings.join("; "), mtu })
+}
+
+/// What the served end saw.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Served {
+    bytes: u64,
+    datagrams: u64,
+    wrong: Option<String>,
+    state: WorkerState,
+}
+
+impl Served {
+    /// Its checks.
+    pub(super) fn checks(&self, log: &mut Log<'_>) {
+        log.check("bytes_seen", || match &self.wrong {
+            Some(wrong) => Err(Missed::Failed(wrong.clone())),
+            None if self.bytes != BYTES => {
+                Err(Missed::Failed(format!("{} of {BYTES} bytes came", self.bytes)))
+            }
+            None => Ok(format!("{BYTES} bytes and {} datagrams, all as sent", self.datagrams)),
+        });
+        log.check("counters", || counters(&self.state));
+    }
+}
+
+/// Opens a device and serves on it until `stop`; `told` hears the settings, or what went wrong.
+pub(super) fn serve(
+    device: &str,
+    own: Ipv4Addr,
+    stop: &AtomicBool,
+    told: &Sender<Result<String, String>>,
+) -> Served {
+    let mut served = Served::default();
+    let result = open(device, own).and_then(|mut opened| {
+        let to = |port| SocketAddr::new(own.into(), port);
+        let transport = &mut opened.transport;
+        let listening = Answering::new(transport, to)
+            .and_then(|answering| Ok((answering, Server::listen(transport, to(PERF_PORT))?)));
+        let (mut answering, mut server) = listening.map_err(|error| error.to_string())?;
+        // Whoever waits for it may have gone.
+        let _heard = told.send(Ok(opened.settings.clone()));
+        let ended = answering
+            .run(transport, stop, &mut served)
+            .and_then(|()| server.serve(transport, stop));
+        served.state = transport.state();
+        ended.map_err(|error| error.to_string())
+    });
+    if let Err(what) = result {
+        let _heard = told.send(Err(what.clone()));
+        served.wrong.get_or_insert(what);
+    }
+    served
+}
+
+/// The served end of datagrams and connection.
+struct Answering {
+    listener: <Roceway as Transport>::Listener,
+    stream: Option<<Roceway as Transport>::Stream>,
+    datagrams: <Roceway as Transport>::Datagram,
+    has_peer: bool,
+    buffer: Vec<u8>,
+    sent: u64,
+}
+
+impl Answering {
+    fn new(transport: &mut Roceway, to: impl Fn(u16) -> SocketAddr) -> io::Result<Answering> {
+        Ok(Answering {
+            listener: transport.listen(to(TCP_PORT), Role::Data, 1)?,
+            stream: None,
+            datagrams: transport.bind(to(UDP_PORT), Role::Data, 2)?,
+            has_peer: false,
+            buffer: vec![0; BUFFER],
+            sent: 0,
+        })
+    }
+
+    /// Answers until the connection has ended, or `stop`.
+    fn run(
+        &mut self,
+        transport: &mut Roceway,
+        stop: &AtomicBool,
+        served: &mut Served,
+    ) -> io::Result<()> {
+        let mut tokens = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            let mut moved = self.datagram(transport, served)?;
+            match self.connection(transport, served)? {
+                Moved::Ended => return Ok(()),
+                Moved::Something => moved = true,
+                Moved::Nothing => {}
+            }
+            let pass = if moved { Pass::Busy } else { Pass::Idle };
+            let _everything_is_asked = transport.turn(pass, &mut tokens)?;
+            tokens.clear();
+        }
+        Ok(())
+    }
+
+    fn datagram(&mut self, transport: &mut Roceway, served: &mut Served) -> io::Result<bool> {
+        let came = ready(transport.try_recv_datagram(&mut self.datagrams, &mut self.buffer))?;
+        let Some((length, from)) = came else { return Ok(false) };
+        let Some((number, body)) = self.buffer[..length].split_first_chunk_mut::<8>() else {
+            served.wrong.get_or_insert(format!("a datagram of {length} bytes came"));
+            return Ok(true);
+        };
+        let number = u64::from_be_bytes(*number);
+        if number != PROBE {
+            served.datagrams += 1;
+        }
+        for (place, byte) in (0_u64..).zip(body.iter_mut()) {
+            if *byte != pattern(number, place) {
+                served.wrong.get_or_insert(format!("datagram {number}: byte {place} is wrong"));
+            }
+            *byte = !pattern(number, place);
+        }
+        if !self.has_peer {
+            self.has_peer = true;
+            transport.set_peer(&mut self.datagrams, from)?;
+        }
+        // One that does not fit is lost, as datagrams are.
+        ready(transport.try_send_datagram(&mut self.datagrams, &self.buffer[..length]))?;
+        Ok(true)
+    }
+
+    fn connection(&mut self, transport: &mut Roceway, served: &mut Served) -> io::Result<Moved> {
+        let Some(stream) = &mut self.stream else {
+            self.stream = ready(transport.accept(&mut self.listener, 3))?;
+            return Ok(Moved::Nothing);
+        };
+        let mut moved = Moved::Nothing;
+        match ready(transport.try_recv(stream, &mut self.buffer))? {
+            Some(0) => {
+                // Dropped, it closes its own direction.
+                self.stream = None;
+                return Ok(Moved::Ended);
+            }
+            Some(length) => {
+                moved = Moved::Something;
+                if let Some(wrong) = compare(THERE, served.bytes, &self.buffer[..length]) {
+                    served.wrong.get_or_insert(wrong);
+                }
+                served.bytes += u64::try_from(length).unwrap_or(0);
+            }
+            None => {}
+        }
+        if self.sent < served.bytes {
+            let most = usize::try_from(served.bytes - self.sent).unwrap_or(BUFFER).min(BUFFER);
+            write_pattern(BACK, self.sent, &mut self.buffer[..most]);
+            if let Some(sent) = ready(transport.try_send(stream, &self.buffer[..most]))? {
+                self.sent += u64::try_from(sent).unwrap_or(0);
+                moved = Moved::Something;
+            }
+        }
+        Ok(moved)
+    }
+}
+
+enum Moved {
+    Nothing,
+    Something,
+    Ended,
+}
+
+fn write_pattern(number: u64, from: u64, into: &mut [u8]) {
+    for (place, byte) in (from..).zip(into) {
+        *byte = pattern(number, place);
+    }
+}
+
+/// What is wrong with bytes that begin at `from` of a pattern.
+fn compare(number: u64, from: u64, bytes: &[u8]) -> Option<String> {
+    let mut places = (from..).zip(bytes);
+    let (place, byte) = places.find(|(place, byte)| **byte != pattern(number, *place))?;
+    let right = pattern(number, place);
+    Some(format!("byte {place} of the connection is {byte:#04x} instead of {right:#04x}"))
+}
+
+/// Opens this end's device and makes all its checks; `end` ends the other end, while this one is
+/// still there. Returns the figures.
+pub(super) fn checks(
+    log: &mut Log<'_>,
+    device: &str,
+    end_other: impl FnOnce(&mut Log<'_>),
+) -> Vec<Row> {
+    let to = |port| SocketAddr::new(ADDRESSES[1].into(), port);
+    let mut opened = None;
+    let up = log.check(ALL[0], || {
+        let mut end = open(device, ADDRESSES[0]).map_err(Missed::Failed)?;
+        let time = first_answer(&mut end.transport, to(UDP_PORT))
+            .map_err(|error| Missed::Failed(format!("{error}; {}", end.settings)))?;
+        let text = format!("the first answer came after {time:.1?}; {}", end.settings);
+        opened = Some(end);
+        Ok(text)
+    });
+    let (true, Some(mut end)) = (up, opened) else {
+        log.not_tried(&ALL[1..], "the wire did not come up");
+        end_other(log);
+        return Vec::new();
+    };
+    let transport = &mut end.transport;
+    let largest = end.mtu.saturating_sub(28).clamp(64, 1472);
+    let mut rows = Vec::new();
+    log.check(ALL[1], || datagrams(transport, to(UDP_PORT), largest));
+    if log.check(ALL[2], || connection(transport, to(TCP_PORT))) {
+        for name in &ALL[3..6] {
+            log.check(name, || figure(transport, device, (name, to(PERF_PORT)), &mut rows));
+        }
+    } else {
+        log.not_tried(&ALL[3..6], "the connection failed, and its end with it");
+    }
+    log.check(ALL[6], || counters(&transport.state()));
+    end_other(log);
+    rows
+}
+
+fn datagram(number: u64, length: usize) -> Vec<u8> {
+    let mut bytes = number.to_be_bytes().to_vec();
+    bytes.resize(length.max(8), 0);
+    write_pattern(number, 0, &mut bytes[8..]);
+    bytes
+}
+
+/// Whether an answer is that to datagram `number`.
+fn answers(number: u64, sent: &[u8], came: &[u8]) -> Result<bool, String> {
+    if came.get(..8) != Some(&number.to_be_bytes()) {
+        return Ok(false);
+    }
+    if came.len() != sent.len() || came[8..].iter().zip(&sent[8..]).any(|(a, b)| *a != !*b) {
+        return Err(format!("the answer to datagram {number} of {} bytes is wrong", sent.len()));
+    }
+    Ok(true)
+}
+
+/// Sends a datagram and waits for its answer; whether it came.
+fn exchange(
+    transport: &mut Roceway,
+    socket: &mut <Roceway as Transport>::Datagram,
+    (number, length): (u64, usize),
+) -> Result<bool, Missed> {
+    let sent = datagram(number, length);
+    let mut into = vec![0; BUFFER];
+    ready(transport.try_send_datagram(socket, &sent)).map_err(Missed::failed)?;
+    let answered = wait_for(transport, DATAGRAM_NS, "a datagram", |transport| {
+        loop {
+            let (length, _) = transport.try_recv_datagram(socket, &mut into)?;
+            match answers(number, &sent, &into[..length]) {
+                // The answer to an earlier one.
+                Ok(false) => {}
+                other => return Ok(other.map(drop)),
+            }
+        }
+    });
+    match answered {
+        Ok(Ok(())) => Ok(true),
+        Ok(Err(wrong)) => Err(Missed::Failed(wrong)),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(false),
+        Err(error) => Err(Missed::failed(error)),
+    }
+}
+
+fn socket(transport: &mut Roceway, to: SocketAddr) -> io::Result<<Roceway as Transport>::Datagram> {
+    let own = SocketAddr::new(ADDRESSES[0].into(), UDP_PORT);
+    let mut socket = transport.bind(own, Role::Data, 1)?;
+    transport.set_peer(&mut socket, to)?;
+    Ok(socket)
+}
+
+/// Time until somebody answers.
+fn first_answer(transport: &mut Roceway, to: SocketAddr) -> Result<Duration, String> {
+    let mut socket = socket(transport, to).map_err(|error| error.to_string())?;
+    let started = transport.now_ns();
+    loop {
+        match exchange(transport, &mut socket, (PROBE, 64)) {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(Missed::Failed(what) | Missed::NotTried(what)) => return Err(what),
+        }
+        if transport.now_ns().saturating_sub(started) > UP_NS {
+            return Err(format!("nobody answered within {} s", UP_NS / 1_000_000_000));
+        }
+    }
+    Ok(Duration::from_nanos(transport.now_ns().saturating_sub(started)))
+}
+
+fn datagrams(transport: &mut Roceway, to: SocketAddr, largest: usize) -> Seen {
+    let mut socket = socket(transport, to).map_err(Missed::failed)?;
+    let mut lost = 0;
+    for number in 0..DATAGRAMS {
+        let spread = usize::try_from(number * 7919).unwrap_or(0) % largest;
+        let length = if number % 10 == 9 { largest } else { spread };
+        if !exchange(transport, &mut socket, (number, length))? {
+            lost += 1;
+        }
+    }
+    if lost > LOST_MAX {
+        return Err(Missed::Failed(format!("{lost} of {DATAGRAMS} datagrams were lost")));
+    }
+    Ok(format!("{DATAGRAMS} datagrams of 8 to {largest} bytes and their answers, {lost} lost"))
+}
+
+fn connection(transport: &mut Roceway, to: SocketAddr) -> Seen {
+    let started = transport.now_ns();
+    transfer(transport, to)?;
+    let elapsed = Duration::from_nanos(transport.now_ns().saturating_sub(started));
+    Ok(format!("{BYTES} bytes each way at once in {elapsed:.1?}, every byte compared at both ends"))
+}
+
+fn transfer(transport: &mut Roceway, to: SocketAddr) -> Result<(), Missed> {
+    let failed = |error: io::Error| Missed::failed(error);
+    let mut stream = transport.connect(to, Role::Data, 2).map_err(failed)?;
+    wait_for(transport, UP_NS, "a connection", |t| t.connected(&mut stream)).map_err(failed)?;
+    let started = transport.now_ns();
+    let (mut sent, mut came, mut writes) = (0_u64, 0_u64, WRITES.iter().cycle());
+    let (mut buffer, mut tokens) = (vec![0; BUFFER], Vec::new());
+    let mut length = WRITES[0];
+    while came < BYTES {
+        let mut pass = Pass::Idle;
+        let left = usize::try_from(BYTES - sent).unwrap_or(BUFFER).min(length);
+        if left > 0 {
+            write_pattern(THERE, sent, &mut buffer[..left]);
+            if let Some(n) =
+                ready(transport.try_send(&mut stream, &buffer[..left])).map_err(failed)?
+            {
+                sent += u64::try_from(n).unwrap_or(0);
+                length = writes.next().copied().unwrap_or(BUFFER);
+                pass = Pass::Busy;
+            }
+        }
+        if let Some(n) = ready(transport.try_recv(&mut stream, &mut buffer)).map_err(failed)? {
+            if n == 0 {
+                let what = format!("the connection ended after {came} of {BYTES} bytes");
+                return Err(Missed::Failed(what));
+            }
+            if let Some(wrong) = compare(BACK, came, &buffer[..n]) {
+                return Err(Missed::Failed(wrong));
+            }
+            came += u64::try_from(n).unwrap_or(0);
+            pass = Pass::Busy;
+        }
+        if transport.now_ns().saturating_sub(started) > TRANSFER_NS {
+            return Err(Missed::Failed(format!(
+                "{sent} bytes sent and {came} received of {BYTES} within {} s",
+                TRANSFER_NS / 1_000_000_000
+            )));
+        }
+        let _everything_is_asked = transport.turn(pass, &mut tokens).map_err(failed)?;
+        tokens.clear();
+    }
+    transport.shutdown_write(&mut stream).map_err(failed)?;
+    let ended = wait_for(transport, UP_NS, "the connection's end", |transport| {
+        transport.try_recv(&mut stream, &mut buffer)
+    });
+    match ended {
+        Ok(0) => Ok(()),
+        Ok(more) => Err(Missed::Failed(format!("{more} bytes more came than were sent"))),
+        // The other end may have closed its whole socket.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn figure(
+    transport: &mut Roceway,
+    device: &str,
+    (name, server): (&str, SocketAddr),
+    rows: &mut Vec<Row>,
+) -> Seen {
+    let test = catalogue::find(name).map_err(Missed::failed)?;
+    let workload = Workload {
+        test,
+        request: 1,
+        response: 1,
+        message: test.default_message(),
+        receive: BUFFER,
+        connections: 1,
+        depth: 1,
+        rate: None,
+        window: Window {
+            warmup: Duration::from_millis(200),
+            until: Until::Elapsed(FIGURE),
+            interval: None,
+        },
+        buffers: SocketOptions::default(),
+    };
+    let outcome =
+        client::test(transport, &workload, server, &mut |_| {}).map_err(Missed::failed)?;
+    let place = Place { stack: "roceway".into(), device: device.into(), mode: None };
+    let row = Row::new(&workload, &place, &outcome);
+    let text = match (row.p50_ns, row.p99_ns, row.gbit_per_s) {
+        (Some(p50), Some(p99), _) => format!(
+            "p50 {:.1} us, p99 {:.1} us, {:.0} a second",
+            p50 / 1000.0,
+            p99 / 1000.0,
+            row.transactions_per_s.unwrap_or(0.0)
+        ),
+        (_, _, Some(rate)) => format!("{rate:.3} Gbit/s"),
+        _ => return Err(Missed::failed("nothing was measured")),
+    };
+    rows.push(row);
+    Ok(text)
+}
+
+/// Counters that stay 0 on a wire that works, by their names' ends.
+const BAD: [&str; 18] = [
+    "rx_failed",
+    "tx_failed",
+    "sends_failed",
+    "polls_failed",
+    "posts_failed",
+    "posts_of_receives_failed",
+    "rx_drop_short",
+    "rx_drop_header",
+    "rx_drop_violation",
+    "rx_drop_span",
+    "rx_drop_merge",
+    "bad_used_id",
+    "bad_used_len",
+    "bad_completion",
+    "bad_chain",
+    "bad_header",
+    "broken_ring",
+    "checksum",
+];
+/// Counters that are told.
+const TOLD: [&str; 6] = [
+    "rdma_doorbells",
+    "wire_tx_data",
+    "wire_tx_updates",
+    "rdma_signalled_completions",
+    "rdma_events",
+    "retransmissions",
+];
+
+fn counters(state: &WorkerState) -> Seen {
+    let bad: Vec<String> = state
+        .counters
+        .iter()
+        .filter(|(_, name, value)| *value > 0 && BAD.iter().any(|word| name.ends_with(word)))
+        .map(|(layer, name, value)| format!("{layer} {name} {value}"))
+        .collect();
+    if !bad.is_empty() {
+        return Err(Missed::Failed(bad.join(", ")));
+    }
+    let told: Vec<String> = state
+        .counters
+        .iter()
+        .filter(|(_, name, _)| TOLD.contains(name))
+        .map(|(_, name, value)| format!("{name} {value}"))
+        .collect();
+    let count = state.counters.len();
+    Ok(format!("{count} counters moved, none of a failure; {}", told.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_byte_is_found_with_its_place() {
+        let mut bytes = vec![0; 100];
+        write_pattern(THERE, 1000, &mut bytes);
+        assert_eq!(compare(THERE, 1000, &bytes), None);
+        assert!(compare(BACK, 1000, &bytes).is_some());
+        bytes[17] ^= 1;
+        assert!(compare(THERE, 1000, &bytes).unwrap().contains("byte 1017"));
+    }
+
+    #[test]
+    fn answers_are_told_from_late_and_wrong_ones() {
+        let sent = datagram(5, 40);
+        let mut answer = sent.clone();
+        answer[8..].iter_mut().for_each(|byte| *byte = !*byte);
+        assert_eq!(answers(5, &sent, &answer), Ok(true));
+        assert_eq!(answers(6, &sent, &answer), Ok(false));
+        assert!(answers(5, &sent, &answer[..39]).is_err());
+        assert!(answers(5, &sent, &sent).is_err());
+        assert_eq!(answers(5, &sent, &[]), Ok(false));
+    }
+
+    #[test]
+    fn a_counter_of_a_failure_is_named() {
+        let state = |counters| WorkerState { counters, connections: Vec::new() };
+        let good = state(vec![("link", "rdma_doorbells", 7)]);
+        assert!(counters(&good).unwrap().contains("rdma_doorbells 7"));
+        let bad = state(vec![("link", "rdma_sends_failed", 1)]);
+        assert_eq!(counters(&bad), Err(Missed::Failed("link rdma_sends_failed 1".to_owned())));
+    }
+}
