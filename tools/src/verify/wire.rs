@@ -551,7 +551,7 @@ mod tests {
 
     #[test]
     fn a_counter_of_a_failure_is_named() {
-        let state = |counters| WorkerState { counters, connections: Vec::new() };
+        let state = |counters| WorkerState { counters, ..WorkerState::default() };
         let good = state(vec![("link", "rdma_doorbells", 7)]);
         assert!(counters(&good).unwrap().contains("rdma_doorbells 7"));
         let bad = state(vec![("link", "rdma_sends_failed", 1)]);
