@@ -1,5 +1,7 @@
 //! The core of a worker: stack and port, and what a turn does with them.
 
+use std::net::SocketAddr;
+
 use roceway_busypoll::{Armed, Progress, Work};
 use roceway_rdma_virtio::nic::{self, Nic, NicEvent};
 use roceway_stack::memory::Memory;
@@ -7,6 +9,7 @@ use roceway_stack::slab::Id;
 use roceway_stack::stack::Stack;
 use roceway_stack::tcp::{Connection, SendError};
 use roceway_stack::time::{Duration, Instant};
+use roceway_stack::udp::{UdpError, UdpId};
 
 use crate::memory::StackMemory;
 use crate::offload::OffloadsInUse;
@@ -103,6 +106,40 @@ impl Core {
             return false;
         };
         self.port.transmit_at_once(frame, self.now);
+        true
+    }
+
+    /// Sends a datagram, to the socket's peer without `to`. It leaves at once if it may, with the
+    /// doorbell of the turn under way.
+    ///
+    /// # Errors
+    /// See [`UdpError`].
+    #[inline(always)]
+    pub(crate) fn send_datagram(
+        &mut self,
+        id: UdpId,
+        data: &[u8],
+        to: Option<SocketAddr>,
+    ) -> Result<(), UdpError> {
+        if self.send_datagram_at_once(id, data, to) {
+            return Ok(());
+        }
+        let now = self.now;
+        let (stack, mut memory) = self.parts();
+        let (udp, mut cx) = stack.udp(now, &mut memory);
+        udp.send_to(&mut cx, id, data, to)
+    }
+
+    /// See [`Stack::send_datagram_at_once`]; false if nothing was done.
+    #[inline(never)]
+    fn send_datagram_at_once(&mut self, id: UdpId, data: &[u8], to: Option<SocketAddr>) -> bool {
+        if !self.in_turn || self.port.is_stalled() {
+            return false;
+        }
+        let mut memory = self.port.memory();
+        let sent = self.stack.send_datagram_at_once(id, (data, to), self.now, &mut memory);
+        let Some(frame) = sent else { return false };
+        self.port.transmit_datagram(frame, self.now);
         true
     }
 

@@ -6,7 +6,7 @@ use roceway_rdma_virtio::nic::any::AnyNic;
 use roceway_rdma_virtio::virtio::driver::{Received, TransmitError};
 use roceway_rdma_virtio::virtio::interface::NetInterface;
 use roceway_rdma_virtio::virtio::net_header::{self, DATA_VALID, GSO_NONE, NEEDS_CSUM, NetHeader};
-use roceway_stack::frame::{RxChecksum, RxFrame, SegmentKind, TX_PIECES_MAX, TxFrame};
+use roceway_stack::frame::{RxChecksum, RxFrame, SegmentKind, TX_PIECES_MAX, TxChecksum, TxFrame};
 use roceway_stack::memory::Piece;
 use roceway_stack::stack::Stack;
 use roceway_stack::time::Instant;
@@ -14,16 +14,31 @@ use roceway_stack::time::Instant;
 use crate::capture::{Capture, Direction};
 use crate::memory::{StackMemory, to_device, to_stack};
 
-/// The virtio-net header of a frame of [`Stack::poll_plain_frame`].
-const PLAIN_HEADER: NetHeader = NetHeader {
-    flags: NEEDS_CSUM,
-    gso_type: GSO_NONE,
-    hdr_len: 0,
-    gso_size: 0,
-    csum_start: Stack::PLAIN_CHECKSUM.start,
-    csum_offset: Stack::PLAIN_CHECKSUM.offset,
-    num_buffers: 0,
-};
+/// What is said of a frame of one piece that is plain but for its checksum.
+struct Plain {
+    header: NetHeader,
+    checksum: TxChecksum,
+}
+
+impl Plain {
+    const fn of(checksum: TxChecksum) -> Plain {
+        let header = NetHeader {
+            flags: NEEDS_CSUM,
+            gso_type: GSO_NONE,
+            hdr_len: 0,
+            gso_size: 0,
+            csum_start: checksum.start,
+            csum_offset: checksum.offset,
+            num_buffers: 0,
+        };
+        Plain { header, checksum }
+    }
+}
+
+/// A frame of [`Stack::poll_plain_frame`].
+const SEGMENT: &Plain = &Plain::of(Stack::PLAIN_CHECKSUM);
+/// A frame of [`Stack::send_datagram_at_once`].
+const DATAGRAM: &Plain = &Plain::of(Stack::DATAGRAM_CHECKSUM);
 
 /// What the port counts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -121,6 +136,18 @@ impl Port {
     #[inline(never)]
     fn receive_any(&mut self, stack: &mut Stack, now: Instant) -> u32 {
         let header = &self.received.header;
+        if let [piece] = self.received.pieces[..]
+            && header.flags & (NEEDS_CSUM | DATA_VALID) != 0
+        {
+            let mut memory = StackMemory {
+                arena: self.interface.memory(),
+                low: self.low,
+                small_low: self.small_low,
+            };
+            if stack.on_plain_datagram(to_stack(piece), &mut memory) {
+                return 0;
+            }
+        }
         let checksum = match header.flags & (NEEDS_CSUM | DATA_VALID) {
             0 => RxChecksum::Unknown,
             DATA_VALID => RxChecksum::Valid,
@@ -163,7 +190,16 @@ impl Port {
     pub(crate) fn transmit_at_once(&mut self, piece: Piece, now: Instant) {
         self.counters.frames_sent += 1;
         self.unrung = true;
-        let _taken_or_waiting = self.transmit_piece(piece, now);
+        let _taken_or_waiting = self.transmit_piece(piece, SEGMENT, now);
+    }
+
+    /// Passes on a frame of [`Stack::send_datagram_at_once`], and gives its reference back.
+    #[inline(always)]
+    pub(crate) fn transmit_datagram(&mut self, piece: Piece, now: Instant) {
+        self.counters.frames_sent += 1;
+        self.unrung = true;
+        let _taken_or_waiting = self.transmit_piece(piece, DATAGRAM, now);
+        self.interface.memory().release(to_device(piece).slot);
     }
 
     /// Passes on the plainest kind of frame without building a description of it.
@@ -178,34 +214,39 @@ impl Port {
             small_low: self.small_low,
         };
         let Some(piece) = stack.poll_plain_frame(now, &mut memory) else { return false };
-        self.transmit_piece(piece, now)
+        self.transmit_piece(piece, SEGMENT, now)
     }
 
     /// Gives a plain frame to the device; false if it waits for room.
     #[inline(always)]
-    fn transmit_piece(&mut self, piece: Piece, now: Instant) -> bool {
+    fn transmit_piece(&mut self, piece: Piece, plain: &'static Plain, now: Instant) -> bool {
         if self.capture.is_some() {
-            self.capture_sent(now, &[to_device(piece)], &PLAIN_HEADER);
+            self.capture_sent(now, &[to_device(piece)], &plain.header);
         }
-        self.interface.transmit_lent(to_device(piece), &PLAIN_HEADER) || self.transmit_held(piece)
+        self.interface.transmit_lent(to_device(piece), &plain.header)
+            || self.transmit_held(piece, plain)
     }
 
     /// A plain frame that the device reads later: with a reference, and as any other frame.
     #[inline(never)]
-    fn transmit_held(&mut self, piece: Piece) -> bool {
+    fn transmit_held(&mut self, piece: Piece, plain: &'static Plain) -> bool {
         self.interface.memory().retain(to_device(piece).slot);
-        match self.interface.transmit(&[to_device(piece)], &PLAIN_HEADER) {
+        match self.interface.transmit(&[to_device(piece)], &plain.header) {
             Ok(()) => true,
-            Err(error) => self.transmit_held_later(piece, error),
+            Err(error) => self.transmit_held_later((piece, plain.checksum), error),
         }
     }
 
     /// The device did not take a plain frame: it waits as any other does.
     #[cold]
-    fn transmit_held_later(&mut self, piece: Piece, error: TransmitError) -> bool {
+    fn transmit_held_later(
+        &mut self,
+        (piece, checksum): (Piece, TxChecksum),
+        error: TransmitError,
+    ) -> bool {
         self.sending.pieces.clear();
         self.sending.pieces.push(piece);
-        self.sending.checksum = Some(Stack::PLAIN_CHECKSUM);
+        self.sending.checksum = Some(checksum);
         self.sending.segmentation = None;
         self.after_refusal(error)
     }

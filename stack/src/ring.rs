@@ -61,7 +61,7 @@ impl<T: Copy> Ring<T> {
     }
 
     /// Appends a value. Allocates only when the queue was never as long before.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push_back(&mut self, value: T) {
         if self.len == self.slots.len() {
             self.grow(value);
@@ -83,6 +83,14 @@ impl<T: Copy> Ring<T> {
         self.head = self.head.wrapping_add(1);
         self.len -= 1;
         value
+    }
+
+    /// Drops the first value, which exists.
+    #[inline(always)]
+    pub(crate) fn drop_front(&mut self) {
+        debug_assert!(self.len > 0, "only of a queue with values");
+        self.head = self.head.wrapping_add(1);
+        self.len = self.len.saturating_sub(1);
     }
 
     /// Puts a value before the first one.

@@ -1,12 +1,14 @@
 //! The stack: what joins IP, UDP and TCP of one interface of one worker.
 
+use core::net::SocketAddr;
+
 use crate::frame::{Offloads, RxChecksum, RxFrame, TxChecksum, TxFrame};
 use crate::ip::{Incoming, Ip, IpConfig, IpConfigError, Transport};
 use crate::memory::{Memory, Piece};
 use crate::slab::Id;
 use crate::tcp::{Connection, Tcp, TcpConfig};
 use crate::time::Instant;
-use crate::udp::{Udp, UdpConfig, UdpContext};
+use crate::udp::{Udp, UdpConfig, UdpContext, UdpId};
 
 /// What a stack is told at its start.
 #[derive(Clone, Debug)]
@@ -72,6 +74,12 @@ impl Stack {
         self.tcp.on_expected_frame(now, &frame, mem)
     }
 
+    /// The same for a datagram: for a frame that [`Stack::on_plain_frame`] did not take.
+    #[inline(always)]
+    pub fn on_plain_datagram<M: Memory>(&mut self, piece: Piece, mem: &mut M) -> bool {
+        self.udp.on_expected_frame(piece, mem)
+    }
+
     /// Takes a received frame; its pieces pass into the stack's ownership.
     #[inline(never)]
     pub fn on_frame<M: Memory>(&mut self, now: Instant, frame: &RxFrame<'_>, mem: &mut M) {
@@ -129,6 +137,24 @@ impl Stack {
 
     /// The checksum that a frame of [`Stack::poll_plain_frame`] leaves to the device.
     pub const PLAIN_CHECKSUM: TxChecksum = crate::tcp::EXPECTED_CHECKSUM;
+
+    /// Takes a short datagram that nothing precedes, and gives the frame that carries it, with
+    /// [`Stack::DATAGRAM_CHECKSUM`] left to the device and a reference that is the caller's. `None`:
+    /// nothing was done, and the datagram is for [`Udp::send_to`].
+    #[inline(always)]
+    pub fn send_datagram_at_once<M: Memory>(
+        &mut self,
+        id: UdpId,
+        (data, to): (&[u8], Option<SocketAddr>),
+        now: Instant,
+        mem: &mut M,
+    ) -> Option<Piece> {
+        let (udp, mut cx) = self.udp(now, mem);
+        udp.send_at_once(&mut cx, id, data, to)
+    }
+
+    /// The checksum that a frame of [`Stack::send_datagram_at_once`] leaves to the device.
+    pub const DATAGRAM_CHECKSUM: TxChecksum = crate::udp::EXPECTED_CHECKSUM;
 
     /// The next frame to send; false if there is none now.
     #[inline(never)]

@@ -55,17 +55,17 @@ impl UdpSocket {
         udp.connect(cx.ip, self.id, to).map_err(io_error::of_udp)
     }
 
-    /// Sends a datagram to the peer; it leaves in the next turn.
+    /// Sends a datagram to the peer; it leaves in the turn under way, or in the next one.
     ///
     /// # Errors
     /// `WouldBlock` if there is no room now, `NotConnected`, `ConnectionRefused` if the peer's host
     /// said so of an earlier datagram.
-    #[inline]
+    #[inline(always)]
     pub fn send(&self, data: &[u8]) -> io::Result<usize> {
         self.send_datagram(data, None)
     }
 
-    /// Sends a datagram to an address; it leaves in the next turn.
+    /// Sends a datagram to an address; it leaves in the turn under way, or in the next one.
     ///
     /// # Errors
     /// As [`UdpSocket::send`].
@@ -74,13 +74,10 @@ impl UdpSocket {
         self.send_datagram(data, Some(to))
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_datagram(&self, data: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
         let core = &mut *self.worker.shared.core.borrow_mut();
-        let now = core.now;
-        let (stack, mut memory) = core.parts();
-        let (udp, mut cx) = stack.udp(now, &mut memory);
-        udp.send_to(&mut cx, self.id, data, to).map_err(io_error::of_udp)?;
+        core.send_datagram(self.id, data, to).map_err(io_error::of_udp)?;
         Ok(data.len())
     }
 
@@ -102,9 +99,13 @@ impl UdpSocket {
     ///
     /// # Errors
     /// As [`UdpSocket::recv_from`].
-    #[inline]
+    #[inline(always)]
     pub fn recv(&self, out: &mut [u8]) -> io::Result<usize> {
-        Ok(self.recv_from(out)?.0)
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let now = core.now;
+        let (stack, mut memory) = core.parts();
+        let (udp, cx) = stack.udp(now, &mut memory);
+        udp.recv(self.id, out, cx.mem).map_err(io_error::of_udp)
     }
 
     /// Our end.

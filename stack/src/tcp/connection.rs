@@ -13,13 +13,13 @@ use super::receiver::{AckDue, Receiver};
 use super::send_queue::WriteLayout;
 use super::sender::Sender;
 use super::state::State;
-use super::template::Expectation;
 use super::timers::{Timer, TimerSet};
 use super::tuple::FourTuple;
 use crate::frame::Offloads;
 use crate::memory::Memory;
 use crate::slab::Id;
 use crate::time::{Duration, Instant};
+use crate::wire::prediction::FlowV4;
 
 /// What every operation on a connection works with.
 pub(super) struct Context<'a, M: Memory> {
@@ -118,7 +118,7 @@ pub struct Connection {
     pub(super) state: State,
     pub(super) ownership: Ownership,
     pub(super) watch: Watch,
-    pub(super) expectation: Expectation,
+    pub(super) expectation: FlowV4,
     pub(super) rcv: Receiver,
     pub(super) snd: Sender,
     pub(super) timers: TimerSet,
@@ -161,7 +161,7 @@ impl Connection {
             state,
             ownership: Ownership::Held,
             watch: Watch::default(),
-            expectation: Expectation::default(),
+            expectation: FlowV4::default(),
             rcv,
             snd,
             timers: TimerSet::new(),

@@ -10,7 +10,6 @@ use super::segment::Segment;
 use super::sender::Sender;
 use super::seq::SeqNum;
 use super::state::{Origin, State};
-use super::template::{Expectation, word64};
 use super::time_wait::TimeWaitVerdict;
 use super::tuple::FourTuple;
 use super::{Disposition, Tcp};
@@ -19,9 +18,10 @@ use crate::frame::{RxChecksum, RxFrame};
 use crate::ip::{IcmpError, IcmpErrorKind, Ip, Packet};
 use crate::memory::{Memory, Piece};
 use crate::time::Instant;
+use crate::wire::prediction::{FlowV4, word};
+use crate::wire::protocol;
 use crate::wire::tcp::{ALIGNED_TIMESTAMPS_WORD, Options, TcpFlags, TcpHeader, Timestamps};
 
-const PROTOCOL_TCP: u8 = 6;
 /// Ethernet and IPv4 headers, and TCP's with timestamps.
 const V4_HEADERS: usize = 14 + 20 + 32;
 const V4_HEADERS_LEN: u32 = 14 + 20 + 32;
@@ -324,7 +324,7 @@ fn parse<M: Memory>(
     let len = packet.transport_len;
     let (head, right) = match bytes {
         SegmentBytes::Whole(whole) => {
-            let sum = Sum::pseudo(packet.source, packet.destination, PROTOCOL_TCP, len);
+            let sum = Sum::pseudo(packet.source, packet.destination, protocol::TCP, len);
             (*whole, sum.plus(Sum::of(whole)).is_valid())
         }
         SegmentBytes::Frame(frame) => {
@@ -345,7 +345,7 @@ fn parse<M: Memory>(
 }
 
 fn frame_sum_is_right<M: Memory>(packet: &Packet, frame: &RxFrame<'_>, mem: &M) -> bool {
-    let sum = Sum::pseudo(packet.source, packet.destination, PROTOCOL_TCP, packet.transport_len);
+    let sum = Sum::pseudo(packet.source, packet.destination, protocol::TCP, packet.transport_len);
     let end = packet.transport_start + packet.transport_len;
     sum.plus(sum_of(frame.pieces, packet.transport_start, end, mem)).is_valid()
 }
@@ -371,7 +371,7 @@ fn checksum_is_right<M: Memory>(pieces: &[Piece], start: u32, end: u32, mem: &M)
     let Some(&first) = pieces.first() else { return false };
     let addresses = mem.bytes(first).get(26..34).map_or(Sum::ZERO, Sum::of);
     let length = u16::try_from(end - start).unwrap_or(u16::MAX);
-    let pseudo = addresses.plus(Sum::of_u16(u16::from(PROTOCOL_TCP))).plus(Sum::of_u16(length));
+    let pseudo = addresses.plus(Sum::of_u16(u16::from(protocol::TCP))).plus(Sum::of_u16(length));
     pseudo.plus(sum_of(pieces, start, end, mem)).is_valid()
 }
 
@@ -415,26 +415,12 @@ fn release_all<M: Memory>(bytes: &SegmentBytes<'_>, mem: &mut M) {
 /// The fields of an IPv4 TCP segment that looks as expected: our connection's, no IP options, no
 /// fragment, right IP header checksum, ACK and at most PSH, and timestamps as the only option.
 #[inline]
-fn expect_v4(frame: &[u8; V4_HEADERS], expectation: &Expectation) -> Option<Expected> {
-    let same = (word64(frame, 0) ^ expectation.link_start)
-        | (word64(frame, 8) ^ expectation.link_end)
-        | (word64(frame, 26) ^ expectation.addresses)
-        | u64::from(ports(frame) ^ expectation.ports);
-    let fragment_and_protocol = word(frame, 20) & 0x3fff_00ff;
+fn expect_v4(frame: &[u8; V4_HEADERS], flow: &FlowV4) -> Option<Expected> {
     let offset_and_flags = word(frame, 46) & 0xfff7_0000;
-    if same != 0
-        || fragment_and_protocol != u32::from(PROTOCOL_TCP)
-        || offset_and_flags != 0x8010_0000
-        || word(frame, 54) != ALIGNED_TIMESTAMPS_WORD
-    {
-        return None;
-    }
-    // RFC 1071: the sum of all words, the checksum among them, is all ones, in any byte order.
-    let sum = u64::from(native(frame, 14))
-        + u64::from(native(frame, 18))
-        + u64::from(native(frame, 22))
-        + expectation.address_sum;
-    if !sum.is_multiple_of(0xffff) {
+    let difference = flow.difference(frame, protocol::TCP)
+        | u64::from(offset_and_flags ^ 0x8010_0000)
+        | u64::from(word(frame, 54) ^ ALIGNED_TIMESTAMPS_WORD);
+    if difference != 0 || !flow.header_sum_is_right(frame) {
         return None;
     }
     let total = u32::from(u16::from_be_bytes([frame[16], frame[17]]));
@@ -447,19 +433,4 @@ fn expect_v4(frame: &[u8; V4_HEADERS], expectation: &Expectation) -> Option<Expe
         header_len,
         payload_len: (total + 14).checked_sub(header_len)?,
     })
-}
-
-#[inline]
-fn ports(frame: &[u8; V4_HEADERS]) -> u32 {
-    u32::from_ne_bytes([frame[34], frame[35], frame[36], frame[37]])
-}
-
-#[inline]
-fn native(frame: &[u8; V4_HEADERS], at: usize) -> u32 {
-    u32::from_ne_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]])
-}
-
-#[inline]
-fn word(frame: &[u8; V4_HEADERS], at: usize) -> u32 {
-    u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]])
 }

@@ -11,6 +11,7 @@ use super::seq::SeqNum;
 use super::tuple::FourTuple;
 use crate::frame::TxChecksum;
 use crate::ip::Marking;
+use crate::wire::prediction::{FLOW_LEN, FlowV4};
 
 /// Longest headers without options other than timestamps: Ethernet, IPv6, TCP, timestamps.
 const TEMPLATE_LEN_MAX: usize = 14 + 40 + 20 + 12;
@@ -63,30 +64,15 @@ pub(super) struct Link {
     neighbor_generation: u32,
 }
 
-/// What the headers of the peer's segments look like where they never change, as the words in
-/// which they are compared: header prediction without parsing. IPv4 with timestamps only.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Expectation {
-    /// Bytes 0 to 7: our address and the start of the peer's.
-    pub(super) link_start: u64,
-    /// Bytes 8 to 15: the rest of the peer's address, the type, version and length, the TOS.
-    pub(super) link_end: u64,
-    /// Bytes 26 to 33: the peer's and our IP address.
-    pub(super) addresses: u64,
-    /// Bytes 34 to 37: the peer's and our port.
-    pub(super) ports: u32,
-    /// Sum of both IP addresses as words in native byte order, not folded.
-    pub(super) address_sum: u64,
-}
-
 impl HeaderTemplate {
-    /// What the peer's segments look like, once the link header is known.
-    pub(super) fn expectation(&self) -> Option<Expectation> {
+    /// What the peer's segments look like where that never changes, once the link header is known:
+    /// IPv4 with timestamps only.
+    pub(super) fn expectation(&self) -> Option<FlowV4> {
         if self.v6 || !self.timestamps || !self.linked {
             return None;
         }
         let b = &self.bytes;
-        let mut frame = [0; 38];
+        let mut frame = [0; FLOW_LEN];
         frame[0..6].copy_from_slice(&b[6..12]);
         frame[6..12].copy_from_slice(&b[0..6]);
         frame[12..15].copy_from_slice(&b[12..15]);
@@ -95,14 +81,7 @@ impl HeaderTemplate {
         frame[30..34].copy_from_slice(&b[26..30]);
         frame[34..36].copy_from_slice(&b[36..38]);
         frame[36..38].copy_from_slice(&b[34..36]);
-        let addresses = word64(&frame, 26);
-        Some(Expectation {
-            link_start: word64(&frame, 0),
-            link_end: word64(&frame, 8),
-            addresses,
-            address_sum: (addresses & 0xffff_ffff) + (addresses >> 32),
-            ports: u32::from_ne_bytes([frame[34], frame[35], frame[36], frame[37]]),
-        })
+        Some(FlowV4::of(&frame))
     }
 
     /// Headers for `tuple`; the link header is still empty.
@@ -339,14 +318,6 @@ impl HeaderTemplate {
             self.bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
         }
     }
-}
-
-/// Eight bytes of a frame as they lie in memory.
-#[inline]
-pub(super) fn word64<const N: usize>(frame: &[u8; N], at: usize) -> u64 {
-    let mut word = [0; 8];
-    word.copy_from_slice(&frame[at..at + 8]);
-    u64::from_ne_bytes(word)
 }
 
 fn to_v6(address: IpAddr) -> [u8; 16] {

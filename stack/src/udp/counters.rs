@@ -52,5 +52,7 @@ counters! {
         errors_unmatched,
         /// Packets whose connection was that of the packet before.
         last_hits,
+        /// Datagrams that went the short way in: their headers were predicted.
+        predicted,
     }
 }

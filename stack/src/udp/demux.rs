@@ -9,6 +9,7 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use super::UdpId;
+use super::fast_path::Expected;
 use super::socket::UdpSocket;
 use crate::ip::Packet;
 use crate::slab::Slab;
@@ -35,6 +36,8 @@ struct Last {
 pub(super) struct Demux {
     key: [u8; 16],
     last: Option<Last>,
+    /// The same for the fast path, where there is one.
+    pub(super) expected: Option<Expected>,
     /// Connected sockets, by all four ends.
     connected: HashTable<u32>,
     /// Every socket, by its local port.
@@ -74,7 +77,13 @@ fn port_of(sockets: &Slab<UdpSocket>, index: u32) -> Option<u16> {
 
 impl Demux {
     pub(super) fn new(key: [u8; 16]) -> Demux {
-        Demux { key, last: None, connected: HashTable::new(), bound: HashTable::new() }
+        Demux {
+            key,
+            last: None,
+            expected: None,
+            connected: HashTable::new(),
+            bound: HashTable::new(),
+        }
     }
 
     /// The socket that the last datagram was for, if this one has the same ends. `ports` are the
@@ -140,6 +149,7 @@ impl Demux {
     /// Enters a socket by its port, and by its four ends if it is connected.
     pub(super) fn insert(&mut self, sockets: &Slab<UdpSocket>, index: u32) {
         self.last = None;
+        self.expected = None;
         let key = self.key;
         if let Some(port) = port_of(sockets, index) {
             let rehash =
@@ -156,6 +166,7 @@ impl Demux {
     /// Takes a socket out; its ends are still what they were when it was entered.
     pub(super) fn remove(&mut self, sockets: &Slab<UdpSocket>, index: u32) {
         self.last = None;
+        self.expected = None;
         if let Some(port) = port_of(sockets, index) {
             let hash = hash_port(&self.key, port);
             if let Ok(entry) = self.bound.find_entry(hash, |other| *other == index) {

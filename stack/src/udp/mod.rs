@@ -11,6 +11,7 @@
 mod config;
 mod counters;
 mod demux;
+mod fast_path;
 mod receive;
 mod send;
 mod socket;
@@ -22,6 +23,7 @@ use core::net::{IpAddr, SocketAddr};
 
 pub use config::{UdpConfig, UdpError};
 pub use counters::{UdpCounters, UdpDrop, UdpDrops};
+pub(crate) use fast_path::EXPECTED_CHECKSUM;
 pub use socket::{Received, UdpSocket};
 
 use demux::{Demux, Ends};

@@ -7,12 +7,14 @@ use arrayvec::ArrayVec;
 
 use super::counters::UdpDrop;
 use super::demux::Ends;
+use super::fast_path::Expected;
 use super::socket::{Received, UdpSocket};
 use super::{Udp, UdpContext, UdpError, UdpId};
 use crate::checksum::Sum;
 use crate::frame::{RxChecksum, RxFrame};
 use crate::ip::{Packet, gather, release};
 use crate::memory::{Memory, Piece};
+use crate::wire::prediction::FlowV4;
 use crate::wire::protocol;
 use crate::wire::udp::HEADER_LEN;
 
@@ -89,6 +91,9 @@ impl Udp {
         }
         let slots_left = u32::from(config.receive_slots).saturating_sub(socket.receive.slots());
         let is_tight = slots_left < u32::try_from(frame.pieces.len()).unwrap_or(u32::MAX);
+        if let ([_], Some(flow)) = (frame.pieces, flow_of(packet, bytes)) {
+            self.demux.expected = Some(Expected { flow, source, id });
+        }
         if is_tight || cx.mem.receive_is_low() {
             self.counters.compacted +=
                 queue_copy(socket, (frame.pieces, &datagram, source), cx.mem);
@@ -146,7 +151,7 @@ impl Udp {
     /// # Errors
     ///
     /// [`UdpError::WouldBlock`] if there is none; what the peer said, once.
-    #[inline]
+    #[inline(never)]
     pub fn recv_from<M: Memory>(
         &mut self,
         id: UdpId,
@@ -160,6 +165,29 @@ impl Udp {
         let received = socket.receive.pop(buffer, mem).ok_or(UdpError::WouldBlock)?;
         self.counters.read += 1;
         Ok(received)
+    }
+
+    /// As [`Udp::recv_from`], for those who do not ask where the datagram came from: the bytes
+    /// copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`Udp::recv_from`].
+    #[inline(always)]
+    pub fn recv<M: Memory>(
+        &mut self,
+        id: UdpId,
+        buffer: &mut [u8],
+        mem: &mut M,
+    ) -> Result<usize, UdpError> {
+        let socket = self.sockets.get_mut(id).ok_or(UdpError::NotFound)?;
+        if socket.error.is_none()
+            && let Some(len) = socket.receive.pop_short(buffer, mem)
+        {
+            self.counters.read += 1;
+            return Ok(len);
+        }
+        self.recv_from(id, buffer, mem).map(|received| received.len)
     }
 
     /// Copies the oldest datagram into `buffer` and leaves it in the queue.
@@ -189,6 +217,13 @@ impl Udp {
             }
         }
     }
+}
+
+/// The flow of a packet for header prediction: over IPv4 without options.
+#[inline]
+fn flow_of(packet: &Packet, bytes: &[u8]) -> Option<FlowV4> {
+    let is_plain = packet.source.is_ipv4() && packet.transport_start == 34 && !packet.to_broadcast;
+    bytes.first_chunk().filter(|_| is_plain).map(FlowV4::of)
 }
 
 /// The header of a datagram, its length compared with the packet's.

@@ -7,6 +7,7 @@ use core::net::{IpAddr, SocketAddr};
 use super::Readiness;
 use super::config::UdpError;
 use super::template::Template;
+use crate::copy::copy;
 use crate::frame::TxChecksum;
 use crate::ip::{Marking, gather};
 use crate::memory::{Memory, Piece};
@@ -143,13 +144,14 @@ impl ReceiveQueue {
             && self.bytes.saturating_add(len).saturating_add(OVERHEAD) <= bytes_max
     }
 
+    #[inline(always)]
     fn push(&mut self, source: SocketAddr, len: u32, payload: Payload) {
         self.bytes += len + OVERHEAD;
         self.datagrams.push_back(Datagram { source, len, payload });
     }
 
     /// Queues a payload where it lies, in one slot.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push_slot(&mut self, source: SocketAddr, piece: Piece) {
         self.slots += 1;
         self.push(source, piece.len, Payload::Slot(piece));
@@ -169,6 +171,22 @@ impl ReceiveQueue {
         let len = u32::try_from(bytes.len()).unwrap_or(0);
         self.copies.push_back(bytes);
         self.push(source, len, Payload::Heap);
+    }
+
+    /// Copies the oldest datagram into `buffer` and takes it out, if it lies in one slot: the
+    /// bytes copied.
+    #[inline(always)]
+    pub(super) fn pop_short<M: Memory>(&mut self, buffer: &mut [u8], mem: &mut M) -> Option<usize> {
+        let datagram = self.datagrams.get(0)?;
+        let Payload::Slot(piece) = datagram.payload else { return None };
+        let bytes = mem.bytes(piece);
+        let len = bytes.len().min(buffer.len());
+        copy(&mut buffer[..len], &bytes[..len]);
+        self.bytes -= datagram.len + OVERHEAD;
+        self.slots -= 1;
+        self.datagrams.drop_front();
+        mem.release(piece.slot);
+        Some(len)
     }
 
     /// Copies the oldest datagram into `buffer` and takes it out.

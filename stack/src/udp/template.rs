@@ -16,6 +16,7 @@ use crate::wire::{ethernet, ipv4, ipv6};
 
 /// Ethernet, IPv4 and UDP.
 pub(super) const LEN_V4: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN + HEADER_LEN;
+pub(super) const LEN_V4_U32: u32 = 14 + 20 + 8;
 /// Ethernet, IPv6 and UDP.
 pub(super) const LEN_V6: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN + HEADER_LEN;
 
@@ -144,7 +145,7 @@ impl Template {
     }
 
     /// Whether the template holds for a destination, or for the peer.
-    #[inline]
+    #[inline(always)]
     pub(super) fn holds_for(&self, to: Option<SocketAddr>, generation: u32) -> bool {
         let is_for = match to {
             None => self.is_peer,
@@ -176,7 +177,7 @@ impl Template {
     }
 
     /// The checksum field of a datagram with a payload of `len` bytes.
-    #[inline]
+    #[inline(always)]
     fn udp_checksum(&self, length: u16, checksum: Checksum) -> u16 {
         let pseudo = self.pseudo.plus(Sum::of_u16(length));
         match checksum {
@@ -211,6 +212,24 @@ impl Template {
         }
     }
 
+    /// Whether a payload of `len` bytes over IPv4 needs one slot and one packet.
+    #[inline]
+    pub(super) fn is_short_v4(&self, len: usize) -> bool {
+        !self.is_v6 && len + LEN_V4 <= self.single_len_max
+    }
+
+    /// Writes the headers of a whole datagram over IPv4 with `len` bytes of payload, whose checksum
+    /// is the device's.
+    #[inline(always)]
+    pub(super) fn write_short_v4(&self, head: &mut [u8; LEN_V4], len: u16, ident: u16) {
+        head.copy_from_slice(&self.bytes[..LEN_V4]);
+        let length = len + 8;
+        self.patch_v4(&mut head[IP..], len + 28, ident, 0);
+        let [a, b] = length.to_be_bytes();
+        let [c, d] = self.udp_checksum(length, Checksum::Partial).to_be_bytes();
+        head[LEN_V4 - 4..].copy_from_slice(&[a, b, c, d]);
+    }
+
     /// Writes the Ethernet and IPv4 headers of a fragment to the start of `frame`, and the UDP
     /// header behind them if it is the first; answers how many bytes that were.
     pub(super) fn write_fragment(&self, frame: &mut [u8], fragment: &FragmentHead) -> usize {
@@ -229,7 +248,7 @@ impl Template {
     }
 
     /// Fills in what differs from packet to packet in the IPv4 header at the start of `header`.
-    #[inline]
+    #[inline(always)]
     fn patch_v4(&self, header: &mut [u8], total_len: u16, ident: u16, flags_and_offset: u16) {
         let sum = self
             .header

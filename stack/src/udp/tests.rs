@@ -1,6 +1,7 @@
 //! Two hosts on a wire that tests can look at, and after each test the check that every datagram
 //! and slot is accounted for.
 
+mod fast_path;
 mod hostile;
 mod receive;
 mod send;

@@ -11,6 +11,7 @@ pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
+pub(crate) mod prediction;
 pub mod tcp;
 pub mod udp;
 
@@ -37,6 +38,7 @@ const fn be32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
 }
 
 /// The `L` bytes at `at`; the caller has checked the length.
+#[inline]
 fn array<const L: usize, const N: usize>(bytes: &[u8; N], at: usize) -> [u8; L] {
     let mut out = [0; L];
     out.copy_from_slice(&bytes[at..at + L]);
