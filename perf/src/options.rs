@@ -274,7 +274,7 @@ mod tests {
             ("tcp_rr", "-l -1e300", "negative"),
             ("tcp_rr", "-l nan", "between 0"),
             ("tcp_rr", "-l -1.5", "whole"),
-            ("tcp_rr", "-n 0", "between 1 and 65536"),
+            ("tcp_rr", "-n 0", "between 1 and 16384"),
             ("tcp_rr", "--rate 0", "0.001"),
             ("tcp_rr", "-b 18446744073709551615", "65536"),
             ("tcp_rr", "--interval 0", "0.001"),

@@ -83,7 +83,9 @@ impl Stack {
     /// Takes a received frame; its pieces pass into the stack's ownership.
     #[inline(never)]
     pub fn on_frame<M: Memory>(&mut self, now: Instant, frame: &RxFrame<'_>, mem: &mut M) {
-        if !self.tcp.on_expected_frame(now, frame, mem) {
+        let taken = self.tcp.on_expected_frame(now, frame, mem)
+            || self.tcp.on_expected_of_another(now, frame, mem);
+        if !taken {
             self.on_other_frame(now, frame, mem);
         }
     }

@@ -38,6 +38,35 @@ fn request_and_response() {
 }
 
 #[test]
+fn segments_of_many_connections_in_turn_are_predicted() {
+    let mut world = World::new(Setup::default());
+    let listener = world.listen(1, 7);
+    let mut pairs = Vec::new();
+    for _ in 0..8 {
+        let client = world.connect(0, 7);
+        world.run_for(Duration::from_millis(1));
+        pairs.push((client, world.accept(1, listener).unwrap()));
+    }
+    for round in 0..50u8 {
+        for &(client, server) in &pairs {
+            for (from, to, at) in [(client, server, 0), (server, client, 1)] {
+                assert_eq!(world.write(at, from, &[round]), 1);
+                world.run_for(Duration::from_micros(30));
+                let mut byte = [0];
+                assert_eq!(world.read(1 - at, to, &mut byte), Some(1));
+                assert_eq!(byte, [round]);
+            }
+        }
+    }
+    for host in &mut world.hosts {
+        let counters = host.stack.tcp().0.counters();
+        let (predicted, received) = (counters.predicted, counters.segments_received);
+        assert!(predicted * 10 > received * 9, "only {predicted} of {received} were predicted");
+    }
+    world.check();
+}
+
+#[test]
 fn both_ends_close() {
     both_families(|setup| {
         let mut world = World::new(setup);

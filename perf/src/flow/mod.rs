@@ -31,7 +31,7 @@ pub const MESSAGE_MAX: usize = 16 << 20;
 /// The largest UDP payload.
 pub const DATAGRAM_MAX: usize = 65_507;
 /// Connections of one run.
-pub const CONNECTIONS_MAX: usize = 65_536;
+pub const CONNECTIONS_MAX: usize = crate::server::SESSIONS_MAX;
 /// Requests under way on one connection.
 pub const DEPTH_MAX: usize = 65_536;
 /// What one step of one flow may do before the next flow has its turn.

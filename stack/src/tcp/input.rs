@@ -1,5 +1,7 @@
 //! What IP hands up: segments, and ICMP errors about segments of ours.
 
+use core::net::Ipv4Addr;
+
 use super::connection::{Connection, Ownership};
 use super::demux::Endpoint;
 use super::error::ConnectionError;
@@ -75,6 +77,27 @@ impl Tcp {
             self.settle(index);
         }
         true
+    }
+
+    /// The same for the connection that the frame is for, if it looks like one for the fast path and
+    /// the last segment was not of that connection. False: nothing was done.
+    #[inline(never)]
+    pub(crate) fn on_expected_of_another<M: Memory>(
+        &mut self,
+        now: Instant,
+        frame: &RxFrame<'_>,
+        mem: &mut M,
+    ) -> bool {
+        let Some(tuple) = frame.pieces.first().and_then(|first| plain_tuple(mem.bytes(*first)))
+        else {
+            return false;
+        };
+        let Some(Endpoint::Connection(index)) = self.find(&tuple) else { return false };
+        if index == self.last_hit {
+            return false;
+        }
+        self.last_hit = index;
+        self.on_expected_frame(now, frame, mem)
     }
 
     /// Takes a segment.
@@ -432,5 +455,23 @@ fn expect_v4(frame: &[u8; V4_HEADERS], flow: &FlowV4) -> Option<Expected> {
         timestamps: Timestamps { value: word(frame, 58), echo: word(frame, 62) },
         header_len,
         payload_len: (total + 14).checked_sub(header_len)?,
+    })
+}
+
+/// The ends of a frame that the fast path may be for, by the look of it: TCP over IPv4 without
+/// options, ACK and at most PSH, timestamps.
+#[inline]
+fn plain_tuple(frame: &[u8]) -> Option<FourTuple> {
+    let frame = frame.first_chunk::<V4_HEADERS>()?;
+    let is_plain = word(frame, 12) >> 8 == 0x08_0045
+        && frame[23] == protocol::TCP
+        && word(frame, 46) & 0xfff7_0000 == 0x8010_0000
+        && word(frame, 54) == ALIGNED_TIMESTAMPS_WORD;
+    let ports = word(frame, 34).to_be_bytes();
+    is_plain.then(|| FourTuple {
+        local: Ipv4Addr::from_bits(word(frame, 30)).into(),
+        remote: Ipv4Addr::from_bits(word(frame, 26)).into(),
+        local_port: u16::from_be_bytes([ports[2], ports[3]]),
+        remote_port: u16::from_be_bytes([ports[0], ports[1]]),
     })
 }
