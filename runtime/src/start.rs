@@ -39,7 +39,7 @@ pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core
     let capabilities = nic.capabilities().clone();
     config.offloads.check().map_err(StartError::Offloads)?;
     let wanted = config.offloads.for_device(&capabilities);
-    let interface = NetInterface::new(nic, &config.memory, wanted, config.queue_size)?;
+    let mut interface = NetInterface::new(nic, &config.memory, wanted, config.queue_size)?;
     let features = interface.features();
     let offloads = Offloads {
         tx_checksum: features.has(Features::CSUM),
@@ -56,6 +56,9 @@ pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core
     };
     let keys = StackKeys { ip: random()?, udp: random()?, tcp: random()? };
     let stack = Stack::new(stack_config, &keys, now)?;
+    for group in stack.ip().link_groups() {
+        interface.nic_mut().join(group)?;
+    }
     let in_use = OffloadsInUse::new(config.offloads, features, interface.native());
     let mut port = Port::new(interface, config.receive_low(), config.small_low());
     port.capture = capture(config, &capabilities.name, (now, wall))?;

@@ -8,6 +8,7 @@ use std::os::fd::RawFd;
 use super::fault::FaultyNic;
 use super::packet::PacketNic;
 use super::rdma::RdmaNic;
+use super::rdma::raw::RawNic;
 use super::soft::SoftNic;
 use super::tap::TapNic;
 use super::{
@@ -24,8 +25,10 @@ pub enum AnyNic {
     Tap(Box<TapNic>),
     /// An interface of the host through a packet socket.
     Packet(Box<PacketNic>),
-    /// An RDMA NIC through verbs.
+    /// An RDMA NIC through verbs, as a wire between hosts.
     Rdma(Box<RdmaNic>),
+    /// An RDMA NIC through verbs, as an Ethernet NIC.
+    Raw(Box<RawNic>),
     /// Any of them with faults.
     Faulty(Box<FaultyNic<AnyNic>>),
 }
@@ -43,6 +46,7 @@ macro_rules! each {
             AnyNic::Tap($nic) => $call,
             AnyNic::Packet($nic) => $call,
             AnyNic::Rdma($nic) => $call,
+            AnyNic::Raw($nic) => $call,
             AnyNic::Faulty($nic) => $call,
         }
     };
@@ -55,6 +59,7 @@ impl AnyNic {
     pub fn settings(&self) -> Vec<(&'static str, String)> {
         match self {
             AnyNic::Rdma(nic) => nic.settings().clone(),
+            AnyNic::Raw(nic) => nic.settings().clone(),
             AnyNic::Faulty(nic) => nic.inner().settings(),
             AnyNic::Soft(_) | AnyNic::Tap(_) | AnyNic::Packet(_) => Vec::new(),
         }
@@ -87,6 +92,10 @@ impl Nic for AnyNic {
 
     fn accept(&mut self, accepted: Accepted) -> Result<(), DeviceError> {
         each!(self, nic => nic.accept(accepted))
+    }
+
+    fn join(&mut self, group: [u8; 6]) -> Result<(), DeviceError> {
+        each!(self, nic => nic.join(group))
     }
 
     #[inline]
@@ -125,9 +134,10 @@ impl Nic for AnyNic {
     }
 
     #[inline(always)]
-    fn post_send_short(&mut self, sge: Sge) -> bool {
+    fn post_send_short(&mut self, sge: Sge, checksum: bool) -> bool {
         match self {
-            AnyNic::Soft(nic) => nic.post_send_short(sge),
+            AnyNic::Soft(nic) => nic.post_send_short(sge, checksum),
+            AnyNic::Raw(nic) => nic.post_send_short(sge, checksum),
             AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Rdma(_) | AnyNic::Faulty(_) => false,
         }
     }
@@ -136,6 +146,7 @@ impl Nic for AnyNic {
     fn poll_recv_one(&mut self) -> PolledOne {
         match self {
             AnyNic::Soft(nic) => nic.poll_recv_one(),
+            AnyNic::Raw(nic) => nic.poll_recv_one(),
             AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Rdma(_) | AnyNic::Faulty(_) => {
                 PolledOne::Unknown
             }

@@ -46,6 +46,8 @@ pub struct Sge {
 
 /// A checksum that the NIC is asked to compute: over everything from `start`, stored at
 /// `start + offset`, where the pseudo-header's sum lies already. Counted from the Ethernet header.
+/// It is that of TCP or UDP right behind an IP header without options or extensions: what devices
+/// know how to compute, which find the place themselves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ChecksumRequest {
     /// First summed byte.
@@ -185,6 +187,15 @@ pub enum PolledOne {
         wr_id: u64,
         /// Bytes received.
         byte_len: u32,
+    },
+    /// The same of a [`Wire::Frames`].
+    Bare {
+        /// Of the work request.
+        wr_id: u64,
+        /// Bytes received.
+        byte_len: u32,
+        /// Whether the NIC found its transport checksum right.
+        verified: bool,
     },
     /// There is no completion.
     Nothing,
@@ -417,6 +428,15 @@ pub trait Nic {
         Ok(())
     }
 
+    /// Has the NIC receive frames to this group address, besides broadcast, if it does not receive
+    /// those to all groups anyway.
+    ///
+    /// # Errors
+    /// If the device makes no rule for it.
+    fn join(&mut self, _group: [u8; 6]) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     /// Posts receives in order; returns how many were taken before the first error.
     ///
     /// # Errors
@@ -468,10 +488,11 @@ pub trait Nic {
         false
     }
 
-    /// Posts an inline send of one element without offloads, if this NIC has a short way for it.
-    /// False says only that nothing was posted: [`Nic::post_send`] is to be called then.
+    /// Posts an inline send of one element, with a checksum by the NIC if that is asked for
+    /// ([`Wire::Frames`] only), if this NIC has a short way for it. False says only that nothing
+    /// was posted: [`Nic::post_send`] is to be called then.
     #[inline]
-    fn post_send_short(&mut self, _sge: Sge) -> bool {
+    fn post_send_short(&mut self, _sge: Sge, _checksum: bool) -> bool {
         false
     }
 

@@ -13,6 +13,7 @@ use super::fault::{FaultOptions, FaultyNic};
 use super::packet::{PacketNic, PacketOptions};
 use super::rdma::RdmaNic;
 use super::rdma::options::RdmaOptions;
+use super::rdma::raw::RawNic;
 use super::soft::{SoftNic, SoftOptions};
 use super::tap::{TapNic, TapOptions};
 use super::{DeviceError, Receive};
@@ -107,7 +108,8 @@ pub const KINDS: &[KindHelp] = &[
     KindHelp {
         kind: "rdma",
         name: "DEVICE",
-        help: "an RDMA NIC through verbs, by device (mlx5_0, mlx5_0:1) or interface (eth2)",
+        help: "an RDMA NIC through verbs, by device (mlx5_0, mlx5_0:1) or interface (eth2); run on \
+               soft-RoCE (rc, ud) and on a double of libibverbs (raw), on no hardware",
         options: rdma::OPTIONS,
     },
 ];
@@ -180,6 +182,9 @@ impl DeviceSpec {
             Device::Tap(name, options) => AnyNic::Tap(Box::new(TapNic::open(name, options)?)),
             Device::Packet(name, options) => {
                 AnyNic::Packet(Box::new(PacketNic::open(name, options)?))
+            }
+            Device::Rdma(name, options) if options.mode.is_none() => {
+                AnyNic::Raw(Box::new(RawNic::open(name, options)?))
             }
             Device::Rdma(name, options) => AnyNic::Rdma(Box::new(RdmaNic::open(name, options)?)),
         };
@@ -260,7 +265,7 @@ fn settle(device: &mut Device, seen: &[&str]) -> Result<(), String> {
             }
             Ok(())
         }
-        Device::Rdma(_, options) => options.check(),
+        Device::Rdma(_, options) => rdma::settle(options, seen),
     }
 }
 
@@ -427,6 +432,7 @@ fn unknown((what, all): (&str, &str), found: &str, known: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nic::rdma::raw::options::{Groups, Wish};
 
     fn refusal(text: &str) -> String {
         let refused = DeviceSpec::parse(text).unwrap_err().to_string();
@@ -461,6 +467,16 @@ mod tests {
         let Device::Rdma(name, options) = DeviceSpec::parse(text).unwrap().device else { panic!() };
         assert!(name == "mlx5_0:1" && options.peers.len() == 2 && options.accept.len() == 1);
         assert_eq!((options.gid, options.peers_max()), (Some(3), 5));
+
+        for text in ["rdma:eth2", "rdma:eth2,mode=raw"] {
+            let device = DeviceSpec::parse(text).unwrap().device;
+            assert_eq!(device, Device::Rdma("eth2".to_owned(), RdmaOptions::default()));
+        }
+        let text = "rdma:m,vlan=7,groups=take,csum=on,tso=off,mac=02:00:00:00:00:01";
+        let Device::Rdma(_, options) = DeviceSpec::parse(text).unwrap().device else { panic!() };
+        let raw = options.raw;
+        assert_eq!((raw.vlan, raw.groups, raw.promiscuous), (Some(7), Groups::Take, false));
+        assert_eq!((raw.checksum, raw.tso), (Wish::On, Wish::Off));
     }
 
     #[test]
@@ -494,12 +510,21 @@ mod tests {
             ("packet:e,mac=01:00:00:00:00:01", "a unicast hardware address"),
             ("packet:e,ring=65", "a multiple of 64"),
             ("packet:e,queue=0", "a number from 1 to 4096"),
-            ("rdma:m,mode=uc", "rc or ud"),
+            ("rdma:m,mode=uc", "raw, rc or ud"),
+            ("rdma:m,peer=10.0.0.2", "peer= is for mode=rc and mode=ud"),
+            ("rdma:m,mode=raw,retry=3", "retry= is for mode=rc"),
+            ("rdma:m,mode=rc,peer=10.0.0.2,vlan=3", "vlan= is for mode=raw"),
+            ("rdma:m,mode=ud,peer=10.0.0.2,rnr=3", "rnr= is for mode=rc"),
+            ("rdma:m,vlan=4095", "a number from 1 to 4094"),
+            ("rdma:m,vlan=3,promisc=on", "exclude each other"),
+            ("rdma:m,csum=yes", "try, on or off"),
+            ("rdma:m,groups=some", "copy, take or off"),
+            ("rdma:m,csum=off,tso=on", "tso=on needs csum"),
             ("rdma:m,mode=rc", "give peer=ADDRESS"),
             ("rdma:m,mode=rc,peer=host", "an address such as"),
             ("rdma:m,mode=rc,accept=10.0.0.1", "with its prefix"),
             ("rdma:m,mode=rc,peer=10.0.0.2,timeout=20", "lower timeout="),
-            ("rdma:m,flow=1048576", "a number from 0 to 1048575"),
+            ("rdma:m,mode=rc,flow=1048576", "a number from 0 to 1048575"),
         ];
         for (text, wanted) in rows {
             let found = refusal(text);
@@ -517,7 +542,10 @@ mod tests {
                 // Words for what is known only when it is opened.
                 let words = ["the ", "none", "random", "by ", "64 or"];
                 let symbolic = words.iter().any(|word| option.default.starts_with(word));
-                assert!(symbolic || DeviceSpec::parse(&text).is_ok(), "{text}");
+                // Some are for the wires only, which need a peer.
+                let wire = format!("{text},mode=rc,peer=10.0.0.2");
+                let legal = [text.clone(), wire].iter().any(|text| DeviceSpec::parse(text).is_ok());
+                assert!(symbolic || legal, "{text}");
             }
         }
     }

@@ -51,6 +51,10 @@ impl ContextInner {
         self.context.as_ptr()
     }
 
+    pub(super) fn name(&self) -> &str {
+        self.device.name()
+    }
+
     /// The error of a call on this device.
     pub(super) fn failure(&self, call: &'static str, errno: i32) -> DeviceError {
         error::failure(self.device.name(), call, errno)

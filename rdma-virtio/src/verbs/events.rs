@@ -55,6 +55,20 @@ pub enum QueuePairEvent {
     Path,
 }
 
+impl QueuePairEvent {
+    /// Whether the queue pair is of no use any more.
+    #[must_use]
+    pub fn is_an_end(self) -> bool {
+        match self {
+            QueuePairEvent::Fatal | QueuePairEvent::Request => true,
+            QueuePairEvent::Established
+            | QueuePairEvent::Drained
+            | QueuePairEvent::LastReceive
+            | QueuePairEvent::Path => false,
+        }
+    }
+}
+
 impl AsyncEvent {
     /// Reads an event.
     ///

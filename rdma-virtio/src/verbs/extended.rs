@@ -32,11 +32,16 @@ pub struct BatchSend<'a> {
     pub destination: Option<Destination<'a>>,
 }
 
+/// Puts sends into the device's own queue, between the start and the completion of a batch.
+struct Builder {
+    pair: NonNull<sys::ibv_qp_ex>,
+    count: usize,
+}
+
 /// Sends that are being built; dropping it forgets them.
 #[must_use = "sends are posted by `post` only"]
 pub struct SendBatch<'a> {
-    pair: NonNull<sys::ibv_qp_ex>,
-    count: usize,
+    builder: Builder,
     held: PhantomData<&'a mut QueuePair<Rts>>,
 }
 
@@ -47,7 +52,15 @@ impl QueuePair<Rts> {
         let pair = self.inner.extended()?;
         // SAFETY: the queue pair lives and is borrowed whole, so that no other batch is begun.
         unsafe { sys::ibv_wr_start(pair.as_ptr()) };
-        Some(SendBatch { pair, count: 0, held: PhantomData })
+        Some(SendBatch { builder: Builder { pair, count: 0 }, held: PhantomData })
+    }
+
+    /// The queue pair as one whose batches are begun and ended as sends come; none if it was not
+    /// made for extended calls.
+    #[must_use]
+    pub fn batched(self) -> Option<BatchedPair> {
+        let pair = self.inner.extended()?;
+        Some(BatchedPair { builder: Builder { pair, count: 0 }, pair: self })
     }
 }
 
@@ -57,49 +70,13 @@ impl SendBatch<'_> {
     /// # Errors
     /// If they are too many; the batch is as before.
     pub fn send(&mut self, send: &BatchSend<'_>, sges: &[Sge]) -> Result<(), PushError> {
-        let list = to_verbs(sges)?;
-        self.begin(send, 0);
-        // SAFETY: between start and complete.
-        unsafe { sys::ibv_wr_send(self.pair.as_ptr()) };
-        self.address(send);
-        self.elements(&list);
-        Ok(())
+        self.builder.send(send, sges)
     }
 
     /// Adds a send of these bytes, which are read before it returns.
     pub fn send_inline(&mut self, send: &BatchSend<'_>, bytes: &[u8]) {
-        // The flag is the setter's own business, but rxe's provider (rdma-core 44) leaves it to
-        // the caller, and without it the kernel takes the bytes for an element. Others ignore it.
-        self.begin(send, sys::IBV_SEND_INLINE);
-        // SAFETY: between start and complete.
-        unsafe { sys::ibv_wr_send(self.pair.as_ptr()) };
-        self.address(send);
-        let data = bytes.as_ptr().cast_mut().cast();
-        // SAFETY: as above; the call reads the bytes only.
-        unsafe { sys::ibv_wr_set_inline_data(self.pair.as_ptr(), data, bytes.len()) };
-    }
-
-    /// Adds a send in segments of `mss` bytes behind copies of the header, which is read before it
-    /// returns.
-    ///
-    /// # Errors
-    /// If there are too many elements or the header is too long; the batch is as before.
-    pub fn send_tso(
-        &mut self,
-        send: &BatchSend<'_>,
-        header: &[u8],
-        mss: u16,
-        sges: &[Sge],
-    ) -> Result<(), PushError> {
-        let list = to_verbs(sges)?;
-        let length = u16::try_from(header.len()).map_err(|_| PushError::Header)?;
-        self.begin(send, 0);
-        let header = header.as_ptr().cast_mut().cast();
-        // SAFETY: between start and complete; the call reads the header only.
-        unsafe { sys::ibv_wr_send_tso(self.pair.as_ptr(), header, length, mss) };
-        self.address(send);
-        self.elements(&list);
-        Ok(())
+        // SAFETY: a slice's bytes.
+        unsafe { self.builder.send_inline(send, bytes.as_ptr(), bytes.len()) };
     }
 
     /// Posts the batch, with one doorbell.
@@ -107,7 +84,7 @@ impl SendBatch<'_> {
     /// # Errors
     /// If one send was not taken: then none was.
     pub fn post(self) -> Result<(), PostFailure> {
-        let pair = self.pair;
+        let pair = self.builder.pair;
         std::mem::forget(self);
         // SAFETY: begun by `batch`, and ended only once since `self` is forgotten.
         let result = unsafe { sys::ibv_wr_complete(pair.as_ptr()) };
@@ -117,18 +94,216 @@ impl SendBatch<'_> {
     /// Sends in the batch.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.count
+        self.builder.count
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.builder.count == 0
+    }
+}
+
+impl Drop for SendBatch<'_> {
+    fn drop(&mut self) {
+        // SAFETY: begun by `batch`, not posted.
+        unsafe { sys::ibv_wr_abort(self.builder.pair.as_ptr()) };
+    }
+}
+
+/// A queue pair that owns its batch: the first send begins it, [`BatchedPair::post`] ends it.
+pub struct BatchedPair {
+    builder: Builder,
+    pair: QueuePair<Rts>,
+}
+
+// SAFETY: as the queue pair itself; the pointer is another name of it.
+unsafe impl Send for BatchedPair {}
+
+impl BatchedPair {
+    /// The queue pair.
+    #[must_use]
+    #[inline]
+    pub fn pair(&self) -> &QueuePair<Rts> {
+        &self.pair
     }
 
+    /// Whether sends wait to be posted.
+    #[must_use]
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.builder.count != 0
+    }
+
+    #[inline]
+    fn open(&mut self) -> &mut Builder {
+        if self.builder.count == 0 {
+            // SAFETY: the queue pair lives and is this value's alone; no batch is begun.
+            unsafe { sys::ibv_wr_start(self.builder.pair.as_ptr()) };
+        }
+        &mut self.builder
+    }
+
+    /// Adds a send of elements.
+    ///
+    /// # Errors
+    /// If they are too many.
+    #[inline]
+    pub fn send(&mut self, send: &BatchSend<'_>, sges: &[Sge]) -> Result<(), PushError> {
+        if sges.len() > SGES_MAX {
+            return Err(PushError::SgeCount);
+        }
+        self.open().send(send, sges)
+    }
+
+    /// Adds a send of one element's bytes, which are read before it returns.
+    ///
+    /// # Safety
+    /// The element is readable bytes of this process; its lkey is not looked at.
+    #[inline]
+    pub unsafe fn send_inline(&mut self, send: &BatchSend<'_>, sge: Sge) {
+        let (addr, length) = place(sge);
+        // SAFETY: the caller's promise.
+        unsafe { self.open().send_inline(send, addr, length) };
+    }
+
+    /// Adds a send of the bytes of several elements, which are read before it returns.
+    ///
+    /// # Safety
+    /// The elements are readable bytes of this process; their lkeys are not looked at.
+    ///
+    /// # Errors
+    /// If they are too many.
+    pub unsafe fn send_inline_list(
+        &mut self,
+        send: &BatchSend<'_>,
+        sges: &[Sge],
+    ) -> Result<(), PushError> {
+        if sges.len() > SGES_MAX {
+            return Err(PushError::SgeCount);
+        }
+        let list: ArrayVec<sys::ibv_data_buf, SGES_MAX> = sges
+            .iter()
+            // Address and length, which is all that the structure has.
+            .map(|sge| sys::ibv_data_buf { _bindgen_opaque_blob: [sge.addr, sge.length.into()] })
+            .collect();
+        self.open().begin(send, sys::IBV_SEND_INLINE);
+        let pair = self.builder.pair.as_ptr();
+        // SAFETY: between start and complete.
+        unsafe { sys::ibv_wr_send(pair) };
+        // SAFETY: as above; the bytes are the caller's promise, and the call only reads.
+        unsafe { sys::ibv_wr_set_inline_data_list(pair, list.len(), list.as_ptr()) };
+        Ok(())
+    }
+
+    /// Adds a send in segments of `mss` bytes behind copies of the header, whose lkey is not looked
+    /// at.
+    ///
+    /// # Safety
+    /// The header is readable bytes of this process, which stay as they are until the batch was
+    /// posted: ibv_wr_post(3) does not say that they are read before.
+    ///
+    /// # Errors
+    /// If there are too many elements or the header is too long.
+    pub unsafe fn send_tso(
+        &mut self,
+        send: &BatchSend<'_>,
+        header: Sge,
+        mss: u16,
+        sges: &[Sge],
+    ) -> Result<(), PushError> {
+        let list = to_verbs(sges)?;
+        let length = u16::try_from(header.length).map_err(|_| PushError::Header)?;
+        let (header, _) = place(header);
+        self.open().begin(send, 0);
+        // SAFETY: between start and complete; the header is the caller's promise, and is only read.
+        unsafe {
+            sys::ibv_wr_send_tso(self.builder.pair.as_ptr(), header.cast_mut().cast(), length, mss);
+        }
+        self.builder.elements(&list);
+        Ok(())
+    }
+
+    /// Posts what was added, with one doorbell.
+    ///
+    /// # Errors
+    /// If one send was not taken: then none was.
+    #[inline]
+    pub fn post(&mut self) -> Result<(), PostFailure> {
+        if self.builder.count == 0 {
+            return Ok(());
+        }
+        self.builder.count = 0;
+        // SAFETY: begun by `open`, and ended only once since the count says that it is not open.
+        let result = unsafe { sys::ibv_wr_complete(self.builder.pair.as_ptr()) };
+        super::error::check(result).map_err(|errno| PostFailure { posted: 0, errno })
+    }
+
+    /// Forgets what was added.
+    pub fn abort(&mut self) {
+        if self.builder.count != 0 {
+            self.builder.count = 0;
+            // SAFETY: as for `post`.
+            unsafe { sys::ibv_wr_abort(self.builder.pair.as_ptr()) };
+        }
+    }
+}
+
+impl Drop for BatchedPair {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+/// Where an element's bytes lie in this process.
+#[inline]
+fn place(sge: Sge) -> (*const u8, usize) {
+    let addr = usize::try_from(sge.addr).unwrap_or(0);
+    (std::ptr::with_exposed_provenance(addr), usize::try_from(sge.length).unwrap_or(0))
+}
+
+impl Builder {
+    #[inline]
+    fn send(&mut self, send: &BatchSend<'_>, sges: &[Sge]) -> Result<(), PushError> {
+        if let [sge] = sges {
+            self.begin(send, 0);
+            // SAFETY: between start and complete.
+            unsafe { sys::ibv_wr_send(self.pair.as_ptr()) };
+            self.address(send);
+            // SAFETY: as above.
+            unsafe {
+                sys::ibv_wr_set_sge(self.pair.as_ptr(), sge.lkey.0, sge.addr, sge.length);
+            }
+            return Ok(());
+        }
+        let list = to_verbs(sges)?;
+        self.begin(send, 0);
+        // SAFETY: between start and complete.
+        unsafe { sys::ibv_wr_send(self.pair.as_ptr()) };
+        self.address(send);
+        self.elements(&list);
+        Ok(())
+    }
+
+    /// # Safety
+    /// So many readable bytes lie there.
+    #[inline]
+    unsafe fn send_inline(&mut self, send: &BatchSend<'_>, bytes: *const u8, length: usize) {
+        // The flag is the setter's own business, but rxe's provider (rdma-core 44) leaves it to
+        // the caller, and without it the kernel takes the bytes for an element. Others ignore it.
+        self.begin(send, sys::IBV_SEND_INLINE);
+        // SAFETY: between start and complete.
+        unsafe { sys::ibv_wr_send(self.pair.as_ptr()) };
+        self.address(send);
+        let data = bytes.cast_mut().cast();
+        // SAFETY: as above; the call only reads the bytes, which are the caller's promise.
+        unsafe { sys::ibv_wr_set_inline_data(self.pair.as_ptr(), data, length) };
+    }
+
+    #[inline]
     fn begin(&mut self, send: &BatchSend<'_>, flags: u32) {
         self.count += 1;
-        // SAFETY: the queue pair lives and is borrowed whole.
+        // SAFETY: the queue pair lives and is its owner's alone.
         let pair = unsafe { self.pair.as_mut() };
         pair.wr_id = send.wr_id;
         pair.wr_flags = flags
@@ -136,6 +311,7 @@ impl SendBatch<'_> {
             | if send.checksum { sys::IBV_SEND_IP_CSUM } else { 0 };
     }
 
+    #[inline]
     fn address(&mut self, send: &BatchSend<'_>) {
         if let Some(to) = &send.destination {
             let (pair, handle) = (self.pair.as_ptr(), to.handle.as_ptr());
@@ -143,28 +319,10 @@ impl SendBatch<'_> {
             unsafe { sys::ibv_wr_set_ud_addr(pair, handle, to.queue_pair, to.qkey) };
         }
     }
-}
 
-impl SendBatch<'_> {
     fn elements(&mut self, list: &[sys::ibv_sge]) {
-        let pair = self.pair.as_ptr();
-        match list {
-            [sge] => {
-                // SAFETY: between start and complete.
-                unsafe { sys::ibv_wr_set_sge(pair, sge.lkey, sge.addr, sge.length) };
-            }
-            list => {
-                // SAFETY: as above; the list is read before the call returns.
-                unsafe { sys::ibv_wr_set_sge_list(pair, list.len(), list.as_ptr()) };
-            }
-        }
-    }
-}
-
-impl Drop for SendBatch<'_> {
-    fn drop(&mut self) {
-        // SAFETY: begun by `batch`, not posted.
-        unsafe { sys::ibv_wr_abort(self.pair.as_ptr()) };
+        // SAFETY: between start and complete; the list is read before the call returns.
+        unsafe { sys::ibv_wr_set_sge_list(self.pair.as_ptr(), list.len(), list.as_ptr()) };
     }
 }
 

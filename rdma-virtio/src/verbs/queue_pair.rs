@@ -307,6 +307,22 @@ impl<S: State> QueuePair<S> {
         self.to(&mut attr, sys::IBV_QP_STATE)
     }
 
+    /// As [`QueuePair::error`], for a queue pair that is about to be destroyed and keeps its type.
+    ///
+    /// # Errors
+    /// If the device is gone.
+    pub(crate) fn fail(&self) -> Result<(), DeviceError> {
+        let mut attr = sys::ibv_qp_attr::zero();
+        attr.qp_state = sys::IBV_QPS_ERR;
+        self.inner.modify(&mut attr, sys::IBV_QP_STATE)
+    }
+
+    /// The name of its device.
+    #[must_use]
+    pub fn device(&self) -> &str {
+        self.inner.context().name()
+    }
+
     /// Back to the beginning; what was posted is forgotten, without completions.
     ///
     /// # Errors

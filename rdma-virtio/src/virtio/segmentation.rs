@@ -166,6 +166,17 @@ impl Plan {
         u32::from(self.header_len) + self.payload_len.min(u32::from(self.size))
     }
 
+    /// Whether the transport stands right behind an IP header without options, in a frame without
+    /// tags.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let ip_len = match self.family {
+            Family::V4 => 20,
+            Family::V6 => 40,
+        };
+        self.ip_at == 14 && self.transport_at == self.ip_at + ip_len
+    }
+
     /// Number of segments.
     #[must_use]
     pub fn count(&self) -> u32 {

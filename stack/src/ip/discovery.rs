@@ -281,6 +281,16 @@ impl Ip {
             })
     }
 
+    /// The Ethernet groups that we belong to, besides broadcast; some may come twice.
+    pub fn link_groups(&self) -> impl Iterator<Item = MacAddr> + '_ {
+        let nodes = self.addresses.iter().filter_map(|entry| match entry.address {
+            IpAddr::V6(address) => Some(ethernet::multicast_v6(ndp::solicited_node(address))),
+            IpAddr::V4(_) => None,
+        });
+        let v6 = self.addresses.iter().any(|entry| entry.address.is_ipv6());
+        nodes.chain(v6.then(|| ethernet::multicast_v6(ALL_NODES)))
+    }
+
     /// Whether frames to an Ethernet group are for us.
     pub(super) fn is_our_link_group(&self, mac: MacAddr) -> bool {
         mac == ethernet::multicast_v6(ALL_NODES)

@@ -62,6 +62,8 @@ pub(crate) struct DeviceConfig {
     pub(crate) leftovers_after_kernel: bool,
     /// `csum=off`: no checksum offload.
     pub(crate) checksum: bool,
+    /// `loopback=on`: frames to stations come back to the port's own queue pairs.
+    pub(crate) loopback: bool,
     /// `lie=tso|csum|flow`.
     pub(crate) lies: Lies,
     /// `memlock=`: bytes that may be registered, or the limit of the process with `rlimit`.
@@ -301,6 +303,7 @@ impl DeviceConfig {
             dont_trap: true,
             leftovers_after_kernel: false,
             checksum: true,
+            loopback: false,
             lies: Lies::default(),
             memlock: None,
             limits: Limits::default(),
@@ -344,6 +347,7 @@ impl DeviceConfig {
             "dont_trap" => self.dont_trap = switch(key, value)?,
             "leftovers" => self.leftovers_after_kernel = value == "after",
             "csum" => self.checksum = switch(key, value)?,
+            "loopback" => self.loopback = switch(key, value)?,
             "tso" => {
                 if !switch(key, value)? {
                     self.limits.max_tso = 0;

@@ -1,7 +1,9 @@
 //! RAW_PACKET: whole Ethernet frames, segmented and summed on the way out, steered on the way in.
 //!
 //! Ports of one wire hear each other as on a hub; a frame does not come back to its own port,
-//! neither to its queue pairs nor to its kernel side.
+//! neither to its queue pairs nor to its kernel side. With `loopback=on` one to a single station
+//! comes back to the queue pairs that rules give it to, as devices with a switch inside do while
+//! several contexts are open (mlx5_ib_enable_lb in the kernel).
 
 use crate::abi::consts::*;
 use crate::abi::work::Wc;
@@ -87,15 +89,19 @@ impl World {
         for number in 0..self.devices.len() {
             let device = &self.devices[number];
             let listens = device.open > 0 || device.tap.is_some();
-            if listens && self.is_live(number) && self.wire.port(number) != message.source {
-                self.take_frame(number, &message.payload);
+            let own = self.wire.port(number) == message.source;
+            let back = device.config.loopback && device.open > 1 && message.payload[0] & 1 == 0;
+            if listens && self.is_live(number) && (!own || back) {
+                self.take_frame(number, &message.payload, own);
             }
         }
     }
 
-    fn take_frame(&mut self, number: usize, frame: &[u8]) {
+    fn take_frame(&mut self, number: usize, frame: &[u8], own: bool) {
         let device = &self.devices[number];
-        let Verdict { copies, kernel } = device.steer(frame);
+        let mut verdict = device.steer(frame);
+        verdict.kernel &= !own;
+        let Verdict { copies, kernel } = verdict;
         let verified = device.checksums() && segment::checksums_verified(frame);
         if copies.is_empty() && !kernel {
             self.counters.frames_unwanted += 1;

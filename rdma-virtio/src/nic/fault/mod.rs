@@ -403,6 +403,10 @@ impl<N: Nic> Nic for FaultyNic<N> {
         self.inner.accept(accepted)
     }
 
+    fn join(&mut self, group: [u8; 6]) -> Result<(), DeviceError> {
+        self.inner.join(group)
+    }
+
     fn post_recv(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {
         for (taken, wr) in wrs.iter().enumerate() {
             let result = self.buffers.add(wr, &self.regions).and_then(|index| {

@@ -5,6 +5,8 @@
 //! devices, and `docs/wire.md` its specification. A message is a header of 24 bytes, a virtio-net
 //! header and a frame, gathered from and scattered to the buffers of the arena.
 //!
+//! Mode `raw` is a NIC of its own kind, in `raw`: plain Ethernet, without any of this.
+//!
 //! Opening is in `open`, sessions in `sessions`, the data path in `engine`, `transmit` and
 //! `receives`. Invariants: a buffer that the device may touch is in one posted work request, and
 //! comes back only by its completion or after its queue pair was destroyed; one peer's failure
@@ -15,6 +17,7 @@ mod engine;
 mod lane;
 mod open;
 pub mod options;
+pub mod raw;
 mod receives;
 mod reception;
 mod scratch;

@@ -43,12 +43,12 @@ pub(super) struct Opened {
     pub(super) settings: Settings,
 }
 
-fn refuse(device: &str, call: &'static str, what: String, remedy: &str) -> DeviceError {
+pub(super) fn refuse(device: &str, call: &'static str, what: String, remedy: &str) -> DeviceError {
     let source = io::Error::new(io::ErrorKind::InvalidInput, what);
     DeviceError { device: device.to_owned(), call, source, remedy: remedy.to_owned() }
 }
 
-fn random(device: &str) -> Result<u64, DeviceError> {
+pub(super) fn random(device: &str) -> Result<u64, DeviceError> {
     let mut bytes = [0; 8];
     let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
     read.map_err(|source| DeviceError {
@@ -90,13 +90,7 @@ pub(super) fn open(name: &str, options: &RdmaOptions) -> Result<Opened, DeviceEr
     let options = options.clone();
     options.check().map_err(|what| refuse(&device, "options", what, ""))?;
     let Some(mode) = options.mode else {
-        return Err(refuse(
-            &device,
-            "mode",
-            "mode=raw is not there yet".to_owned(),
-            "choose mode=rc or mode=ud: hosts that run Roceway reach each other there, plain TCP \
-             hosts do not",
-        ));
+        return Err(refuse(&device, "mode", "raw is no wire".to_owned(), ""));
     };
     let survey = survey(device, mode, name, &options)?;
     build(&survey, options)

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::raw::options::RawOptions;
 use super::wire::exchange::Mode;
 use super::wire::give_up::{GIVE_UP_NS_DEFAULT, Retry};
 use super::wire::header::HEADER_BYTES;
@@ -22,7 +23,7 @@ pub const AROUND_PACKET: u32 = HEADER_BYTES + NET_HEADER_LEN + 18;
 /// Options of `rdma:`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RdmaOptions {
-    /// The mode; none if it is to be raw where that works.
+    /// The wire; none for plain Ethernet, mode raw.
     pub mode: Option<Mode>,
     /// Peers that are called and answered.
     pub peers: Vec<SocketAddr>,
@@ -54,6 +55,8 @@ pub struct RdmaOptions {
     pub queue: u16,
     /// Receives of a whole message that may be posted; 0 for 64 (large) or 512.
     pub receives: u16,
+    /// What is for mode raw only.
+    pub raw: RawOptions,
 }
 
 impl Default for RdmaOptions {
@@ -75,6 +78,7 @@ impl Default for RdmaOptions {
             give_up_ns: GIVE_UP_NS_DEFAULT,
             queue: 256,
             receives: 0,
+            raw: RawOptions::default(),
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) const SHARED_TAG: u32 = 0xffff;
 const DESTINATION_AT: u32 = 12;
 const BATCH: usize = 16;
 
-fn status_of(status: CompletionStatus) -> WcStatus {
+pub(super) fn status_of(status: CompletionStatus) -> WcStatus {
     match status {
         CompletionStatus::Success => WcStatus::Success,
         CompletionStatus::LocalLength => WcStatus::LocalLength,

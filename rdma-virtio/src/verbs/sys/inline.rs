@@ -304,6 +304,9 @@ member_calls! {
     /// `ibv_wr_set_inline_data`: the bytes are read before it returns.
     ibv_wr_set_inline_data(ibv_qp_ex.wr_set_inline_data, data: *mut c_void, length: usize)
         -> () = ();
+    /// `ibv_wr_set_inline_data_list`: list and bytes are read before it returns.
+    ibv_wr_set_inline_data_list(ibv_qp_ex.wr_set_inline_data_list, count: usize,
+        list: *const ibv_data_buf) -> () = ();
     /// `ibv_wr_set_sge`: one element.
     ibv_wr_set_sge(ibv_qp_ex.wr_set_sge, lkey: u32, addr: u64, length: u32) -> () = ();
     /// `ibv_wr_set_sge_list`: the list is read before it returns.

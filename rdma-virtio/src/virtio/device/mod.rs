@@ -56,6 +56,7 @@ pub(super) struct Setup {
     pub(super) max_inline: u32,
     /// Longest frame on the wire: a VLAN tag may come on top of the MTU.
     pub(super) frame_max: u32,
+    pub(super) max_message: u32,
     pub(super) max_send_sge: usize,
     pub(super) max_recv_sge: usize,
 }
@@ -111,6 +112,7 @@ impl<P: Policy> NetDevice<P> {
             },
             max_inline: nic.max_inline,
             frame_max: u32::from(nic.mtu) + FRAME_LEN_MIN + 4,
+            max_message: nic.max_message,
             max_send_sge: usize::from(nic.max_send_sge),
             max_recv_sge: usize::from(nic.max_recv_sge),
         };

@@ -18,6 +18,7 @@ use crate::virtio::segmentation::Plan;
 pub(super) fn native_checksum(
     setup: &Setup,
     header: &NetHeader,
+    frame: &[Segment],
     frame_len: u32,
 ) -> Option<Offload> {
     if header.is_plain() {
@@ -29,6 +30,7 @@ pub(super) fn native_checksum(
     }
     let checksum = match setup.wire {
         Wire::VirtioNet => None,
+        Wire::Frames if !is_transport(header, frame) => return None,
         Wire::Frames => {
             Some(ChecksumRequest { start: header.csum_start, offset: header.csum_offset })
         }
@@ -36,30 +38,61 @@ pub(super) fn native_checksum(
     Some(Offload { checksum, segmentation: None })
 }
 
-/// The offloads of a frame that the NIC checksums, and perhaps segments.
-pub(super) fn native_offload(
+/// Whether the checksum is that of TCP or UDP right behind an IP header without options, in a frame
+/// without tags that is no fragment: what a NIC finds by itself.
+#[inline]
+fn is_transport(header: &NetHeader, frame: &[Segment]) -> bool {
+    let mut bytes = [0_u8; 24];
+    let one = frame.first().is_some_and(|first| first.read_all(&mut bytes));
+    if !one {
+        let mut have = 0;
+        for segment in frame {
+            have += segment.read_into(&mut bytes[have..]);
+        }
+    }
+    let [.., t0, t1, version, _, _, _, _, _, f0, f1, _, v4_protocol] = bytes;
+    let (start, protocol) = match (t0, t1) {
+        (0x08, 0x00) if version == 0x45 && (f0 & 0x3f, f1) == (0, 0) => (34, v4_protocol),
+        // The next header stands where IPv4 has its flags.
+        (0x86, 0xdd) => (54, f0),
+        _ => return false,
+    };
+    header.csum_start == start && matches!((protocol, header.csum_offset), (6, 16) | (17, 6))
+}
+
+/// What a NIC that segments is asked to do to a large frame; nothing if it is to be segmented here.
+pub(super) fn native_segmentation(
     setup: &Setup,
     header: &NetHeader,
     frame: &[Segment],
     frame_len: u32,
 ) -> Option<Offload> {
-    if header.gso_type == GSO_NONE {
-        return native_checksum(setup, header, frame_len);
+    // A large frame in pages that are not aligned has 18 pieces, and a header.
+    if setup.max_send_sge < 19 {
+        return None;
+    }
+    if needed_for(header.gso_type)?.without(setup.native) != Features::NONE {
+        return None;
     }
     if setup.wire == Wire::VirtioNet {
         return Some(Offload::default());
     }
     let plan = Plan::new(header, frame, frame_len).ok()?;
+    // What is so short that it is read at once is not cut by the NIC.
+    let fits = (setup.max_inline + 1..=setup.max_message).contains(&frame_len);
+    if !fits || !plan.is_plain() {
+        return None;
+    }
     let kind = match header.gso_type & !GSO_ECN {
         GSO_TCPV4 => SegmentationKind::Tcp4,
         GSO_TCPV6 => SegmentationKind::Tcp6,
         GSO_UDP_L4 => SegmentationKind::Udp,
         _ => return None,
     };
-    let size = header.gso_size;
+    let (size, header_len) = (header.gso_size, plan.header_len());
     Some(Offload {
         checksum: Some(ChecksumRequest { start: header.csum_start, offset: header.csum_offset }),
-        segmentation: Some(SegmentationRequest { kind, size, header_len: plan.header_len() }),
+        segmentation: Some(SegmentationRequest { kind, size, header_len }),
     })
 }
 
@@ -99,14 +132,6 @@ pub(super) fn fits_wire(setup: &Setup, header: &NetHeader, frame_len: u32) -> bo
     };
     let segment = u32::from(header.csum_start) + least + u32::from(header.gso_size);
     segment.min(frame_len) <= setup.frame_max
-}
-
-pub(super) fn segments_natively(setup: &Setup, header: &NetHeader) -> bool {
-    // A large frame in pages that are not aligned has 18 pieces, and a header.
-    if setup.max_send_sge < 19 {
-        return false;
-    }
-    needed_for(header.gso_type).is_some_and(|needed| needed.without(setup.native) == Features::NONE)
 }
 
 /// Finishes the checksum where it lies, and says so in the header that lies before the frame, so

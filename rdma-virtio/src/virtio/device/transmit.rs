@@ -9,7 +9,7 @@ mod direct;
 use arrayvec::ArrayVec;
 
 use super::offload::{
-    finish_checksum, fits_wire, is_negotiated, native_checksum, native_offload, segments_natively,
+    finish_checksum, fits_wire, is_negotiated, native_checksum, native_segmentation,
 };
 use super::{FRAME_LEN_MIN, NO_COMPLETION, SCRATCH_COUNT, SCRATCH_LEN, Setup};
 use crate::counters::DeviceCounters;
@@ -201,7 +201,8 @@ impl<P: Policy> TransmitSide<P> {
         {
             let header = NetHeader::decode(&bytes);
             let frame_len = descriptor.len - NET_HEADER_LEN;
-            if let Some(offload) = native_checksum(context.setup, &header, frame_len) {
+            let frame = [segment.skip(NET_HEADER_LEN)];
+            if let Some(offload) = native_checksum(context.setup, &header, &frame, frame_len) {
                 let segment = segment.skip(context.setup.in_front);
                 let request = Request {
                     sges: &[segment.sge()],
@@ -283,24 +284,18 @@ impl<P: Policy> TransmitSide<P> {
         let frame: ArrayVec<Segment, CHAIN_MAX> =
             checksum::from_offset(chain, NET_HEADER_LEN).collect();
         let frame_len = total - NET_HEADER_LEN;
-        if header.gso_type != GSO_NONE && !segments_natively(setup, &header) {
-            return self.segment(context, &header, &frame, (head, frame_len));
-        }
-        let mut offload = Offload::default();
-        if header.flags & NEEDS_CSUM != 0 {
-            if setup.native.has(Features::CSUM) {
-                offload = match native_offload(setup, &header, &frame, frame_len) {
-                    Some(offload) => offload,
-                    None => {
-                        context.counters.tx_bad_header += 1;
-                        return self.refuse(context, head);
-                    }
-                };
-            } else {
+        let offload = if header.gso_type != GSO_NONE {
+            match native_segmentation(setup, &header, &frame, frame_len) {
+                Some(offload) => offload,
+                None => return self.segment(context, &header, &frame, (head, frame_len)),
+            }
+        } else {
+            native_checksum(setup, &header, &frame, frame_len).unwrap_or_else(|| {
                 finish_checksum(chain, &frame, &header);
                 context.counters.tx_software_checksums += 1;
-            }
-        }
+                Offload::default()
+            })
+        };
         let sges: ArrayVec<Sge, CHAIN_MAX> =
             checksum::from_offset(chain, setup.in_front).map(Segment::sge).collect();
         let record = Record { head, scratch: NONE };
@@ -417,7 +412,8 @@ impl<P: Policy> TransmitSide<P> {
         let (Some(scratch), Some(place)) = (self.scratch, self.scratch_free.pop()) else {
             return if self.outstanding() > 0 { Posted::Full } else { Posted::Refused };
         };
-        let native = setup.native.has(Features::CSUM);
+        let native =
+            setup.native.has(Features::CSUM) && (setup.wire == Wire::VirtioNet || plan.is_plain());
         let kind = if native { SegmentChecksum::Partial } else { SegmentChecksum::Full };
         let mut headers = [0_u8; HEADERS_MAX];
         plan.write_headers(number, frame, kind, &mut headers);

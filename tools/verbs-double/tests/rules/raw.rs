@@ -113,6 +113,28 @@ fn rules_match_layers_ports_and_priorities() {
     assert_eq!(ibv_destroy_qp(by_mac), libc::EBUSY, "a rule points at it");
 }
 
+#[test]
+fn a_frame_to_a_station_comes_back_where_the_device_does_that_and_two_contexts_are_open() {
+    for (text, contexts, expected) in [("", 2, 0), ("loopback=on", 1, 0), ("loopback=on", 2, 1)] {
+        let items = if text.is_empty() { String::new() } else { format!(",{text}") };
+        let _world = world(&format!("dev=double0{items};dev=double1"));
+        let side = side_with(0, 256);
+        let other = (contexts == 2).then(|| open(0));
+        let qp = running(&side, QPT_RAW_PACKET);
+        assert_eq!(recv(qp, 7, &[side.sge(2048, 2048)]), 0);
+        assert!(!rule(qp, &normal(1), &eth(OURS, [0xff; 6])).is_null());
+        for destination in [GROUP, OURS] {
+            let bytes = frame(destination, 80);
+            side.bytes(0, bytes.len()).copy_from_slice(&bytes);
+            assert_eq!(post(qp, wr(1, WR_SEND, 0), &[side.sge(0, bytes.len())]), 0);
+        }
+        assert_eq!(poll(side.cq).len(), expected, "{text} with {contexts} contexts");
+        if let Some(context) = other {
+            assert_eq!(ibv_close_device(context), 0);
+        }
+    }
+}
+
 fn ipv6(destination: [u8; 16], mask: u8, next_header_mask: u8) -> Vec<u8> {
     let mut spec = 0x31u32.to_le_bytes().to_vec();
     spec.extend_from_slice(&[88, 0, 0, 0]);

@@ -10,9 +10,10 @@ use super::deliver::{Checked, check_received, finish_checksum};
 use super::{COMPLETIONS, ReceiveSide};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{Near, Segment};
-use crate::nic::{Completion, Nic, PolledOne};
+use crate::nic::{Completion, Nic, PolledOne, WcChecksum, Wire};
 use crate::virtio::device::{FRAME_LEN_MIN, NO_COMPLETION, Setup};
-use crate::virtio::net_header::{GSO_NONE, NET_HEADER_LEN, NetHeader};
+use crate::virtio::features::Features;
+use crate::virtio::net_header::{DATA_VALID, GSO_NONE, NET_HEADER_LEN, NetHeader};
 use crate::virtio::ring::{Notify, Policy, UsedElement};
 
 /// What a short look at the NIC brought.
@@ -70,6 +71,10 @@ impl<P: Policy> ReceiveSide<P> {
     ) -> ReceivedOne {
         let (wr_id, byte_len) = match nic.poll_recv_one() {
             PolledOne::Taken { wr_id, byte_len } => (wr_id, byte_len),
+            PolledOne::Bare { wr_id, byte_len, verified } => {
+                cold_path();
+                return self.take_bare(setup, counters, (wr_id, byte_len, verified), header);
+            }
             PolledOne::Nothing => return ReceivedOne::Nothing,
             PolledOne::Unknown => return ReceivedOne::Unknown,
         };
@@ -110,6 +115,38 @@ impl<P: Policy> ReceiveSide<P> {
             len = 0;
         }
         Some(UsedElement { id: low_word(wr_id), len })
+    }
+
+    /// A frame that came without a header, in one buffer: its header is made, by value.
+    #[inline(never)]
+    fn take_bare(
+        &mut self,
+        setup: &Setup,
+        counters: &mut DeviceCounters,
+        (wr_id, byte_len, verified): (u64, u32, bool),
+        header: &mut NetHeader,
+    ) -> ReceivedOne {
+        let room = usize::try_from(wr_id).ok().and_then(|head| self.rooms.get_mut(head));
+        let len = byte_len.saturating_add(setup.in_front);
+        let fits = |room: &Segment| byte_len >= FRAME_LEN_MIN && len <= room.length();
+        match room {
+            Some(room) if setup.wire == Wire::Frames && !self.midway && fits(room) => {
+                *room = Segment::EMPTY;
+                self.outstanding -= 1;
+                self.direct += 1;
+                let vouched = verified && setup.features.has(Features::GUEST_CSUM);
+                *header = NetHeader::RECEIVED;
+                header.flags = if vouched { DATA_VALID } else { 0 };
+                ReceivedOne::Frame(UsedElement { id: low_word(wr_id), len })
+            }
+            Some(_) | None => {
+                let checksum = if verified { WcChecksum::Valid } else { WcChecksum::Unknown };
+                let completion = Completion { wr_id, byte_len, checksum, ..NO_COMPLETION };
+                self.collect(setup, counters, completion);
+                let _: Notify = self.ring.publish();
+                ReceivedOne::Unknown
+            }
+        }
     }
 
     /// The region table may change.

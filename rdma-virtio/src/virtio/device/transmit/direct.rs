@@ -8,8 +8,8 @@ use std::hint::cold_path;
 
 use super::TransmitSide;
 use crate::counters::DeviceCounters;
-use crate::memory::region::{Near, RegionTable};
-use crate::nic::{Nic, SendWr};
+use crate::memory::region::{Near, RegionTable, Segment};
+use crate::nic::{Nic, SendWr, Wire};
 use crate::virtio::device::offload::native_checksum;
 use crate::virtio::device::{FRAME_LEN_MIN, Setup};
 use crate::virtio::layout::Descriptor;
@@ -36,9 +36,9 @@ impl<P: Policy> TransmitSide<P> {
         let Some(segment) = regions.find_near(&mut self.near, addr, len) else { return false };
         let plain =
             setup.passes_out && header.gso_type == GSO_NONE && header.check(len - NET_HEADER_LEN);
-        if !(plain && nic.post_send_short(segment.sge())) {
+        if !(plain && nic.post_send_short(segment.sge(), false)) {
             cold_path();
-            if !self.send_inline(nic, (setup, regions), (addr, len), &header) {
+            if !self.send_inline(nic, setup, segment, &header) {
                 return false;
             }
         }
@@ -51,20 +51,26 @@ impl<P: Policy> TransmitSide<P> {
         self.near = Near::default();
     }
 
-    /// An inline send of one element. Whatever it is that is refused: the queue's way handles and
-    /// counts it.
+    /// An inline send of one element, in a frame's short way if the NIC has one. Whatever it is
+    /// that is refused: the queue's way handles and counts it.
     #[inline(never)]
     fn send_inline<N: Nic>(
         &mut self,
         nic: &mut N,
-        (setup, regions): (&Setup, &RegionTable),
-        (addr, len): (u64, u32),
+        setup: &Setup,
+        segment: Segment,
         header: &NetHeader,
     ) -> bool {
-        let Some(segment) = regions.find(addr, len) else { return false };
-        let frame_len = len.saturating_sub(NET_HEADER_LEN);
+        let frame = segment.skip(NET_HEADER_LEN);
+        let Some(offload) = native_checksum(setup, header, &[frame], frame.length()) else {
+            return false;
+        };
+        if setup.wire == Wire::Frames
+            && nic.post_send_short(frame.sge(), offload.checksum.is_some())
+        {
+            return true;
+        }
         let message = segment.skip(setup.in_front);
-        let Some(offload) = native_checksum(setup, header, frame_len) else { return false };
         let wr_id = u64::from(self.next);
         let sges = [message.sge()];
         let wr = SendWr { wr_id, sges: &sges, signalled: false, inline: true, offload };

@@ -1,0 +1,357 @@
+//! Receives: buffers of the device half as work requests of the queue pair, and the frames that
+//! land in them.
+//!
+//! Frames land where the stack reads them. Invariants: receives complete in posting order; each
+//! comes back once, by its completion or flushed after its link was dropped; received = delivered
+//! + each kind of drop.
+
+use arrayvec::ArrayVec;
+
+use super::link::Link;
+use super::steering::{Sorter, Steering};
+use super::tag::{TAG_LEN, Tag};
+use crate::nic::rdma::scratch::read_at;
+use crate::nic::rdma::transmit::status_of;
+use crate::nic::{
+    Completion, Lkey, PolledOne, PostError, RecvBatch, RecvWr, Sge, WcChecksum, WcStatus,
+};
+use crate::verbs::work_completion::WorkCompletion;
+use crate::verbs::work_list::ReceiveList;
+
+/// Completions taken at a time.
+const BATCH: usize = 16;
+/// Receives posted with one call.
+const LIST_LEN: usize = 32;
+/// Elements of a receive at most, without those that a VLAN adds.
+pub(super) const SGES_MAX: usize = 8;
+/// Elements that a VLAN adds.
+pub(super) const SGES_OF_TAG: usize = 2;
+
+/// What a receive queue counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ReceiveCounters {
+    pub(super) frames: u64,
+    pub(super) bytes: u64,
+    pub(super) delivered: u64,
+    pub(super) verified: u64,
+    pub(super) dropped_not_ours: u64,
+    pub(super) dropped_vlan: u64,
+    pub(super) failed: u64,
+    pub(super) flushed: u64,
+    pub(super) unknown: u64,
+    pub(super) lists: u64,
+    pub(super) posts_failed: u64,
+    pub(super) polls_failed: u64,
+}
+
+/// A receive that is with the device.
+#[derive(Clone, Copy, Debug, Default)]
+struct Posted {
+    wr_id: u64,
+    addr: u64,
+}
+
+/// The receive queue.
+pub(super) struct Arrivals {
+    completions: Box<[WorkCompletion; BATCH]>,
+    /// Those that were polled and not taken.
+    at: usize,
+    count: usize,
+    ring: Box<[Posted]>,
+    next: u32,
+    oldest: u32,
+    depth: u32,
+    /// Receives of links that are no more.
+    to_flush: u32,
+    generation: u32,
+    list: ReceiveList,
+    tag: Option<Tag>,
+    /// Whether each frame is looked at before it is handed over.
+    looks: bool,
+    /// Whether the device's word on checksums counts.
+    pub(super) trusts_checksums: bool,
+    /// What went wrong: the link is to be made anew.
+    pub(super) failed: bool,
+    pub(super) counters: ReceiveCounters,
+}
+
+impl Arrivals {
+    pub(super) fn new(depth: u32, sges: usize, tag: Option<Tag>) -> Arrivals {
+        let places = usize::try_from(depth.next_power_of_two()).unwrap_or(1);
+        let sges = sges + if tag.is_some() { SGES_OF_TAG } else { 0 };
+        Arrivals {
+            completions: Box::new([WorkCompletion::default(); BATCH]),
+            at: 0,
+            count: 0,
+            ring: vec![Posted::default(); places].into_boxed_slice(),
+            next: 0,
+            oldest: 0,
+            depth,
+            to_flush: 0,
+            generation: 0,
+            list: ReceiveList::new(LIST_LEN, sges),
+            looks: tag.is_some(),
+            tag,
+            trusts_checksums: false,
+            failed: false,
+            counters: ReceiveCounters::default(),
+        }
+    }
+
+    /// The tag of this host's VLAN, if it is in one.
+    pub(super) fn tag(&self) -> Option<&Tag> {
+        self.tag.as_ref()
+    }
+
+    /// Follows who sorts frames.
+    pub(super) fn sort_by(&mut self, sorter: Sorter) {
+        self.looks = self.tag.is_some() || sorter == Sorter::Process;
+    }
+
+    #[inline]
+    fn index(&self, number: u32) -> usize {
+        usize::try_from(number).unwrap_or(0) & (self.ring.len() - 1)
+    }
+
+    /// Receives that have not come back.
+    #[inline]
+    pub(super) fn outstanding(&self) -> u32 {
+        self.next.wrapping_sub(self.oldest)
+    }
+
+    /// Posts receives that are alike; returns how many were taken.
+    #[inline]
+    pub(super) fn post_batch(
+        &mut self,
+        link: &Link,
+        batch: &RecvBatch<'_>,
+    ) -> Result<usize, PostError> {
+        let mut taken = 0;
+        for part in batch.places.chunks(LIST_LEN) {
+            for place in part {
+                let sge = Sge { addr: place.addr, length: batch.length, lkey: batch.lkey };
+                if let Err(error) = self.stage(place.wr_id, &[sge]) {
+                    taken += self.post(link);
+                    return if taken == 0 { Err(error) } else { Ok(taken) };
+                }
+            }
+            taken += self.post(link);
+            if self.failed {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Posts receives of any shape; returns how many were taken.
+    pub(super) fn post_all(&mut self, link: &Link, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {
+        let mut taken = 0;
+        for part in wrs.chunks(LIST_LEN) {
+            for wr in part {
+                if let Err(error) = self.stage(wr.wr_id, wr.sges) {
+                    taken += self.post(link);
+                    return if taken == 0 { Err(error) } else { Ok(taken) };
+                }
+            }
+            taken += self.post(link);
+            if self.failed {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Puts a receive into the list.
+    #[inline]
+    fn stage(&mut self, wr_id: u64, sges: &[Sge]) -> Result<(), PostError> {
+        if self.outstanding() >= self.depth {
+            return Err(PostError::QueueFull);
+        }
+        let Some(first) = sges.first().filter(|_| sges.len() <= SGES_MAX) else {
+            return Err(PostError::SgeCount);
+        };
+        let id = u64::from(self.generation) << 32 | u64::from(self.next);
+        let pushed = match &self.tag {
+            None => self.list.push(id, sges),
+            Some(tag) => {
+                let split: Option<ArrayVec<Sge, { SGES_MAX + SGES_OF_TAG }>> =
+                    tag.receive(self.next, sges);
+                self.list.push(id, &split.ok_or(PostError::SgeCount)?)
+            }
+        };
+        pushed.map_err(|_| PostError::SgeCount)?;
+        let at = self.index(self.next);
+        self.ring[at] = Posted { wr_id, addr: first.addr };
+        self.next = self.next.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Posts the list: one call. Returns how many were posted; the others are as if never staged.
+    #[inline]
+    fn post(&mut self, link: &Link) -> usize {
+        let staged = self.list.len();
+        if staged == 0 {
+            return 0;
+        }
+        self.counters.lists += 1;
+        match link.pair.pair().post_recv(&mut self.list) {
+            Ok(()) => staged,
+            Err(failure) => {
+                self.list.clear();
+                self.counters.posts_failed += 1;
+                self.failed = true;
+                let lost = u32::try_from(staged - failure.posted).unwrap_or(0);
+                self.next = self.next.wrapping_sub(lost);
+                failure.posted
+            }
+        }
+    }
+
+    /// Looks at the queue, if nothing is left of the last look. Says whether there is something.
+    #[inline]
+    pub(super) fn look(&mut self, link: Option<&Link>) -> bool {
+        if self.at < self.count || self.to_flush > 0 {
+            return true;
+        }
+        let Some(link) = link else { return false };
+        match link.recv_queue.poll(&mut self.completions[..]) {
+            Ok(found) => {
+                (self.at, self.count) = (0, found.min(BATCH));
+                found > 0
+            }
+            Err(_) => {
+                self.on_poll_failed();
+                false
+            }
+        }
+    }
+
+    #[cold]
+    fn on_poll_failed(&mut self) {
+        self.counters.polls_failed += 1;
+        self.failed = true;
+    }
+
+    /// The oldest frame, if it is one that needs no look.
+    #[inline]
+    pub(super) fn take_one(&mut self, link: Option<&Link>) -> PolledOne {
+        if self.at == self.count && !self.look(link) {
+            return PolledOne::Nothing;
+        }
+        if self.looks || self.to_flush > 0 {
+            return PolledOne::Unknown;
+        }
+        let completion = &self.completions[self.at];
+        let id = u64::from(self.generation) << 32 | u64::from(self.oldest);
+        if !completion.is_success() || completion.wr_id() != id || self.outstanding() == 0 {
+            return PolledOne::Unknown;
+        }
+        let byte_len = completion.byte_len();
+        let verified = completion.checksum_verified() && self.trusts_checksums;
+        let wr_id = self.ring[self.index(self.oldest)].wr_id;
+        self.at += 1;
+        self.oldest = self.oldest.wrapping_add(1);
+        self.counters.frames += 1;
+        self.counters.delivered += 1;
+        self.counters.bytes += u64::from(byte_len);
+        self.counters.verified += u64::from(verified);
+        PolledOne::Bare { wr_id, byte_len, verified }
+    }
+
+    /// Takes completions of every kind, oldest first.
+    pub(super) fn take(
+        &mut self,
+        link: Option<&Link>,
+        steering: &Steering,
+        out: &mut [Completion],
+    ) -> usize {
+        let mut taken = 0;
+        while taken < out.len() {
+            let next = if self.to_flush > 0 {
+                self.to_flush -= 1;
+                self.counters.flushed += 1;
+                Some(self.come_back(WcStatus::Flushed, 0, false))
+            } else if self.look(link) {
+                let completion = self.completions[self.at];
+                self.at += 1;
+                self.on_received(&completion, steering)
+            } else {
+                break;
+            };
+            if let Some(completion) = next {
+                out[taken] = completion;
+                taken += 1;
+            }
+        }
+        taken
+    }
+
+    /// The oldest receive, with what became of it.
+    fn come_back(&mut self, status: WcStatus, byte_len: u32, verified: bool) -> Completion {
+        let wr_id = self.ring[self.index(self.oldest)].wr_id;
+        self.oldest = self.oldest.wrapping_add(1);
+        let checksum = if verified { WcChecksum::Valid } else { WcChecksum::Unknown };
+        Completion { wr_id, status, byte_len, more: false, checksum }
+    }
+
+    fn on_received(
+        &mut self,
+        completion: &WorkCompletion,
+        steering: &Steering,
+    ) -> Option<Completion> {
+        let id = u64::from(self.generation) << 32 | u64::from(self.oldest);
+        if completion.wr_id() != id || self.outstanding() == 0 {
+            // Of a link that is no more, or out of order, which verbs rule out.
+            self.counters.unknown += 1;
+            let generation = u32::try_from(completion.wr_id() >> 32).unwrap_or(u32::MAX);
+            self.failed |= generation == self.generation;
+            return None;
+        }
+        if !completion.is_success() {
+            self.failed = true;
+            let status = status_of(completion.status());
+            let flushed = status == WcStatus::Flushed;
+            self.counters.flushed += u64::from(flushed);
+            self.counters.failed += u64::from(!flushed);
+            return Some(self.come_back(status, 0, false));
+        }
+        self.counters.frames += 1;
+        let mut byte_len = completion.byte_len();
+        if let Some(tag) = &self.tag {
+            if !tag.is_ours(self.oldest) || byte_len <= TAG_LEN {
+                self.counters.dropped_vlan += 1;
+                // A frame without bytes is one that the device half drops.
+                return Some(self.come_back(WcStatus::Success, 0, false));
+            }
+            byte_len -= TAG_LEN;
+        }
+        if steering.sorter == Sorter::Process && !self.is_wanted(steering, byte_len) {
+            self.counters.dropped_not_ours += 1;
+            return Some(self.come_back(WcStatus::Success, 0, false));
+        }
+        let verified = completion.checksum_verified() && self.trusts_checksums;
+        self.counters.delivered += 1;
+        self.counters.bytes += u64::from(byte_len);
+        self.counters.verified += u64::from(verified);
+        Some(self.come_back(WcStatus::Success, byte_len, verified))
+    }
+
+    fn is_wanted(&self, steering: &Steering, byte_len: u32) -> bool {
+        let addr = self.ring[self.index(self.oldest)].addr;
+        let sge = Sge { addr, length: byte_len, lkey: Lkey(0) };
+        // SAFETY: the buffer of a receive that is complete and was not handed over yet.
+        let addresses = unsafe { read_at::<12>(&sge, 0) };
+        addresses.is_some_and(|[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5]| {
+            steering.wants([d0, d1, d2, d3, d4, d5], [s0, s1, s2, s3, s4, s5])
+        })
+    }
+
+    /// The link is gone: everything that was posted comes back.
+    pub(super) fn take_back(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        self.failed = false;
+        (self.at, self.count) = (0, 0);
+        self.list.clear();
+        self.to_flush = self.outstanding();
+    }
+}

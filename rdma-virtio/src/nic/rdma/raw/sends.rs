@@ -1,0 +1,444 @@
+//! Sends: frames of the device half as work requests of the queue pair, and what completes.
+//!
+//! A send has a place from posting to completion; most complete by that of a later one. Every 32nd
+//! is signalled, whatever its poster asked for, and the one with which half of the queue is in use;
+//! so a queue that is full always gets room. Invariant: places are freed in posting order.
+
+use std::collections::VecDeque;
+
+use arrayvec::ArrayVec;
+
+use super::link::Link;
+use super::tag::Tag;
+use crate::nic::rdma::transmit::status_of;
+use crate::nic::{
+    Completion, Lkey, PostError, SegmentationRequest, SendWr, Sge, WcChecksum, WcStatus,
+};
+use crate::verbs::extended::BatchSend;
+use crate::verbs::work_completion::{CompletionStatus, WorkCompletion};
+
+/// A signal at least every so many work requests.
+const SIGNAL_EVERY: u32 = 32;
+/// Most elements of a send, without those that a VLAN adds.
+pub(super) const SGES_MAX: usize = 20;
+/// Elements that a VLAN adds.
+pub(super) const SGES_OF_TAG: usize = 2;
+/// Longest header of a send with segmentation, which IPv6 with a tag and all options of TCP has:
+/// 14 + 4 + 40 + 60.
+pub(super) const TSO_HEADER_MAX: u16 = 118;
+const BATCH: usize = 16;
+/// Bytes of a place for a copied header, and such places: one for each frame of a turn.
+const HEADER_PLACE: usize = 128;
+const HEADERS: usize = 64;
+
+/// What a send queue counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SendCounters {
+    pub(super) frames: u64,
+    pub(super) bytes: u64,
+    pub(super) inline: u64,
+    pub(super) segmented: u64,
+    pub(super) checksummed: u64,
+    pub(super) doorbells: u64,
+    pub(super) signals: u64,
+    pub(super) full: u64,
+    pub(super) refused: u64,
+    pub(super) link_down: u64,
+    /// By how they ended; with those outstanding they are all frames.
+    pub(super) completed: u64,
+    pub(super) flushed: u64,
+    pub(super) failed: u64,
+    pub(super) posts_failed: u64,
+}
+
+/// A send that is with the device.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    wr_id: u64,
+    /// Whether its poster waits for it.
+    wanted: bool,
+    /// Whether its bytes were read when it was posted.
+    inline: bool,
+}
+
+/// How much there is of everything.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SendLimits {
+    pub(super) depth: u32,
+    pub(super) max_inline: u32,
+    /// Longest frame that is not segmented, and longest one that is.
+    pub(super) frame_max: u32,
+    pub(super) message_max: u32,
+}
+
+/// The send queue.
+pub(super) struct Sends {
+    ring: Box<[Sent]>,
+    /// Number of the next work request, and of the oldest that is not complete.
+    next: u32,
+    oldest: u32,
+    limits: SendLimits,
+    every: u32,
+    unsignalled: u32,
+    /// Sends outstanding for which somebody waits.
+    wanted: u32,
+    done: VecDeque<Completion>,
+    /// Upper half of every work request's id: tells completions of a link that is no more.
+    generation: u32,
+    /// What went wrong: the link is to be made anew.
+    pub(super) failed: bool,
+    completions: Box<[WorkCompletion; BATCH]>,
+    /// Headers of the batch that is being built, where they do not lie in one piece.
+    headers: Box<[[u8; HEADER_PLACE]; HEADERS]>,
+    headers_used: usize,
+    pub(super) counters: SendCounters,
+}
+
+/// Where bytes of a frame lie and what becomes of them.
+struct Shape<'a> {
+    sges: &'a [Sge],
+    inline: bool,
+}
+
+impl Sends {
+    pub(super) fn new(limits: SendLimits) -> Sends {
+        let depth = limits.depth.max(4);
+        let places = usize::try_from(depth.next_power_of_two()).unwrap_or(4);
+        Sends {
+            ring: vec![Sent::default(); places].into_boxed_slice(),
+            next: 0,
+            oldest: 0,
+            limits: SendLimits { depth, ..limits },
+            every: SIGNAL_EVERY.min(depth / 4).max(1),
+            unsignalled: 0,
+            wanted: 0,
+            done: VecDeque::with_capacity(places),
+            generation: 0,
+            failed: false,
+            completions: Box::new([WorkCompletion::default(); BATCH]),
+            headers: Box::new([[0; HEADER_PLACE]; HEADERS]),
+            headers_used: 0,
+            counters: SendCounters::default(),
+        }
+    }
+
+    #[inline]
+    fn at(&self, number: u32) -> usize {
+        usize::try_from(number).unwrap_or(0) & (self.ring.len() - 1)
+    }
+
+    #[inline]
+    pub(super) fn outstanding(&self) -> u32 {
+        self.next.wrapping_sub(self.oldest)
+    }
+
+    /// Whether somebody waits for a send that is with the device.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.wanted > 0
+    }
+
+    /// Whether completions wait to be taken.
+    #[inline]
+    pub(super) fn has_done(&self) -> bool {
+        !self.done.is_empty()
+    }
+
+    /// Whether there is room; looks for completions once the queue is more than half full.
+    #[inline]
+    fn has_room(&mut self, link: &Link) -> bool {
+        if self.outstanding() <= self.limits.depth / 2 {
+            return true;
+        }
+        self.make_room(link)
+    }
+
+    #[cold]
+    fn make_room(&mut self, link: &Link) -> bool {
+        self.poll(link);
+        let room = self.outstanding() < self.limits.depth && !self.failed;
+        self.counters.full += u64::from(!room);
+        room
+    }
+
+    /// Whether the next send is to be signalled.
+    #[inline]
+    fn signals(&self, wanted: bool) -> bool {
+        wanted
+            || self.unsignalled + 1 >= self.every
+            || self.outstanding() + 1 == self.limits.depth / 2
+    }
+
+    /// A small frame in one piece, read at once; false if there is no room.
+    #[inline]
+    pub(super) fn post_short(&mut self, link: &mut Link, sge: Sge, checksum: bool) -> bool {
+        if sge.length > self.limits.max_inline || !self.has_room(link) {
+            return false;
+        }
+        let signalled = self.signals(false);
+        let send = self.request(signalled, checksum);
+        // SAFETY: the device half looked the range up in registered memory, which lives.
+        unsafe { link.pair.send_inline(&send, sge) };
+        self.counters.inline += 1;
+        self.record(Sent { wr_id: 0, wanted: false, inline: true }, signalled, sge.length);
+        true
+    }
+
+    #[inline]
+    fn request(&self, signalled: bool, checksum: bool) -> BatchSend<'static> {
+        let wr_id = u64::from(self.generation) << 32 | u64::from(self.next);
+        BatchSend { wr_id, signalled, checksum, destination: None }
+    }
+
+    #[inline]
+    fn record(&mut self, sent: Sent, signalled: bool, length: u32) {
+        let at = self.at(self.next);
+        self.ring[at] = sent;
+        self.wanted += u32::from(sent.wanted);
+        self.next = self.next.wrapping_add(1);
+        self.unsignalled = if signalled { 0 } else { self.unsignalled + 1 };
+        self.counters.frames += 1;
+        self.counters.bytes += u64::from(length);
+    }
+
+    /// Posts any send.
+    pub(super) fn post(
+        &mut self,
+        link: &mut Link,
+        tag: Option<&Tag>,
+        wr: &SendWr<'_>,
+    ) -> Result<(), PostError> {
+        if wr.sges.is_empty() || wr.sges.len() > SGES_MAX {
+            return Err(PostError::SgeCount);
+        }
+        let length = wr.sges.iter().fold(0_u32, |sum, sge| sum.saturating_add(sge.length));
+        let longest = match wr.offload.segmentation {
+            Some(_) => self.limits.message_max,
+            None => self.limits.frame_max,
+        };
+        let inline = wr.inline && wr.offload.segmentation.is_none();
+        if length > longest || (inline && length > self.limits.max_inline) {
+            self.counters.refused += 1;
+            return Err(PostError::TooLong);
+        }
+        if !self.has_room(link) {
+            return Err(PostError::QueueFull);
+        }
+        let signalled = self.signals(wr.signalled && !inline);
+        let shape = Shape { sges: wr.sges, inline };
+        let added = match wr.offload.segmentation {
+            Some(segmentation) => self.add_large(link, tag, &shape, (segmentation, signalled)),
+            None => {
+                let checksum = wr.offload.checksum.is_some();
+                self.add(link, tag, &shape, (checksum, signalled))
+            }
+        };
+        if added.is_none() {
+            self.counters.refused += 1;
+            return Err(PostError::SgeCount);
+        }
+        self.counters.inline += u64::from(inline);
+        let sent = Sent { wr_id: wr.wr_id, wanted: wr.signalled && !inline, inline };
+        self.record(sent, signalled, length);
+        Ok(())
+    }
+
+    /// A frame as it stands; nothing if its elements do not fit.
+    fn add(
+        &mut self,
+        link: &mut Link,
+        tag: Option<&Tag>,
+        shape: &Shape<'_>,
+        (checksum, signalled): (bool, bool),
+    ) -> Option<()> {
+        let tagged: ArrayVec<Sge, { SGES_MAX + SGES_OF_TAG }>;
+        let sges = match tag {
+            None => shape.sges,
+            Some(tag) => {
+                tagged = tag.insert(shape.sges)?;
+                &tagged
+            }
+        };
+        let send = self.request(signalled, checksum);
+        self.counters.checksummed += u64::from(checksum);
+        if shape.inline {
+            // SAFETY: the device half looked the ranges up in registered memory, which lives.
+            unsafe { link.pair.send_inline_list(&send, sges) }.ok()
+        } else {
+            link.pair.send(&send, sges).ok()
+        }
+    }
+
+    /// A frame that the device cuts: its headers apart from its payload.
+    fn add_large(
+        &mut self,
+        link: &mut Link,
+        tag: Option<&Tag>,
+        shape: &Shape<'_>,
+        (segmentation, signalled): (SegmentationRequest, bool),
+    ) -> Option<()> {
+        let header_len = u32::from(segmentation.header_len);
+        let mut payload: ArrayVec<Sge, SGES_MAX> = ArrayVec::new();
+        let mut skip = header_len;
+        for sge in shape.sges {
+            let skipped = skip.min(sge.length);
+            skip -= skipped;
+            if skipped < sge.length {
+                let addr = sge.addr + u64::from(skipped);
+                payload.push(Sge { addr, length: sge.length - skipped, lkey: sge.lkey });
+            }
+        }
+        // Most often all headers lie in the first element, which stays as it is until the send is
+        // complete.
+        let header = match shape.sges {
+            [first, ..] if tag.is_none() && first.length >= header_len => {
+                Sge { length: header_len, ..*first }
+            }
+            sges => self.copied_header(link, tag, (sges, header_len))?,
+        };
+        let fits = (14..=u32::from(TSO_HEADER_MAX)).contains(&header.length);
+        if !fits || skip > 0 || payload.is_empty() {
+            return None;
+        }
+        let send = self.request(signalled, true);
+        self.counters.segmented += 1;
+        // SAFETY: registered memory that the device half looked up, or a place of ours that no
+        // other send of the batch has; either stays as it is until the batch is posted.
+        unsafe { link.pair.send_tso(&send, header, segmentation.size, &payload) }.ok()
+    }
+
+    /// Headers in a place of their own, with the tag in them if there is one.
+    fn copied_header(
+        &mut self,
+        link: &mut Link,
+        tag: Option<&Tag>,
+        (sges, header_len): (&[Sge], u32),
+    ) -> Option<Sge> {
+        if self.headers_used == self.headers.len() {
+            self.flush(link);
+        }
+        let mut bytes = [0_u8; HEADER_PLACE];
+        let mut have = 0;
+        for sge in sges {
+            let left = usize::try_from(header_len).ok()?.checked_sub(have)?;
+            let end = have + left.min(usize::try_from(sge.length).ok()?);
+            read_into(*sge, bytes.get_mut(have..end)?);
+            have = end;
+        }
+        let place = &mut self.headers[self.headers_used];
+        self.headers_used += 1;
+        let length = match tag {
+            None => {
+                *place = bytes;
+                have
+            }
+            Some(tag) => tag.header(&bytes[..have], place),
+        };
+        let addr = u64::try_from(place.as_ptr().expose_provenance()).ok()?;
+        Some(Sge { addr, length: u32::try_from(length).ok()?, lkey: Lkey(0) })
+    }
+
+    /// Posts what was built: one doorbell.
+    #[inline]
+    pub(super) fn flush(&mut self, link: &mut Link) {
+        if !link.pair.is_open() {
+            return;
+        }
+        self.counters.doorbells += 1;
+        self.headers_used = 0;
+        if link.pair.post().is_err() {
+            self.on_post_failed();
+        }
+    }
+
+    /// Nothing of the batch was posted: what its posters wait for will not come.
+    #[cold]
+    fn on_post_failed(&mut self) {
+        self.counters.posts_failed += 1;
+        self.failed = true;
+    }
+
+    /// Looks for completed sends.
+    #[inline(never)]
+    pub(super) fn poll(&mut self, link: &Link) {
+        loop {
+            let Ok(found) = link.send_queue.poll(&mut self.completions[..]) else {
+                self.failed = true;
+                return;
+            };
+            for at in 0..found.min(BATCH) {
+                let completion = self.completions[at];
+                self.on_sent(&completion);
+            }
+            if found < BATCH {
+                return;
+            }
+        }
+    }
+
+    /// Everything up to this one is complete; itself perhaps in error.
+    fn on_sent(&mut self, completion: &WorkCompletion) {
+        let generation = u32::try_from(completion.wr_id() >> 32).unwrap_or(u32::MAX);
+        let number = u32::try_from(completion.wr_id() & 0xffff_ffff).unwrap_or(0);
+        let ahead = number.wrapping_sub(self.oldest);
+        if generation != self.generation || ahead >= self.outstanding() {
+            return;
+        }
+        self.counters.signals += 1;
+        let status = completion.status();
+        self.failed |= status != CompletionStatus::Success;
+        for _ in 0..ahead {
+            self.finish_oldest(WcStatus::Success);
+        }
+        self.finish_oldest(status_of(status));
+    }
+
+    #[inline]
+    fn finish_oldest(&mut self, status: WcStatus) {
+        let sent = self.ring[self.at(self.oldest)];
+        self.oldest = self.oldest.wrapping_add(1);
+        self.wanted -= u32::from(sent.wanted);
+        match status {
+            WcStatus::Success => self.counters.completed += 1,
+            WcStatus::Flushed => self.counters.flushed += 1,
+            _ => self.counters.failed += 1,
+        }
+        // One that failed is told of whether it was signalled or not; an inline one never is.
+        if sent.wanted || (status != WcStatus::Success && !sent.inline) {
+            self.done.push_back(Completion {
+                wr_id: sent.wr_id,
+                status,
+                byte_len: 0,
+                more: false,
+                checksum: WcChecksum::Unknown,
+            });
+        }
+    }
+
+    /// The link is gone: everything comes back.
+    pub(super) fn take_back(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        self.failed = false;
+        self.unsignalled = 0;
+        while self.outstanding() > 0 {
+            self.finish_oldest(WcStatus::Flushed);
+        }
+    }
+
+    /// Takes completions, oldest first.
+    #[inline]
+    pub(super) fn take(&mut self, out: &mut [Completion]) -> usize {
+        let count = out.len().min(self.done.len());
+        for (place, completion) in out.iter_mut().zip(self.done.drain(..count)) {
+            *place = completion;
+        }
+        count
+    }
+}
+
+/// Copies the first bytes of an element.
+fn read_into(sge: Sge, out: &mut [u8]) {
+    let from = std::ptr::with_exposed_provenance::<u8>(usize::try_from(sge.addr).unwrap_or(0));
+    // SAFETY: at most the element's length, of registered memory in which the device half looked
+    // it up and that nobody writes before the send is complete.
+    unsafe { std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len()) };
+}
