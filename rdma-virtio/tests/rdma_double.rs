@@ -1,227 +1,12 @@
-//! The NIC modes rc and ud over the test-only double of libibverbs: two NICs in one process.
-//!
-//! The double is a shared object that is loaded in the place of libibverbs; it is built by
-//! `cargo build -p roceway-verbs-double`. Each test runs in a process of its own, since a process
-//! loads the library once. A test that finds no double says so and is skipped.
+//! The NIC modes rc and ud over the test-only double of libibverbs: frames, faults and ends.
 
-use std::ffi::CStr;
-use std::path::PathBuf;
-use std::process::Command;
+mod rdma_world;
+
 use std::time::{Duration, Instant};
 
-use roceway_rdma_virtio::memory::mapping::{Mapping, PageWish};
+use rdma_world::*;
 use roceway_rdma_virtio::nic::any::AnyNic;
-use roceway_rdma_virtio::nic::{
-    Completion, Lkey, Nic, NicEvent, Offload, PostError, RecvWr, RegionView, SendWr, Sge,
-    WcChecksum, WcStatus, spec,
-};
-
-/// Bytes of a buffer, and buffers of an end.
-const BUFFER_LEN: u32 = 4096;
-const BUFFERS: u64 = 200;
-const NET_HEADER_LEN: usize = 12;
-
-const EMPTY: Completion = Completion {
-    wr_id: 0,
-    status: WcStatus::Success,
-    byte_len: 0,
-    more: false,
-    checksum: WcChecksum::Unknown,
-};
-
-/// Devices whose addresses this host has.
-const DEVICES: &str = "dev=double0,mac=02:00:00:00:00:0a,ip=127.0.0.1;\
-                       dev=double1,mac=02:00:00:00:00:0b,ip=127.0.0.2;\
-                       dev=double2,mac=02:00:00:00:00:0c,ip=127.0.0.3";
-
-/// The double, beside the folder of the tests' programs.
-fn double() -> Option<PathBuf> {
-    let named = std::env::var_os("ROCEWAY_TEST_DOUBLE").map(PathBuf::from);
-    let beside = std::env::current_exe().ok()?.parent()?.parent()?.join("libverbs_double.so");
-    named.into_iter().chain([beside]).find(|path| path.exists())
-}
-
-/// Runs `test` in a process that has the double for its libibverbs.
-fn with_double(name: &str, test: fn()) {
-    if std::env::var_os("ROCEWAY_DOUBLE").is_some() {
-        test();
-        return;
-    }
-    let Some(double) = double() else {
-        eprintln!("SKIPPED {name}: no double of libibverbs; cargo build -p roceway-verbs-double");
-        return;
-    };
-    let path = std::env::temp_dir().join(format!("roceway-{}-{name:.20}", std::process::id()));
-    let status = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env("ROCEWAY_LIBIBVERBS", double)
-        .env("ROCEWAY_DOUBLE", format!("control={};{DEVICES}", path.display()))
-        .status()
-        .expect("a process of its own");
-    let _none_was_made = std::fs::remove_file(&path);
-    assert!(status.success(), "{name} failed in its own process");
-}
-
-/// A NIC with its memory.
-struct End {
-    nic: AnyNic,
-    receive: Mapping,
-    transmit: Mapping,
-    lkeys: (Lkey, Lkey),
-    now_ns: u64,
-    events: Vec<NicEvent>,
-    started: Instant,
-}
-
-fn region(name: &CStr, bytes: usize) -> Mapping {
-    Mapping::create(name, bytes, PageWish::Ordinary).expect("memory")
-}
-
-fn register(nic: &mut AnyNic, mapping: &Mapping, writable: bool) -> Lkey {
-    let length = u64::try_from(mapping.len()).unwrap();
-    let view = RegionView { addr: mapping.addr(), length, memfd: None, writable };
-    // SAFETY: a later field of `End` than the NIC, so it is unmapped after it is dropped; posted
-    // buffers are read only after their completion.
-    unsafe { nic.register(view) }.expect("a registered region")
-}
-
-impl End {
-    fn open(device: &str) -> End {
-        let mut nic = spec::open(device).unwrap_or_else(|error| panic!("{error}"));
-        let bytes = usize::try_from(BUFFERS * u64::from(BUFFER_LEN)).unwrap();
-        let (receive, transmit) = (region(c"receive", bytes), region(c"transmit", 1 << 18));
-        let lkeys = (register(&mut nic, &receive, true), register(&mut nic, &transmit, false));
-        let (started, events) = (Instant::now(), Vec::new());
-        let mut end = End { nic, receive, transmit, lkeys, now_ns: 0, events, started };
-        for id in 0..BUFFERS {
-            end.post(id);
-        }
-        end
-    }
-
-    fn post(&mut self, id: u64) {
-        let addr = self.receive.addr() + id * u64::from(BUFFER_LEN);
-        let sge = Sge { addr, length: BUFFER_LEN, lkey: self.lkeys.0 };
-        let posted = self.nic.post_recv(&[RecvWr { wr_id: id, sges: &[sge] }]);
-        assert_eq!(posted, Ok(1));
-    }
-
-    fn maintain(&mut self) {
-        self.now_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap();
-        let event = self.nic.maintain(self.now_ns).unwrap_or_else(|error| panic!("{error}"));
-        self.events.extend(event);
-    }
-
-    /// Sends a frame of the source's address, of so many bytes with its virtio-net header.
-    fn send(&mut self, to: [u8; 6], from: [u8; 6], length: usize) -> Result<(), PostError> {
-        let mut message = vec![0_u8; length];
-        message[NET_HEADER_LEN..NET_HEADER_LEN + 6].copy_from_slice(&to);
-        message[NET_HEADER_LEN + 6..NET_HEADER_LEN + 12].copy_from_slice(&from);
-        for (number, byte) in message.iter_mut().enumerate().skip(NET_HEADER_LEN + 12) {
-            *byte = u8::try_from(number % 251).unwrap();
-        }
-        let place = self.transmit.as_mut_ptr();
-        // SAFETY: within the mapping; earlier sends from there were completed, or are inline, or
-        // have the same bytes.
-        unsafe { std::ptr::copy_nonoverlapping(message.as_ptr(), place, length) };
-        let sge = Sge {
-            addr: self.transmit.addr(),
-            length: u32::try_from(length).unwrap(),
-            lkey: self.lkeys.1,
-        };
-        let wr = SendWr {
-            wr_id: 1,
-            sges: &[sge],
-            signalled: true,
-            inline: false,
-            offload: Offload::default(),
-        };
-        self.nic.post_send(&wr)?;
-        self.nic.doorbell();
-        Ok(())
-    }
-
-    /// Lengths of the messages that came, each in one or more buffers, and checked.
-    fn receive(&mut self) -> Vec<usize> {
-        let (mut out, mut lengths, mut message) = ([EMPTY; 32], Vec::new(), Vec::new());
-        while self.nic.recv_ready() {
-            let found = self.nic.poll_recv(&mut out);
-            for completion in &out[..found] {
-                assert_eq!(completion.status, WcStatus::Success);
-                let offset = usize::try_from(completion.wr_id).unwrap() * 4096;
-                let bytes = usize::try_from(completion.byte_len).unwrap();
-                let from = self.receive.as_ptr().wrapping_add(offset);
-                // SAFETY: a completed buffer of the mapping, which is posted again only below.
-                message.extend_from_slice(unsafe { std::slice::from_raw_parts(from, bytes) });
-                self.post(completion.wr_id);
-                if !completion.more {
-                    let body = message.iter().enumerate().skip(NET_HEADER_LEN + 12);
-                    for (number, byte) in body {
-                        assert_eq!(usize::from(*byte), number % 251, "byte {number}");
-                    }
-                    lengths.push(message.len());
-                    message.clear();
-                }
-            }
-        }
-        lengths
-    }
-
-    /// Takes the completions of sends.
-    fn reap(&mut self) {
-        while self.nic.poll_send(&mut [EMPTY; 16]) > 0 {}
-    }
-
-    fn counter(&self, name: &str) -> u64 {
-        let mut found = None;
-        self.nic.visit_counters(&mut |counter, value| {
-            if counter == name {
-                found = Some(value);
-            }
-        });
-        found.unwrap_or_else(|| panic!("no counter {name}"))
-    }
-
-    /// Every message that was received is in one counter.
-    fn check_conservation(&self) {
-        let drops = ["short", "header", "sender", "violation", "duplicate", "mac"];
-        let dropped: u64 =
-            drops.iter().map(|drop| self.counter(&format!("wire_rx_drop_{drop}"))).sum();
-        let rest = ["delivered", "control", "failed"];
-        let rest: u64 = rest.iter().map(|kind| self.counter(&format!("wire_rx_{kind}"))).sum();
-        assert_eq!(self.counter("wire_rx_messages"), rest + dropped);
-    }
-
-    fn mac(&self) -> [u8; 6] {
-        self.nic.capabilities().mac.expect("an address")
-    }
-}
-
-fn run(ends: &mut [&mut End], what: &str, mut done: impl FnMut(&mut [&mut End]) -> bool) {
-    let limit = Instant::now() + Duration::from_secs(20);
-    while !done(ends) {
-        assert!(Instant::now() < limit, "never came: {what}");
-        for end in ends.iter_mut() {
-            end.maintain();
-        }
-        std::thread::sleep(Duration::from_micros(300));
-    }
-}
-
-fn is_up(ends: &mut [&mut End]) -> bool {
-    ends.iter().all(|end| end.counter("rdma_peers_up") == 1)
-}
-
-fn pair(mode: &str, ports: (u16, u16)) -> (End, End) {
-    let (a, b) = ports;
-    let device = |own: u8, port: u16, other: u8, to: u16| {
-        format!("rdma:double{own},mode={mode},gid=3,port={port},peer=127.0.0.{other}:{to}")
-    };
-    let mut first = End::open(&device(0, a, 2, b));
-    let mut second = End::open(&device(1, b, 1, a));
-    run(&mut [&mut first, &mut second], "a session", is_up);
-    (first, second)
-}
+use roceway_rdma_virtio::nic::{Nic, NicEvent, PostError, spec};
 
 fn messages(mode: &str, ports: (u16, u16), lengths: &[usize]) {
     let (mut first, mut second) = pair(mode, ports);
@@ -297,19 +82,6 @@ fn a_peer_that_closes_is_gone_and_its_successor_is_found() {
             });
         }
     });
-}
-
-/// Says a line to the double.
-fn control(line: &str) {
-    let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
-    socket.send_to(line.as_bytes(), control_path()).expect("the double listens");
-}
-
-/// Where the double of this process listens, as its parent named it.
-fn control_path() -> PathBuf {
-    let text = std::env::var("ROCEWAY_DOUBLE").expect("in the child");
-    let path = text.split(';').next().and_then(|entry| entry.strip_prefix("control="));
-    PathBuf::from(path.expect("a path"))
 }
 
 /// A session ends by `fault` and is replaced; frames cross again, and nothing is lost of the count.
@@ -418,5 +190,164 @@ fn a_device_that_is_not_there_is_answered_with_those_that_are() {
             let error = spec::open(spec).map(|_| ()).unwrap_err().to_string();
             assert!(error.contains(wanted), "{spec}: {error}");
         }
+    });
+}
+
+#[test]
+fn a_gid_that_changed_is_chosen_anew_and_sessions_are_made_again() {
+    with_double("a_gid_that_changed_is_chosen_anew_and_sessions_are_made_again", || {
+        for (mode, port) in [("rc", 21_870), ("ud", 21_880)] {
+            let (first, second) = pair(mode, (port, port + 1));
+            let (mut first, mut second) = (first, second);
+            let (a, b) = (first.mac(), second.mac());
+            let (before, moves) = (first.counter("wire_sessions_up"), |end: &End| {
+                end.counter("rdma_gid_moves") + end.counter("rdma_gid_missing")
+            });
+            // Another entry: nothing that is in use.
+            control("gid double0 2 10.77.9.9");
+            run(&mut [&mut first, &mut second], "the news", |ends| {
+                ends[0].counter("rdma_gid_changes") > 0
+            });
+            assert_eq!((moves(&first), first.counter("wire_sessions_up")), (0, before));
+            // The one in use: an address of this host again, so that the other side finds it.
+            control("gid double0 3 127.0.0.9");
+            run(&mut [&mut first, &mut second], "a move", |ends| {
+                ends[0].counter("rdma_gid_moves") == 1
+            });
+            assert!(first.events.contains(&NicEvent::LinkDown));
+            control("gid double0 3 127.0.0.1");
+            run(&mut [&mut first, &mut second], "a session again", |ends| {
+                ends[0].counter("rdma_gid_moves") == 2
+                    && ends[0].counter("wire_sessions_up") > before
+                    && is_up(ends)
+            });
+            run(&mut [&mut first, &mut second], "a message", |ends| {
+                let _no_matter = ends[0].send(b, a, 200);
+                ends[0].reap();
+                ends[0].receive();
+                !ends[1].receive().is_empty()
+            });
+            assert!(!first.events.contains(&NicEvent::PeerGone), "the process lives");
+            assert!(!second.events.contains(&NicEvent::PeerGone), "the process lives");
+            first.check_conservation();
+            second.check_conservation();
+        }
+    });
+}
+
+#[test]
+fn of_several_hosts_the_one_that_is_gone_is_named() {
+    with_double("of_several_hosts_the_one_that_is_gone_is_named", || {
+        for (mode, port) in [("rc", 21_890), ("ud", 21_895)] {
+            let to = |n: u16| format!("peer=127.0.0.{}:{}", n + 1, port + n);
+            let spec = |own: u16, rest: &str| {
+                format!("rdma:double{own},mode={mode},gid=3,port={},{rest}", port + own)
+            };
+            let mut first = End::open(&spec(0, &format!("{},{}", to(1), to(2))));
+            let mut second = End::open(&spec(1, &to(0)));
+            let mut third = End::open(&spec(2, &to(0)));
+            run(&mut [&mut first, &mut second, &mut third], "two sessions", |ends| {
+                ends[0].counter("rdma_peers_up") == 2
+            });
+            let mac = third.mac();
+            drop(third);
+            run(&mut [&mut first, &mut second], "the end of one", |ends| {
+                ends[0].events.contains(&NicEvent::HostGone(mac))
+            });
+            assert_eq!(first.counter("rdma_peers_up"), 1);
+            assert!(!first.events.contains(&NicEvent::PeerGone));
+            drop(second);
+            run(&mut [&mut first], "the end of the other", |ends| {
+                ends[0].events.contains(&NicEvent::PeerGone)
+            });
+        }
+    });
+}
+
+#[test]
+fn the_last_of_a_list_that_was_not_signalled_completes_without_another() {
+    with_double("the_last_of_a_list_that_was_not_signalled_completes_without_another", || {
+        for (mode, port) in [("rc", 21_900), ("ud", 21_902)] {
+            let (mut first, mut second) = pair(mode, (port, port + 1));
+            let (a, b) = (first.mac(), second.mac());
+            let post = |end: &mut End| end.post_frame((b, a), 80, false).unwrap();
+            let reported = |first: &mut End, second: &mut End| {
+                let mut found = 0;
+                run(&mut [first, second], "a completion", |ends| {
+                    ends[1].receive();
+                    found += ends[0].nic.poll_send(&mut [EMPTY; 16]);
+                    found > 0
+                });
+            };
+            // Its poster learns only afterwards that nothing follows.
+            post(&mut first);
+            post(&mut first);
+            assert!(first.nic.signal_last());
+            first.nic.doorbell();
+            reported(&mut first, &mut second);
+            // And one that fails completes in any case, with nothing behind it.
+            post(&mut first);
+            first.nic.doorbell();
+            second.nic.doorbell();
+            run(&mut [&mut first, &mut second], "the message", |ends| {
+                !ends[1].receive().is_empty()
+            });
+            first.check_conservation();
+        }
+    });
+}
+
+#[test]
+fn a_device_that_is_removed_under_load_gives_every_send_back() {
+    with_double("a_device_that_is_removed_under_load_gives_every_send_back", || {
+        let (mut first, mut second) = pair("rc", (21_904, 21_905));
+        let (a, b) = (first.mac(), second.mac());
+        let mut sent = 0_usize;
+        while sent < 100 && first.send(b, a, 20_000).is_ok() {
+            sent += 1;
+        }
+        assert!(sent > 20, "there was load: {sent}");
+        control("fatal double0");
+        let limit = Instant::now() + Duration::from_secs(10);
+        let mut back = 0;
+        let mut failed = false;
+        while !failed || back < sent {
+            assert!(Instant::now() < limit, "{back} of {sent} came back");
+            second.maintain();
+            first.now_ns += 1_000_000;
+            failed |= first.nic.maintain(first.now_ns).is_err();
+            let mut out = [EMPTY; 16];
+            back += first.nic.poll_send(&mut out);
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        assert_eq!(back, sent, "each once");
+        assert_eq!(first.send(b, a, 80), Err(PostError::LinkDown));
+        run(&mut [&mut second], "the end at the other side", |ends| {
+            ends[0].counter("rdma_peers_up") == 0
+        });
+    });
+}
+
+#[test]
+fn how_hosts_find_each_other_is_chosen_and_told() {
+    with_double("how_hosts_find_each_other_is_chosen_and_told", || {
+        // The double has no connection manager, nor has its kernel.
+        let open = |exchange: &str, port: u16| {
+            let spec = format!(
+                "rdma:double0,mode=rc,gid=3,port={port},peer=127.0.0.2:9,exchange={exchange}"
+            );
+            let told = |nic: AnyNic| {
+                let all = nic.settings();
+                all.into_iter().find(|(name, _)| *name == "exchange").unwrap().1
+            };
+            spec::open(&spec).map(told).map_err(|error| error.to_string())
+        };
+        assert_eq!(open("tcp", 21_906), Ok("TCP, 127.0.0.1 port 21906".to_owned()));
+        let automatic = open("auto", 21_907).unwrap();
+        assert!(automatic.starts_with("TCP, 127.0.0.1 port 21907 (no connection"), "{automatic}");
+        let refused = open("cm", 21_908).unwrap_err();
+        assert!(refused.contains("exchange=tcp") && refused.contains("double0"), "{refused}");
+        let nonsense = open("cm2", 21_909).unwrap_err();
+        assert!(nonsense.contains("auto, cm or tcp"), "{nonsense}");
     });
 }

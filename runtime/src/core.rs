@@ -24,6 +24,7 @@ pub(crate) struct LinkCounters {
     pub(crate) link_up: u64,
     pub(crate) link_down: u64,
     pub(crate) peers_gone: u64,
+    pub(crate) hosts_gone: u64,
     pub(crate) device_removed: u64,
     pub(crate) device_errors: u64,
 }
@@ -153,6 +154,12 @@ impl Core {
             NicEvent::PeerGone => {
                 self.link.peers_gone += 1;
                 self.lose_link();
+            }
+            NicEvent::HostGone(mac) => {
+                self.link.hosts_gone += 1;
+                let (stack, mut memory) = self.parts();
+                stack.on_neighbor_lost(mac, &mut memory);
+                self.expect_work = true;
             }
             NicEvent::Removed => {
                 self.link.device_removed += 1;

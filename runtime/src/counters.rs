@@ -19,6 +19,7 @@ impl Core {
         visit("link", "link_up", self.link.link_up);
         visit("link", "link_down", self.link.link_down);
         visit("link", "peers_gone", self.link.peers_gone);
+        visit("link", "hosts_gone", self.link.hosts_gone);
         visit("link", "device_removed", self.link.device_removed);
         visit("link", "device_errors", self.link.device_errors);
         let (driver, device) = self.port.interface.counters();

@@ -246,6 +246,12 @@ impl Stack {
         self.tcp.on_link_lost(mem);
     }
 
+    /// One host of the link is gone, and the state of its connections with it: they end.
+    pub fn on_neighbor_lost<M: Memory>(&mut self, mac: [u8; 6], mem: &mut M) {
+        self.ip.on_neighbor_lost(mac);
+        self.tcp.on_neighbor_lost(Some(mac), mem);
+    }
+
     /// Checks that every layer's counters conserve: received = delivered + each kind of drop.
     /// Panics if not; for tests.
     pub fn check(&self) {

@@ -121,7 +121,7 @@ impl<N: Nic> BareNic<N> {
         match self.nic.maintain(now_ns)? {
             Some(NicEvent::LinkUp) => self.up = true,
             Some(NicEvent::LinkDown | NicEvent::PeerGone | NicEvent::Removed) => self.up = false,
-            None => {}
+            Some(NicEvent::HostGone(_)) | None => {}
         }
         Ok(())
     }

@@ -357,6 +357,9 @@ pub enum NicEvent {
     LinkDown,
     /// The peer at the other end is gone for good, and with it the state of all its connections.
     PeerGone,
+    /// The host with this hardware address is gone for good, and the state of its connections with
+    /// it; other hosts on the link are there.
+    HostGone([u8; 6]),
     /// The device no longer exists.
     Removed,
 }

@@ -108,6 +108,13 @@ impl<R: Request + Zero> Chain<R> {
         Chain { requests, sges, sges_each, first: 0, end: 0 }
     }
 
+    /// The request that was appended last.
+    fn last_mut(&mut self) -> &mut R {
+        assert!(self.first < self.end, "there is one");
+        // SAFETY: written by `append`; within the array, of which `&mut self` is the only user.
+        unsafe { &mut *self.requests.at(self.end - 1) }
+    }
+
     /// Copies the elements of the next request; returns where they lie and how many.
     #[inline]
     fn take_sges(&mut self, sges: &[Sge]) -> Result<(*mut sys::ibv_sge, i32), PushError> {
@@ -278,6 +285,14 @@ impl SendList {
     pub fn release_handles(&mut self) {
         self.chain.clear();
         self.handles.fill(None);
+    }
+
+    /// Asks for a completion of the last request, if there is one.
+    #[inline]
+    pub fn signal_last(&mut self) {
+        if !self.is_empty() {
+            self.chain.last_mut().send_flags |= sys::IBV_SEND_SIGNALED;
+        }
     }
 
     /// Appends a send.

@@ -293,6 +293,11 @@ impl Ip {
         self.neighbors.on_link_lost();
     }
 
+    /// One host on the link is gone: it is asked for anew.
+    pub fn on_neighbor_lost(&mut self, mac: MacAddr) {
+        self.neighbors.on_neighbor_lost(mac);
+    }
+
     /// When [`Ip::on_timers`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Instant {

@@ -298,6 +298,12 @@ impl NeighborCache {
         self.change();
     }
 
+    /// The host with this address is gone: who comes may have another one.
+    pub(super) fn on_neighbor_lost(&mut self, mac: MacAddr) {
+        self.entries.retain(|_, entry| mac_of(entry.state) != Some(mac));
+        self.change();
+    }
+
     /// Starts to ask for an address.
     fn begin(&mut self, now: Instant, address: IpAddr) -> (Resolution, Option<Solicit>) {
         if !self.entries.contains_key(&address) && !self.make_room(EvictFor::Ourselves) {

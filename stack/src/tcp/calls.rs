@@ -369,15 +369,23 @@ impl Tcp {
         self.forget(id.index(), mem);
     }
 
-    /// Ends every connection: the link to the only peer is gone, and the peer's state with it.
-    pub fn on_link_lost<M: Memory>(&mut self, mem: &mut M) {
+    /// Ends every connection whose segments go to this hardware address, or every one: what was
+    /// there is gone, and the state of its connections with it.
+    pub fn on_neighbor_lost<M: Memory>(&mut self, mac: Option<[u8; 6]>, mem: &mut M) {
         for index in 0..self.connections.index_end() {
-            let live = self.connections.at(index).is_some_and(|c| c.state != State::Closed);
-            if live {
+            let lost = self.connections.at(index).is_some_and(|c| {
+                c.state != State::Closed && (mac.is_none() || c.snd.template.neighbor() == mac)
+            });
+            if lost {
                 self.fail(index, ConnectionError::LinkLost, mem);
                 self.settle(index);
             }
         }
+    }
+
+    /// Ends every connection: the link to the only peer is gone, and the peer's state with it.
+    pub fn on_link_lost<M: Memory>(&mut self, mem: &mut M) {
+        self.on_neighbor_lost(None, mem);
         while let Some(index) = self.time_waits.oldest() {
             self.remove_time_wait(index);
         }

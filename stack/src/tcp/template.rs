@@ -173,6 +173,11 @@ impl HeaderTemplate {
         self.linked = true;
     }
 
+    /// Where segments went last, if any went.
+    pub(super) fn neighbor(&self) -> Option<[u8; 6]> {
+        self.bytes.first_chunk().copied().filter(|mac| *mac != [0; 6])
+    }
+
     /// The link header is to be filled in afresh.
     pub(super) fn forget_link(&mut self) {
         self.linked = false;

@@ -301,6 +301,7 @@ impl Bridge {
                 self.beacon_due_ns = 0;
             }
             NicEvent::LinkDown | NicEvent::PeerGone => counters.link_down += 1,
+            NicEvent::HostGone(_) => counters.hosts_gone += 1,
             NicEvent::Removed => self.fail(which, "the interface was deleted"),
         }
     }

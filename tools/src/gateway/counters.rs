@@ -57,6 +57,8 @@ counters! {
     link_up,
     /// The link went down, or the last peer did.
     link_down,
+    /// Hosts that went for good while others stayed.
+    hosts_gone,
 }
 
 impl SideCounters {

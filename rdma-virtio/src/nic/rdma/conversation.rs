@@ -4,6 +4,7 @@
 //! connections as peers and strangers at most; of each, one word coming in and a bounded number of
 //! bytes going out; every descriptor is watched by the event descriptor as long as it is open.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -12,6 +13,7 @@ use super::wire::exchange::{Word, WordError};
 use super::wire::peer::ConnId;
 use super::wire::stream::WordStream;
 use crate::nic::rtnl::{owned, socket};
+use crate::verbs::connect::Identifier;
 
 /// Bytes that wait to be sent on one connection.
 const OUT_MAX: usize = 1024;
@@ -50,7 +52,7 @@ impl Watch {
 #[derive(Debug)]
 pub(super) enum Heard {
     /// Somebody connected from there; the answer is the connection's name.
-    Incoming(TcpStream, IpAddr),
+    Incoming(Caller, IpAddr),
     /// A call got through, or not.
     Connected(ConnId, bool),
     /// A word came.
@@ -59,6 +61,25 @@ pub(super) enum Heard {
     Garbage(ConnId, WordError),
     /// It ended; whether the other process ended it.
     Closed(ConnId, bool),
+    /// The other host answers, and no process of it is there to be talked with.
+    Nobody(ConnId),
+}
+
+/// Who connected, by which way.
+pub(super) enum Caller {
+    /// TCP of the host's kernel.
+    Tcp(TcpStream),
+    /// The connection manager: the request, and what it carries.
+    Managed(Box<(Identifier, Vec<u8>)>),
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Caller::Tcp(_) => "Tcp",
+            Caller::Managed(_) => "Managed",
+        })
+    }
 }
 
 struct Connection {
@@ -190,7 +211,9 @@ impl Conversations {
     pub(super) fn listen(&mut self, watch: &Watch, heard: &mut Vec<Heard>) {
         for _ in 0..ACCEPTS_MAX {
             match self.listener.as_ref().map(TcpListener::accept) {
-                Some(Ok((stream, from))) => heard.push(Heard::Incoming(stream, from.ip())),
+                Some(Ok((stream, from))) => {
+                    heard.push(Heard::Incoming(Caller::Tcp(stream), from.ip()))
+                }
                 _ => break,
             }
         }
@@ -295,7 +318,7 @@ mod tests {
         let mut client = End::new(0).unwrap();
         assert!(client.talk.dial(ConnId(7), SocketAddr::new(OWN, port), &client.watch));
         assert!(matches!(client.next(), Heard::Connected(ConnId(7), true)));
-        let Heard::Incoming(stream, OWN) = server.next() else { panic!() };
+        let Heard::Incoming(Caller::Tcp(stream), OWN) = server.next() else { panic!() };
         server.talk.adopt(ConnId(9), stream, &server.watch);
         (server, client)
     }

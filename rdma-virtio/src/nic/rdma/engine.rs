@@ -6,12 +6,13 @@
 
 use std::collections::VecDeque;
 
-use super::conversation::{Conversations, Heard, Watch};
+use super::conversation::{Heard, Watch};
 use super::lane::Lane;
 use super::options::RdmaOptions;
 use super::receives::{Receives, Sink};
 use super::scratch::Scratch;
 use super::slots::Slots;
+use super::talk::{Meeting, Talk};
 use super::wire::counters::WireCounters;
 use super::wire::credit::Credit;
 use super::wire::exchange::Mode;
@@ -25,7 +26,7 @@ use crate::verbs::attributes::Mtu;
 use crate::verbs::completion::{CompletionChannel, CompletionQueue};
 use crate::verbs::context::Context;
 use crate::verbs::domain::ProtectionDomain;
-use crate::verbs::gid::Gid;
+use crate::verbs::gid::{Gid, GidWish};
 use crate::verbs::queue_pair::{Init, QueuePair, QueueSizes, Rts};
 use crate::verbs::work_completion::WorkCompletion;
 
@@ -70,6 +71,8 @@ pub(super) struct Full {
     pub(super) session_out: u32,
     pub(super) incarnation: u32,
     pub(super) up: bool,
+    /// Its hardware address.
+    pub(super) mac: [u8; 6],
     /// When it was heard of last, and asked last whether it is there.
     pub(super) heard_ns: u64,
     pub(super) asked_ns: u64,
@@ -90,6 +93,7 @@ impl Full {
             session_out: 0,
             incarnation: 0,
             up: false,
+            mac: [0; 6],
             heard_ns: 0,
             asked_ns: 0,
             dirty: false,
@@ -143,6 +147,8 @@ pub(super) struct EngineCounters {
     pub(super) ports_down: u64,
     pub(super) ports_up: u64,
     pub(super) gid_changes: u64,
+    pub(super) gid_moves: u64,
+    pub(super) gid_missing: u64,
     pub(super) queue_pair_events: u64,
     pub(super) other_events: u64,
     pub(super) queues_renewed: u64,
@@ -165,7 +171,7 @@ pub(super) struct Engine {
     pub(super) ledger: Ledger,
     pub(super) peers: Peers,
     pub(super) macs: Macs,
-    pub(super) talk: Conversations,
+    pub(super) talk: Talk,
     pub(super) heard: Vec<Heard>,
     pub(super) watch: Watch,
     pub(super) objects: Objects,
@@ -182,6 +188,8 @@ pub(super) struct Engine {
     pub(super) unflushed: Vec<PeerId>,
     pub(super) broken: Vec<PeerId>,
     pub(super) events: VecDeque<NicEvent>,
+    /// The hardware address that each peer had last.
+    pub(super) last_macs: Vec<[u8; 6]>,
     pub(super) counters: WireCounters,
     pub(super) local: EngineCounters,
     pub(super) now_ns: u64,
@@ -193,6 +201,11 @@ pub(super) struct Engine {
     /// UD: the one queue pair failed and is to be made anew.
     pub(super) shared_broken: bool,
     pub(super) datagrams: Option<DatagramPlan>,
+    /// How hosts are met, and which GID is to be used for it.
+    pub(super) meeting: Meeting,
+    pub(super) wish: GidWish,
+    /// Whether the GID in use may not be there any more.
+    pub(super) gid_doubted: bool,
     /// Why the device is of no use any more.
     pub(super) fatal: Option<&'static str>,
 }
@@ -206,11 +219,13 @@ pub(super) struct Parts {
     pub(super) cells: Vec<u16>,
     pub(super) peers: Peers,
     pub(super) macs: Macs,
-    pub(super) talk: Conversations,
+    pub(super) talk: Talk,
     pub(super) watch: Watch,
     pub(super) objects: Objects,
     pub(super) path: PathPlan,
     pub(super) datagrams: Option<DatagramPlan>,
+    pub(super) meeting: Meeting,
+    pub(super) wish: GidWish,
     pub(super) options: RdmaOptions,
     pub(super) message_max: u32,
     pub(super) depth: usize,
@@ -254,6 +269,7 @@ impl Engine {
             unflushed: Vec::with_capacity(places),
             broken: Vec::with_capacity(places),
             events: VecDeque::new(),
+            last_macs: vec![[0; 6]; places],
             counters: WireCounters::default(),
             local,
             now_ns: 0,
@@ -262,6 +278,9 @@ impl Engine {
             hungry: false,
             shared_broken: false,
             datagrams: parts.datagrams,
+            meeting: parts.meeting,
+            wish: parts.wish,
+            gid_doubted: false,
             fatal: None,
         }
     }

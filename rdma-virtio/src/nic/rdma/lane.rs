@@ -1,7 +1,8 @@
 //! A queue pair's send queue: what was posted, in order, and what its completions say.
 //!
-//! Invariant: an entry leaves when its own or a later completion of the lane comes, or when the
-//! queue pair is gone; its header's cell and its slot are free only then.
+//! Invariants: an entry leaves when its own or a later completion of the lane comes, or when the
+//! queue pair is gone; its header's cell and its slot are free only then. What is posted at once
+//! ends with a request that is signalled, so no tail waits for a later one.
 
 use std::collections::VecDeque;
 
@@ -139,6 +140,11 @@ impl Lane {
     pub(super) fn flush(&mut self) -> Result<(), i32> {
         if self.list.is_empty() {
             return Ok(());
+        }
+        // Nothing more may follow for long, and somebody waits for what was sent.
+        if self.unsignalled != 0 {
+            self.list.signal_last();
+            self.unsignalled = 0;
         }
         self.pair.post_send(&mut self.list).map_err(|failure| {
             self.list.clear();

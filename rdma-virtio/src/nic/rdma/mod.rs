@@ -13,8 +13,10 @@
 //! costs the others nothing.
 
 mod conversation;
+mod device_events;
 mod engine;
 mod lane;
+mod managed;
 mod open;
 pub mod options;
 pub mod raw;
@@ -23,6 +25,7 @@ mod reception;
 mod scratch;
 mod sessions;
 mod slots;
+mod talk;
 mod transmit;
 pub mod wire;
 
@@ -127,6 +130,11 @@ impl Nic for RdmaNic {
         self.engine.get_mut().post_send(wr)
     }
 
+    /// Its queue pair tells with the doorbell: each list that is posted ends with a signal.
+    fn signal_last(&mut self) -> bool {
+        self.engine.get_mut().slots.signal_last()
+    }
+
     #[inline]
     fn doorbell(&mut self) {
         let engine = self.engine.get_mut();
@@ -215,6 +223,7 @@ impl Nic for RdmaNic {
         visit("rdma_receives_posted", u64::from(engine.ledger.posted()));
         visit("rdma_credits_granted", u64::from(engine.ledger.outstanding()));
         visit("rdma_posts_of_receives_failed", engine.receives.post_failed);
+        engine.talk.visit_counters(visit);
         visit("rdma_peers_up", u64::try_from(engine.up_count).unwrap_or(0));
     }
 }
@@ -230,6 +239,8 @@ fn visit_local(local: &EngineCounters, visit: &mut dyn FnMut(&'static str, u64))
         ("rdma_port_down", local.ports_down),
         ("rdma_port_up", local.ports_up),
         ("rdma_gid_changes", local.gid_changes),
+        ("rdma_gid_moves", local.gid_moves),
+        ("rdma_gid_missing", local.gid_missing),
         ("rdma_queue_pair_events", local.queue_pair_events),
         ("rdma_other_events", local.other_events),
         ("rdma_receive_queues_renewed", local.queues_renewed),

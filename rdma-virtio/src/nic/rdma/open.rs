@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use super::conversation::{Conversations, Watch};
+use super::conversation::Watch;
 use super::engine::{DatagramPlan, Engine, GRH_LEN, Objects, Parts, PathPlan};
 use super::lane::CONTROL_ENTRIES;
 use super::options::RdmaOptions;
@@ -14,6 +14,7 @@ use super::receives::{BUFFERS_MAX, ReceivePlan, Receives, Sink};
 use super::scratch::Scratch;
 use super::sessions::datagrams;
 use super::slots::SEND_SGES_MAX;
+use super::talk::{Meeting, Talk};
 use super::wire::exchange::Mode;
 use super::wire::header::HEADER_BYTES;
 use super::wire::ledger::Ledger;
@@ -78,6 +79,7 @@ struct Survey {
     attributes: DeviceAttributes,
     port: PortAttributes,
     gid: GidEntry,
+    wish: GidWish,
     mtu: u16,
     message_max: u32,
     receive_sges: u16,
@@ -149,6 +151,7 @@ fn survey(
         attributes,
         port,
         gid,
+        wish,
         mtu,
         message_max,
         receive_sges,
@@ -213,14 +216,25 @@ fn build(survey: &Survey, options: RdmaOptions) -> Result<Opened, DeviceError> {
     let receives = receives(survey, &sizes, &scratch);
     let first = u32::from(sizes.receives);
     let cells = (first..sizes.cells).rev().filter_map(|cell| u16::try_from(cell).ok()).collect();
-    let (talk, watch) = exchange(survey, &options, &objects)?;
+    let meeting = Meeting {
+        device: survey.device.clone(),
+        verbs: survey.found.context.device().name().to_owned(),
+        mode: survey.mode,
+        port: options.port,
+        exchange: options.exchange,
+        traffic_class: options.traffic_class,
+        retry: options.retry,
+    };
+    let watch = watch(&survey.device, &objects)?;
+    let (talk, found_by) = Talk::open(&meeting, survey.gid.gid.ip(), &watch)?;
     let identity = identity(survey, &options, random);
     let admission = Admission {
         listed: options.peers.clone(),
         accept: options.accept.clone(),
         peers_max: sizes.peers_max,
     };
-    let settings = settings(survey, &options, &sizes, &identity);
+    let mut settings = settings(survey, &options, &sizes);
+    settings.push(("exchange", found_by));
     let capabilities = capabilities(survey, &options, &sizes, identity.mac);
     let parts = Parts {
         shared,
@@ -230,6 +244,8 @@ fn build(survey: &Survey, options: RdmaOptions) -> Result<Opened, DeviceError> {
         cells,
         peers: Peers::new(identity, admission, random),
         macs: Macs::new(identity.mac, random),
+        meeting,
+        wish: survey.wish,
         talk,
         watch,
         objects,
@@ -258,25 +274,19 @@ fn receives(survey: &Survey, sizes: &Sizes, scratch: &Scratch) -> Receives {
     Receives::new(plan, scratch, 0)
 }
 
-/// The exchange, and what wakes a sleeper.
-fn exchange(
-    survey: &Survey,
-    options: &RdmaOptions,
-    objects: &Objects,
-) -> Result<(Conversations, Watch), DeviceError> {
-    let own = survey.gid.gid.ip();
-    let listen = |source: io::Error| DeviceError {
-        device: survey.device.clone(),
-        call: "listen for peers",
+/// What wakes a sleeper.
+fn watch(device: &str, objects: &Objects) -> Result<Watch, DeviceError> {
+    let failed = |source: io::Error| DeviceError {
+        device: device.to_owned(),
+        call: "epoll_ctl",
         source,
-        remedy: format!("{own} port {}: give another port=, or port=0", options.port),
+        remedy: String::new(),
     };
-    let watch = Watch::new().map_err(listen)?;
-    let talk = Conversations::new(own, options.port, &watch).map_err(listen)?;
+    let watch = Watch::new().map_err(failed)?;
     for fd in [objects.channel.fd(), objects.context.async_fd()] {
-        watch.add(fd).map_err(listen)?;
+        watch.add(fd).map_err(failed)?;
     }
-    Ok((talk, watch))
+    Ok(watch)
 }
 
 fn objects(survey: &Survey, sizes: &Sizes) -> Result<Objects, DeviceError> {
@@ -383,12 +393,7 @@ fn capabilities(
     }
 }
 
-fn settings(
-    survey: &Survey,
-    options: &RdmaOptions,
-    sizes: &Sizes,
-    identity: &Identity,
-) -> Settings {
+fn settings(survey: &Survey, options: &RdmaOptions, sizes: &Sizes) -> Settings {
     let mut settings = vec![
         ("mode", survey.mode.name().to_owned()),
         ("device", format!("{} port {}", survey.found.context.device().name(), survey.found.port)),
@@ -401,7 +406,6 @@ fn settings(
         ("flow label", options.flow_label.to_string()),
         ("peers", format!("{} listed, {} at most", options.peers.len(), sizes.peers_max)),
         ("receives", sizes.receives.to_string()),
-        ("exchange", format!("{} port {}", survey.gid.gid.ip(), identity.port)),
     ];
     if survey.mode == Mode::Rc
         && let Ok(give_up_ns) = options.retry.give_up_ns()

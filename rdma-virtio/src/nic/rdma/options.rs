@@ -20,6 +20,30 @@ pub const MESSAGE_LARGE: u32 = HEADER_BYTES + NET_HEADER_LEN + 14 + 65_536;
 /// What a message has besides the IP packet: headers, Ethernet header and one VLAN tag.
 pub const AROUND_PACKET: u32 = HEADER_BYTES + NET_HEADER_LEN + 18;
 
+/// How hosts are to be found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Exchange {
+    /// The connection manager, and TCP where that does not work.
+    #[default]
+    Auto,
+    /// The connection manager (librdmacm) only.
+    Managed,
+    /// TCP of the host's kernel only.
+    Tcp,
+}
+
+impl Exchange {
+    /// As users write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Exchange::Auto => "auto",
+            Exchange::Managed => "cm",
+            Exchange::Tcp => "tcp",
+        }
+    }
+}
+
 /// Options of `rdma:`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RdmaOptions {
@@ -39,8 +63,10 @@ pub struct RdmaOptions {
     pub large: bool,
     /// Index of the GID.
     pub gid: Option<u32>,
-    /// TCP port of the exchange; 0 not to listen.
+    /// Port of the exchange, TCP's and the connection manager's; 0 not to listen.
     pub port: u16,
+    /// How hosts find each other.
+    pub exchange: Exchange,
     /// Traffic class: DSCP in the upper six bits, ECN in the lower two.
     pub traffic_class: u8,
     /// Service level (VLAN priority).
@@ -71,6 +97,7 @@ impl Default for RdmaOptions {
             large: true,
             gid: None,
             port: PORT_DEFAULT,
+            exchange: Exchange::default(),
             traffic_class: 0,
             service_level: 0,
             flow_label: 0,

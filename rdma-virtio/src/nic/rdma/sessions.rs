@@ -11,11 +11,11 @@ use super::receives::Sink;
 use super::transmit::SHARED_TAG;
 use super::wire::credit::{Credit, Delivery};
 use super::wire::exchange::{Endpoint, Hello, Mode};
+use super::wire::header::Kind;
 use super::wire::peer::{PeerId, Prepared};
 use super::wire::peers::{Action, Loss};
 use crate::nic::{DeviceError, NicEvent, WcStatus};
 use crate::verbs::attributes::Mtu;
-use crate::verbs::events::{AsyncEvent, PortEvent, QueuePairEvent};
 use crate::verbs::gid::Gid;
 use crate::verbs::queue_pair::{Init, QueuePair, QueuePairKind, QueuePairOptions, QueueSizes, Rts};
 use crate::verbs::shared_receive::SharedReceiveOptions;
@@ -23,8 +23,6 @@ use crate::verbs::transition::{
     InitAttributes, ReceiveAttributes, ReliableReceive, ReliableSend, SendAttributes,
 };
 
-/// Most asynchronous events taken at a time.
-const EVENTS_MAX: usize = 64;
 /// Most address handles that wait for the sends that name them.
 const RETIRED_MAX: usize = 1024;
 
@@ -77,7 +75,7 @@ impl Engine {
                     }
                 }
                 Action::Say { conn, word } => self.talk.say(conn, &word),
-                Action::HangUp { conn } => self.talk.hang_up(conn),
+                Action::HangUp { conn } => self.talk.hang_up(conn, self.now_ns),
                 Action::Prepare { peer } => {
                     let prepared = self.prepare(peer);
                     self.with_peers(|peers, o| peers.on_prepared(peer, prepared, o));
@@ -88,11 +86,7 @@ impl Engine {
                 }
                 Action::Up { peer } => self.rise(peer),
                 Action::Down { peer, loss } => self.fall(peer, loss),
-                Action::Replaced { .. } => {
-                    if self.up_count == 0 {
-                        self.events.push_back(NicEvent::PeerGone);
-                    }
-                }
+                Action::Replaced { peer } => self.tell_gone(peer),
             }
         }
     }
@@ -176,6 +170,7 @@ impl Engine {
         full.session_in = session;
         full.session_out = hello.session;
         full.incarnation = hello.incarnation;
+        full.mac = hello.mac;
         self.links[index] = Link::Full(Box::new(full));
         Some(())
     }
@@ -213,14 +208,32 @@ impl Engine {
         Ok((Some(Lane::new(pair, tag, self.depth, self.send_sges)), None, number))
     }
 
+    /// What the peer was is gone: nobody is left, or others are.
+    fn tell_gone(&mut self, peer: PeerId) {
+        let mac = self.last_macs.get(usize::from(peer.0)).copied().unwrap_or_default();
+        self.events.push_back(match self.up_count {
+            0 => NicEvent::PeerGone,
+            _ => NicEvent::HostGone(mac),
+        });
+    }
+
     fn rise(&mut self, peer: PeerId) {
         let now_ns = self.now_ns;
         let Some(full) = self.full(peer) else { return };
+        let mac = full.mac;
         full.up = true;
         full.heard_ns = now_ns;
+        let datagrams = full.way.is_some();
         self.up_count += 1;
+        if let Some(last) = self.last_macs.get_mut(usize::from(peer.0)) {
+            *last = mac;
+        }
         self.grant(peer);
         self.mark(peer);
+        // A resolution through the connection manager has no third word: this message is it.
+        if datagrams {
+            self.post_control(peer, Kind::Probe);
+        }
         self.events.push_back(NicEvent::LinkUp);
     }
 
@@ -233,11 +246,10 @@ impl Engine {
             Link::Full(full) => self.dismantle(*full),
         }
         self.dirty.retain(|other| *other != peer);
-        if loss != Loss::Never && self.up_count == 0 {
-            self.events.push_back(match loss {
-                Loss::Gone => NicEvent::PeerGone,
-                Loss::Broken | Loss::Never => NicEvent::LinkDown,
-            });
+        match loss {
+            Loss::Gone => self.tell_gone(peer),
+            Loss::Broken if self.up_count == 0 => self.events.push_back(NicEvent::LinkDown),
+            Loss::Broken | Loss::Never => {}
         }
         if self.links.iter().all(|link| matches!(link, Link::None)) {
             self.renew_receives();
@@ -330,6 +342,9 @@ impl Engine {
             self.with_peers(|peers, outside| peers.on_tick(outside));
         }
         self.take_async_events();
+        if self.gid_doubted {
+            self.look_for_gid();
+        }
         self.poll_sends();
         self.renew_shared();
         for index in 0..self.links.len() {
@@ -345,17 +360,17 @@ impl Engine {
 
     fn converse(&mut self) {
         let mut heard = std::mem::take(&mut self.heard);
-        self.talk.listen(&self.watch, &mut heard);
+        self.talk.listen(self.now_ns, &self.watch, &mut heard);
         for what in heard.drain(..) {
             match what {
-                Heard::Incoming(stream, ip) => {
+                Heard::Incoming(caller, ip) => {
                     let mut outside = super::wire::peers::Outside {
                         now_ns: self.now_ns,
                         counters: &mut self.counters,
                         macs: &mut self.macs,
                     };
                     if let Some(conn) = self.peers.on_incoming(ip, &mut outside) {
-                        self.talk.adopt(conn, stream, &self.watch);
+                        self.talk.adopt(conn, caller, &self.watch);
                     }
                     self.act();
                 }
@@ -365,60 +380,19 @@ impl Engine {
                 Heard::Word(conn, word) => self.with_peers(|p, o| p.on_word(conn, word, o)),
                 Heard::Garbage(conn, error) => {
                     self.with_peers(|peers, o| peers.on_garbage(conn, error, o));
-                    self.talk.hang_up(conn);
+                    self.talk.hang_up(conn, self.now_ns);
                 }
                 Heard::Closed(conn, gone) => {
                     self.with_peers(|peers, o| peers.on_closed(conn, gone, o));
-                    self.talk.hang_up(conn);
+                    self.talk.hang_up(conn, self.now_ns);
+                }
+                Heard::Nobody(conn) => {
+                    self.with_peers(|peers, o| peers.on_nobody(conn, o));
+                    self.talk.hang_up(conn, self.now_ns);
                 }
             }
         }
         self.heard = heard;
-    }
-
-    fn take_async_events(&mut self) {
-        for _ in 0..EVENTS_MAX {
-            match self.objects.context.take_async_event() {
-                Ok(Some(event)) => self.on_async_event(event),
-                Ok(None) => return,
-                Err(_) => {
-                    self.fatal = Some("the device gives no events any more");
-                    return;
-                }
-            }
-        }
-    }
-
-    fn on_async_event(&mut self, event: AsyncEvent) {
-        match event {
-            AsyncEvent::Port(_, PortEvent::Active) => self.local.ports_up += 1,
-            AsyncEvent::Port(_, PortEvent::Error) => self.local.ports_down += 1,
-            AsyncEvent::Port(_, PortEvent::GidChange) => self.local.gid_changes += 1,
-            AsyncEvent::Port(_, PortEvent::Management) => self.local.other_events += 1,
-            AsyncEvent::QueuePair(number, what) => {
-                self.local.queue_pair_events += 1;
-                let failed = matches!(what, QueuePairEvent::Fatal | QueuePairEvent::Request);
-                match self.by_queue_pair(number) {
-                    Some(peer) if failed => {
-                        self.with_peers(|peers, o| peers.on_broken(peer, o));
-                    }
-                    None if failed && self.shared_pair().is_some_and(|p| p.number() == number) => {
-                        self.shared_broken = true;
-                    }
-                    Some(_) | None => {}
-                }
-            }
-            AsyncEvent::CompletionQueueError(_) => {
-                self.fatal = Some("a completion queue failed or overran");
-            }
-            AsyncEvent::SharedReceiveError(_) => {
-                self.fatal = Some("the shared receive queue failed");
-            }
-            AsyncEvent::DeviceFatal => self.fatal = Some("the device failed or was removed"),
-            AsyncEvent::SharedReceiveLimit(_) | AsyncEvent::Other(_) => {
-                self.local.other_events += 1;
-            }
-        }
     }
 
     /// Lets go of address handles that no send names any more.

@@ -87,6 +87,13 @@ impl Slots {
         number
     }
 
+    /// The completion of the newest slot is wanted after all. False if there is none.
+    pub(super) fn signal_last(&mut self) -> bool {
+        let (some, at) = (!self.is_empty(), self.at(self.next.wrapping_sub(1)));
+        self.slots[at].signalled |= some;
+        some
+    }
+
     /// The message of a slot: elements, length, and whether its completion is wanted.
     #[inline]
     pub(super) fn message(&self, number: u32) -> (&[Sge], u32, bool) {

@@ -178,7 +178,7 @@ impl Engine {
     }
 
     /// Posts a control message; false if there is no room even for that.
-    fn post_control(&mut self, peer: PeerId, kind: Kind) -> bool {
+    pub(super) fn post_control(&mut self, peer: PeerId, kind: Kind) -> bool {
         let (incarnation, now_ns) = (self.peers.identity().incarnation, self.now_ns);
         let Some(Link::Full(full)) = self.links.get_mut(usize::from(peer.0)) else { return false };
         let full: &mut Full = full;

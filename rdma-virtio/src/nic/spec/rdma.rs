@@ -1,7 +1,7 @@
 //! The options of `rdma:`, as users write them.
 
 use super::{OptionHelp, Value, option};
-use crate::nic::rdma::options::{RdmaOptions, peer};
+use crate::nic::rdma::options::{Exchange, RdmaOptions, peer};
 use crate::nic::rdma::raw::options::{Groups, Wish};
 use crate::nic::rdma::wire::exchange::Mode;
 use crate::nic::rdma::wire::peers::Prefix;
@@ -44,7 +44,8 @@ pub(super) const OPTIONS: &[OptionHelp] = &[
     option("tso", "try|on|off", "try", "raw: segmentation by the device, likewise"),
     option("large", "on|off", "on", "pass segments of 64 KB whole; rc only"),
     option("gid", "0..255", "by address", "index of the GID, instead of the best"),
-    option("port", "0..65535", "4796", "TCP port where peers call; 0 not to listen"),
+    option("port", "0..65535", "4796", "port where peers call; 0 not to listen"),
+    option("exchange", "auto|cm|tcp", "auto", "call by librdmacm, by the host's TCP, or as works"),
     option("tclass", "0..255", "0", "traffic class: DSCP times 4, and ECN"),
     option("sl", "0..7", "0", "service level, the VLAN priority"),
     option("flow", "0..1048575", "0", "flow label"),
@@ -112,6 +113,7 @@ pub(super) fn set(options: &mut RdmaOptions, value: &Value<'_>) -> Result<(), St
         "large" => options.large = value.switch()?,
         "gid" => options.gid = Some(value.number(0, 255)?.into()),
         "port" => options.port = value.number(0, 65_535)?,
+        "exchange" => options.exchange = exchange(value)?,
         "tclass" => options.traffic_class = byte(0, 255)?,
         "sl" => options.service_level = byte(0, 7)?,
         "flow" => {
@@ -159,5 +161,14 @@ fn wish(value: &Value<'_>) -> Result<Wish, String> {
         "on" => Ok(Wish::On),
         "off" => Ok(Wish::Off),
         _ => Err(value.wrong("try, on or off")),
+    }
+}
+
+fn exchange(value: &Value<'_>) -> Result<Exchange, String> {
+    match value.text {
+        "auto" => Ok(Exchange::Auto),
+        "cm" => Ok(Exchange::Managed),
+        "tcp" => Ok(Exchange::Tcp),
+        _ => Err(value.wrong("auto, cm or tcp")),
     }
 }

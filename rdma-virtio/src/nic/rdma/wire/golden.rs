@@ -24,6 +24,9 @@ const HELLO_WORD: &str = "52635779 01 01 0044
 const REFUSE_WORD: &str = "52635779 03 01 000c 03010100 00002328 00000000";
 const READY_WORD: &str = "52635779 04 01 0000";
 const BYE_CLOSING: &str = "52635779 05 01 0004 00000000";
+const HELLO_SHORT: &str = "52635779  01010101 02000000000a 05dc 0001003e 00000011 00abcdef 12345678
+    dead0001 0badcafe 000d 12bc 03000000 0123456789abcdef";
+const REFUSE_SHORT: &str = "52635779  03010103 00002328 00000000";
 const BYE_BROKEN: &str = "52635779 05 01 0004 01000000";
 
 #[test]
@@ -67,11 +70,32 @@ fn words_of_version_1_are_these_bytes() {
 }
 
 #[test]
+fn words_through_the_connection_manager_are_these_bytes() {
+    let rows =
+        [(HELLO_SHORT, Word::Hello(HELLO)), (REFUSE_SHORT, Word::Refuse(Refusal::Mtu, 9000))];
+    for (stored, word) in rows {
+        let stored = bytes(stored);
+        assert_eq!(word.encode_short().unwrap()[..], stored, "{word:?}");
+        assert_eq!(Word::decode_short(&stored, HELLO.endpoint.gid), Ok(word));
+    }
+}
+
+#[test]
 fn the_specification_shows_the_stored_bytes() {
     let text = include_str!("../../../../../docs/wire.md");
     let squeezed = |text: &str| text.split_whitespace().collect::<String>();
     let page = squeezed(text);
-    for stored in [DATA, CREDIT, PROBE, HELLO_WORD, REFUSE_WORD, READY_WORD, BYE_CLOSING] {
+    for stored in [
+        DATA,
+        CREDIT,
+        PROBE,
+        HELLO_WORD,
+        REFUSE_WORD,
+        READY_WORD,
+        BYE_CLOSING,
+        HELLO_SHORT,
+        REFUSE_SHORT,
+    ] {
         assert!(page.contains(&squeezed(stored)), "{stored}");
     }
 }

@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod macs;
 pub mod peer;
 pub mod peers;
+pub mod short;
 pub mod stream;
 
 #[cfg(any(test, fuzzing))]

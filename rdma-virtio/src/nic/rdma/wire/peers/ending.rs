@@ -17,6 +17,18 @@ impl Peers {
         self.drop_session(index, loss, outside);
     }
 
+    /// The host answers, and the process that was called is not there: what it was before is gone,
+    /// and its connections with it.
+    pub fn on_nobody(&mut self, conn: ConnId, outside: &mut Outside<'_>) {
+        let Some(index) = self.by_conn(conn) else { return };
+        outside.counters.dials_failed += 1;
+        self.drop_session(index, Loss::Never, outside);
+        if self.peers[index].incarnation.take().is_some() {
+            outside.counters.gone += 1;
+            self.actions.push_back(Action::Replaced { peer: Self::id(index) });
+        }
+    }
+
     /// A peer's queue pair failed, or it broke the rules.
     pub fn on_broken(&mut self, peer: PeerId, outside: &mut Outside<'_>) {
         let index = usize::from(peer.0);

@@ -417,3 +417,46 @@ fn prefixes_hold_what_begins_with_them() {
         assert_eq!(prefix.contains(other.parse().unwrap()), expected, "{address}/{bits} {other}");
     }
 }
+
+#[test]
+fn a_process_that_is_not_there_any_more_is_gone_and_one_that_never_was_is_not() {
+    let listed = Admission { listed: vec![at(2)], accept: vec![], peers_max: 1 };
+    let mut one = host(1, identity(1, 1), listed);
+    let act = |one: &mut Host, now_ns: u64, call: &dyn Fn(&mut Peers, &mut Outside<'_>)| {
+        let mut outside = Outside { now_ns, counters: &mut one.counters, macs: &mut one.macs };
+        call(&mut one.peers, &mut outside);
+        let mut actions = Vec::new();
+        while let Some(action) = one.peers.poll_action() {
+            actions.push(action);
+        }
+        actions
+    };
+    let called = |actions: &[Action]| {
+        actions.iter().find_map(|action| match action {
+            Action::Dial { conn, .. } => Some(*conn),
+            _ => None,
+        })
+    };
+    let replaced =
+        |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Replaced { .. }));
+    // Nobody was there yet: nothing is lost.
+    let conn = called(&act(&mut one, 0, &|peers, o| peers.on_tick(o))).unwrap();
+    assert!(!replaced(&act(&mut one, MS, &|peers, o| peers.on_nobody(conn, o))));
+    // A session, whose queue pair fails.
+    let conn = called(&act(&mut one, 1000 * MS, &|peers, o| peers.on_tick(o))).unwrap();
+    act(&mut one, 1001 * MS, &|peers, o| peers.on_connected(conn, true, o));
+    let prepared = Prepared { endpoint: HELLO.endpoint, credits: 4 };
+    act(&mut one, 1001 * MS, &|peers, o| peers.on_prepared(PeerId(0), Some(prepared), o));
+    let other = Hello { host: 99, mac: [2, 0, 0, 0, 0, 2], ..HELLO };
+    let other = Hello { mtu: 1500, message_max: 65_598, mode: Mode::Rc, ..other };
+    act(&mut one, 1002 * MS, &|peers, o| peers.on_word(conn, Word::Accept(other), o));
+    act(&mut one, 1002 * MS, &|peers, o| peers.on_established(PeerId(0), true, o));
+    assert_eq!(one.peers.up_count(), 1);
+    let actions = act(&mut one, 1100 * MS, &|peers, o| peers.on_broken(PeerId(0), o));
+    assert!(!replaced(&actions), "its process may live");
+    // It is called again, and nobody is there any more: its connections end, once.
+    let conn = called(&act(&mut one, 2000 * MS, &|peers, o| peers.on_tick(o))).unwrap();
+    assert!(replaced(&act(&mut one, 2001 * MS, &|peers, o| peers.on_nobody(conn, o))));
+    let conn = called(&act(&mut one, 3000 * MS, &|peers, o| peers.on_tick(o))).unwrap();
+    assert!(!replaced(&act(&mut one, 3001 * MS, &|peers, o| peers.on_nobody(conn, o))));
+}
