@@ -169,3 +169,31 @@ fn computed_checksums_and_a_lagging_device() {
         transfer(setup, 300_000);
     }
 }
+
+#[test]
+fn a_host_that_is_gone_takes_its_own_connections_with_it_and_no_others() {
+    both_families(|setup| {
+        let mut world = World::new(setup);
+        let (client, server) = world.pair();
+        let lose = |world: &mut World, mac: [u8; 6]| {
+            let host = &mut world.hosts[0];
+            host.stack.on_neighbor_lost(mac, &mut host.mem);
+        };
+        // Another host on the same link.
+        lose(&mut world, [2, 0, 0, 0, 0, 99]);
+        assert_eq!(world.write(0, client, b"still here"), 10);
+        world.run_for(Duration::from_millis(5));
+        let mut out = [0; 32];
+        assert_eq!(world.read(1, server, &mut out), Some(10));
+        // The one at the other end.
+        lose(&mut world, [2, 0, 0, 0, 0, 2]);
+        assert_eq!(world.read(0, client, &mut out), None, "it ended with an error");
+        assert_eq!(world.write(0, client, b"x"), 0);
+        // Whoever comes to its address is asked for anew.
+        let again = world.connect(0, 7);
+        world.run_for(Duration::from_millis(5));
+        let state = world.hosts[0].stack.tcp().0.info(again).unwrap().state;
+        assert_eq!(state, TcpState::Established);
+        world.check();
+    });
+}

@@ -30,6 +30,7 @@ const PROGRESS_AFTER: Duration = Duration::from_secs(2);
     about,
     after_help = "Examples:
   tools/rxe-vm                                  every scenario, on every topology that it names
+  tools/rxe-vm --brief                          every scenario once, as tools/test does it
   tools/rxe-vm --list                           what there is
   tools/rxe-vm stock-pingpong --topology hosts  one scenario between two guests
   tools/rxe-vm --program roceway=target/debug/roceway --notes perf-rc
@@ -49,6 +50,9 @@ struct Line {
     /// Only this topology: one guest with two devices, or two guests
     #[arg(long, value_name = "pair|hosts", value_parser = topology)]
     topology: Option<Topology>,
+    /// Each scenario once, on the topology that it names first
+    #[arg(long, conflicts_with = "topology")]
+    brief: bool,
     /// Lists the scenarios and ends
     #[arg(long)]
     list: bool,
@@ -137,6 +141,9 @@ fn chosen(line: &Line) -> Result<Vec<Scenario>, Trouble> {
     scenarios.retain(|s| all || line.names.contains(&s.name));
     for file in &line.files {
         scenarios.push(scenario::read(file)?);
+    }
+    if line.brief {
+        scenarios.iter_mut().for_each(|scenario| scenario.topologies.truncate(1));
     }
     Ok(scenarios)
 }

@@ -1,9 +1,10 @@
 //! Scenarios: the files of `scenarios/`. Owns their heads; what they do is the guest's business.
 //!
 //! A scenario is a shell file that defines two functions, `a` and `b`, for the two sides; its head
-//! says, one comment line each, `title`, `topologies` (pair, hosts), `programs` that it calls
-//! beyond those that every guest has, `seconds` that it may take, and `checks`: every one of them
-//! must be reported, or the scenario has failed. What it may call is in `guest/lib.sh`.
+//! says, one comment line each, `title`, `topologies` (pair, hosts; the first is where it runs if
+//! it runs once), `programs` that it calls beyond those that every guest has, `seconds` that it may
+//! take, and `checks`: every one of them must be reported, or the scenario has failed. What it may
+//! call is in `guest/lib.sh`.
 
 use std::fmt;
 use std::path::Path;

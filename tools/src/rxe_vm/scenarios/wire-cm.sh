@@ -1,5 +1,5 @@
 # title: Hosts find each other by the connection manager (rc), SIDR (ud), or plain TCP
-# topologies: pair hosts
+# topologies: hosts pair
 # programs: roceway
 # seconds: 120
 # checks: rc_cm rc_tcp rc_auto ud_cm ud_tcp ud_auto rc_moved ud_moved
