@@ -30,6 +30,8 @@ counters! {
         retransmissions,
         /// Payload bytes handed to the device, retransmissions included.
         bytes_sent,
+        /// Of these, bytes sent again.
+        bytes_retransmitted,
         /// Payload bytes received in order.
         bytes_received,
         /// Expiries of the retransmission timer.

@@ -315,6 +315,7 @@ impl Connection {
             self.snd.rtt.on_sent(end, ctx.now);
         } else {
             ctx.counters.retransmissions += 1;
+            ctx.counters.bytes_retransmitted += u64::from(plan.len);
             self.snd.rtt.on_retransmitted();
         }
         if plan.kind != SendKind::New || !self.snd.recovery.is_open_and_clean() {

@@ -141,7 +141,10 @@ pub(super) struct EngineCounters {
     pub(super) polls_failed: u64,
     pub(super) sends_failed: u64,
     pub(super) posts_failed: u64,
+    /// Calls of post_send, and turns of the worker that made one: what is more was sent while a
+    /// turn received or slept.
     pub(super) doorbells: u64,
+    pub(super) sending_turns: u64,
     pub(super) signals: u64,
     pub(super) wake_ups: u64,
     pub(super) ports_down: u64,

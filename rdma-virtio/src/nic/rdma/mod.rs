@@ -141,7 +141,9 @@ impl Nic for RdmaNic {
         if !engine.dirty.is_empty() {
             engine.settle();
         }
+        let before = engine.local.doorbells;
         engine.flush_all();
+        engine.local.sending_turns += u64::from(engine.local.doorbells != before);
     }
 
     #[inline]
@@ -234,6 +236,7 @@ fn visit_local(local: &EngineCounters, visit: &mut dyn FnMut(&'static str, u64))
         ("rdma_sends_failed", local.sends_failed),
         ("rdma_posts_failed", local.posts_failed),
         ("rdma_doorbells", local.doorbells),
+        ("rdma_turns_that_sent", local.sending_turns),
         ("rdma_signalled_completions", local.signals),
         ("rdma_events", local.wake_ups),
         ("rdma_port_down", local.ports_down),

@@ -46,8 +46,9 @@ within() {
 # Rows of a `roceway perf --json` document on standard input.
 rows() { tell rows "$(tr -d '\n')"; }
 
-# figure TEST MODE NAME=NUMBER...: a row of a program that is not ours. MODE is rc or ud; the names
-# are those of a row (p50_ns, transactions_per_s, gbit_per_s, ...), and `wait` is how it waits.
+# figure TEST MODE NAME=NUMBER...: a row of a program that is not ours, or of several runs of ours
+# (STACK=roceway before it). MODE is rc or ud; the names are those of a row (p50_ns,
+# transactions_per_s, gbit_per_s, ...), and `wait` is how it waits.
 figure() {
     local test=$1 mode=$2 pair members= wait=null
     shift 2
@@ -57,8 +58,31 @@ figure() {
         *) members="$members,\"${pair%%=*}\":${pair#*=}" ;;
         esac
     done
-    tell rows "{\"rows\":[{\"test\":\"$test\",\"stack\":\"verbs\",\
+    tell rows "{\"rows\":[{\"test\":\"$test\",\"stack\":\"${STACK:-verbs}\",\
 \"device\":\"rdma:$DEV,mode=$mode\",\"mode\":$wait$members}]}"
+}
+
+# spread FILE: median, least and greatest of a file of numbers.
+spread() {
+    sort -n "$1" | awk '{ all[NR] = $1 }
+        END { printf "%.4g (%.4g to %.4g)", (all[int((NR + 1) / 2)] + all[int(NR / 2) + 1]) / 2,
+            all[1], all[NR] }'
+}
+
+# median FILE: that alone.
+median() { spread "$1" | sed 's/ .*//'; }
+
+# quotient A B, with two decimals.
+quotient() { echo "$1 $2" | awk '{ printf "%.2f", $1 / $2 }'; }
+
+# within_bounds NUMBER LEAST MOST
+within_bounds() { echo "$1 $2 $3" | awk '{ exit !($1 >= $2 && $1 <= $3) }'; }
+
+# counter NAME FILE: a counter in the document of a test with --counters; 0 if it is not there.
+counter() {
+    local found
+    found=$(value "$1" "$2")
+    echo "${found:-0}"
 }
 
 # meet NAME: goes on when the other side has come to the same place.

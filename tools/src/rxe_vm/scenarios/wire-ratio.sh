@@ -1,8 +1,8 @@
 # title: TCP_RR over rc and ud beside a bare verbs ping-pong that sleeps in the same manner
 # topologies: pair
 # programs: roceway verbs-pingpong
-# seconds: 280
-# checks: rc ud
+# seconds: 290
+# checks: rc ud rc_one_post ud_one_post
 
 # Interleaved blocks; the ratio of medians of the blocks' medians counts. A transaction of one byte
 # is a message of 24 + 12 + 14 + 52 + 1 bytes: headers of the wire, virtio-net, Ethernet, IPv4, TCP.
@@ -29,18 +29,22 @@ a() {
             meet "$mode-$block-done"
             block=$((block + 1))
         done
+        meet "$mode-counted"
         stop_serving
     done
 }
 
-# Median, least and greatest of a file of numbers, in ms.
-spread() {
-    sort -n "$1" | awk '{ all[NR] = $1 / 1e6 }
-        END { printf "%.3f ms (%.3f to %.3f)", (all[int((NR + 1) / 2)] + all[int(NR / 2) + 1]) / 2,
-            all[1], all[NR] }'
+# Calls of post_send, and turns that made one, over a whole test: connection and its end included.
+one_post() {
+    local posts turns
+    perf "$1" tcp_rr -l -$ROUNDS $SLEEP --counters >counted.b || return 1
+    posts=$(counter rdma_doorbells counted.b)
+    turns=$(counter rdma_turns_that_sent counted.b)
+    DETAIL="$posts calls of post_send in $turns turns that sent, $(counter busy_turns counted.b) \
+busy turns, $(counter sleeps counted.b) sleeps, for $ROUNDS transactions"
+    # Updates of credit may leave while a turn receives.
+    [ "$turns" -ge $ROUNDS ] && [ $((posts - turns)) -le $((ROUNDS / 20)) ]
 }
-
-median() { spread "$1" | sed 's/ .*//'; }
 
 b() {
     for mode in rc ud; do
@@ -55,12 +59,20 @@ b() {
             meet "$mode-$block-done"
             block=$((block + 1))
         done
-        ratio=$(echo "$(median ours) $(median bare)" | awk '{ printf "%.2f", $1 / $2 }')
-        detail="$ratio: TCP_RR $(spread ours), bare $(spread bare), $(wc -l <bare) blocks"
-        if echo "$ratio $RATIO_MAX" | awk '{ exit !($1 > 0 && $1 <= $2) }'; then
+        figure PINGPONG $mode wait=block "p50_ns=$(median bare)"
+        STACK=roceway figure TCP_RR $mode wait=block "p50_ns=$(median ours)"
+        ratio=$(quotient "$(median ours)" "$(median bare)")
+        detail="$ratio: TCP_RR $(spread ours) ns, bare $(spread bare) ns, $(wc -l <bare) blocks"
+        if within_bounds "$ratio" 0.01 $RATIO_MAX; then
             passed $mode "$detail"
         else
             failed $mode "$detail"
         fi
+        if one_post $mode; then
+            passed ${mode}_one_post "$DETAIL"
+        else
+            failed ${mode}_one_post "$DETAIL"
+        fi
+        meet "$mode-counted"
     done
 }

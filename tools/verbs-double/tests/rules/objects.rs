@@ -114,6 +114,10 @@ fn a_segmentation_header_is_asked_for_at_creation() {
         request.tail[..2].copy_from_slice(&[hdr, size | mss << 16]);
         assert_eq!(post(qp, request, &[a.sge(0, 500)]), libc::EINVAL, "{name}");
     }
+    // ibv_post_send(3): IBV_SEND_INLINE is valid for Send and RDMA Write.
+    let mut request = wr(1, WR_TSO, SEND_INLINE);
+    request.tail[..2].copy_from_slice(&[address, 54 | 100 << 16]);
+    assert_eq!(post(qp, request, &[a.sge(0, 50)]), libc::EINVAL, "inline");
 }
 
 #[test]

@@ -32,8 +32,13 @@ fn a_send_that_cannot_be_is_refused_at_once() {
     for (name, qp, request, sges) in rows {
         assert_eq!(post(qp, request, &sges), libc::EINVAL, "{name}");
     }
+    // What `num_sge` says is no number of elements.
+    let mut negative = wr(1, WR_SEND, 0);
+    let mut list = [sge];
+    (negative.sg_list, negative.num_sge) = (list.as_mut_ptr(), -1);
+    assert_eq!(post_list(rc, &raw mut negative).0, libc::EINVAL, "fewer than no elements");
     assert_eq!(counter("send_requests"), 0);
-    assert_eq!(counter("send_refused"), 14);
+    assert_eq!(counter("send_refused"), 15);
     // The same requests without the fault.
     assert_eq!(post(rc, wr(1, WR_SEND, SEND_FENCE | SEND_SOLICITED), &[sge; 3]), 0);
     assert_eq!(post(rc, wr(1, WR_SEND, SEND_INLINE), &[a.sge(0, 64)]), 0);
