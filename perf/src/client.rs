@@ -81,8 +81,8 @@ impl TestError {
                 "nobody on the link answers for that address: compare it with the --address there"
             }
             Self::Io { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
-                "check that the server runs, that no firewall drops its ports, and that other clients \
-                 do not hold all of its 16,384 sessions"
+                "check that the server runs, that no firewall drops its ports, and that other \
+                 clients do not hold all of its 16,384 sessions"
             }
             Self::Io { source, .. }
                 if matches!(

@@ -141,8 +141,8 @@ impl Stack {
     pub const PLAIN_CHECKSUM: TxChecksum = crate::tcp::EXPECTED_CHECKSUM;
 
     /// Takes a short datagram that nothing precedes, and gives the frame that carries it, with
-    /// [`Stack::DATAGRAM_CHECKSUM`] left to the device and a reference that is the caller's. `None`:
-    /// nothing was done, and the datagram is for [`Udp::send_to`].
+    /// [`Stack::DATAGRAM_CHECKSUM`] left to the device and a reference that is the caller's.
+    /// `None`: nothing was done, and the datagram is for [`Udp::send_to`].
     #[inline(always)]
     pub fn send_datagram_at_once<M: Memory>(
         &mut self,

@@ -289,10 +289,8 @@ fn a_server_refuses_what_is_no_part_of_a_trial() {
     let _server = bed.server("");
     let address = bed.address(2);
     let frame = |to: &str, from: &str| {
-        format!(
-            r#"{{"do":"send","frame":"{to}{from}0800{}","checksum":false,"inline":false,"cut":null}}"#,
-            "00".repeat(50)
-        )
+        let frame = format!("{to}{from}0800{}", "00".repeat(50));
+        format!(r#"{{"do":"send","frame":"{frame}","checksum":false,"inline":false,"cut":null}}"#)
     };
     let (trial, other) = ("025257000001", "ffffffffffff");
     let open = r#"{"do":"frames"}"#;

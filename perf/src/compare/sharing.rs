@@ -1,9 +1,9 @@
-//! Whether two virtual processors are one physical core at the moment: a hypervisor need not say, and
-//! may move them.
+//! Whether two virtual processors are one physical core at the moment: a hypervisor need not say,
+//! and may move them.
 //!
 //! Two cores do as much work each as one alone. Two threads of one core share its multiplier, and
-//! each takes about twice the time. Latency tells less: a cache line takes 70 ns between threads of a core
-//! on one processor, and as long between two cores of another.
+//! each takes about twice the time. Latency tells less: a cache line takes 70 ns between threads of
+//! a core on one processor, and as long between two cores of another.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -30,8 +30,8 @@ pub fn shared_core(cores: Cores) -> Option<String> {
     })
 }
 
-/// The time of a piece of work with the other core busy, to that with it at rest; `None` if the cores
-/// are not known, or are one. The calling thread is left pinned.
+/// The time of a piece of work with the other core busy, to that with it at rest; `None` if the
+/// cores are not known, or are one. The calling thread is left pinned.
 fn slowdown(cores: Cores) -> Option<f64> {
     let (Some(client), Some(server)) = (cores.client, cores.server) else { return None };
     if client == server {

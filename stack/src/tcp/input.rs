@@ -79,8 +79,8 @@ impl Tcp {
         true
     }
 
-    /// The same for the connection that the frame is for, if it looks like one for the fast path and
-    /// the last segment was not of that connection. False: nothing was done.
+    /// The same for the connection that the frame is for, if it looks like one for the fast path
+    /// and the last segment was not of that connection. False: nothing was done.
     #[inline(never)]
     pub(crate) fn on_expected_of_another<M: Memory>(
         &mut self,

@@ -57,8 +57,8 @@ const SERVER_EXAMPLES: &str = "Examples:
   roceway verify server rdma:mlx5_0
   roceway verify server rdma:eth2,gid=3 --listen 10.0.0.2 --once
 
-Whoever reaches the port can have this host's device opened and tried: run it while it is needed, on a
-network that you trust.";
+Whoever reaches the port can have this host's device opened and tried: run it while it is needed,
+on a network that you trust.";
 
 /// The other end.
 #[derive(Args, Clone, Debug)]

@@ -1,4 +1,5 @@
-//! What is verified: a device, its modes and the options for them, out of `rdma:DEV[,KEY=VALUE...]`.
+//! What is verified: a device, its modes and the options for them, out of
+//! `rdma:DEV[,KEY=VALUE...]`.
 //!
 //! Pure. The options themselves are checked by the device's own parser.
 

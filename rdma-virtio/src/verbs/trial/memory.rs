@@ -1,4 +1,5 @@
-//! Registered memory that a device writes while this process may look at it: bytes that are atomics.
+//! Registered memory that a device writes while this process may look at it: bytes that are
+//! atomics.
 //!
 //! Owns the bytes. Invariant: they stay where they are until the value is dropped, which is after
 //! the region that names them, and after the queue pairs of the trial, which are declared first.

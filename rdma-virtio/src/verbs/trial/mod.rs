@@ -1,9 +1,9 @@
 //! Trials: what a device does, shown by use and not by its claims.
 //!
 //! [`joined::Joined`] is a port whose two queue pairs send to each other, over RC or UD;
-//! [`frames::Frames`] is a RAW_PACKET queue pair with rules. Both make their own objects and memory,
-//! wait for every completion within a bound, and hand out copies only, so that nothing here is unsafe
-//! to use. They are for looking, not for speed.
+//! [`frames::Frames`] is a RAW_PACKET queue pair with rules. Both make their own objects and
+//! memory, wait for every completion within a bound, and hand out copies only, so that nothing here
+//! is unsafe to use. They are for looking, not for speed.
 
 pub mod frames;
 pub mod joined;
