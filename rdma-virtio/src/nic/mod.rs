@@ -15,6 +15,7 @@
 pub mod any;
 pub mod bare;
 pub mod fault;
+pub mod frames;
 mod host;
 pub mod packet;
 mod places;
