@@ -5,13 +5,17 @@
 //! repetition during which the two virtual cpus shared one physical core is dropped.
 
 mod capture;
+mod churn;
 mod idle;
 mod line;
 mod link;
 mod ours;
+#[cfg(feature = "smoltcp")]
+mod peer_smoltcp;
 mod rivals;
 mod sharing;
 mod summary;
+mod tap;
 mod veth;
 
 use std::path::PathBuf;
@@ -24,9 +28,10 @@ use serde::{Deserialize, Serialize};
 pub use capture::append;
 pub use ours::over_soft;
 pub use rivals::{Case, Contender, Extras, KernelRival, MESSAGE_LARGE, soft_block};
+pub(crate) use rivals::{measured, workload};
 pub use sharing::shared_core;
 pub use summary::{Ratio, ratios};
-pub use veth::{CHILD_ARGUMENT, child, parent};
+pub use veth::{CHILD_ARGUMENT, VethKernel, child, parent};
 
 use crate::histogram::Latency;
 use crate::local::Cores;
@@ -114,6 +119,15 @@ pub struct Block {
 
 /// Tells who is being measured: repetition, of how many, and the row.
 pub type Watch<'a> = &'a mut dyn FnMut(usize, usize, &str);
+
+/// The contenders that open and close connections; each is to be measured for [`CHURN_LENGTH`].
+#[must_use]
+pub fn churn_block() -> Vec<Box<dyn Contender>> {
+    churn::both()
+}
+
+/// So long that every port of the client is used many times.
+pub const CHURN_LENGTH: Duration = Duration::from_secs(10);
 
 /// Says why a repetition must not count, if so; asked before and after each. [`shared_core`] does.
 pub type Referee<'a> = &'a mut dyn FnMut() -> Option<String>;

@@ -66,7 +66,7 @@ impl Case {
     }
 
     /// The test of this name with netperf's message size.
-    pub(super) fn named(name: &str) -> Option<Case> {
+    pub(crate) fn named(name: &str) -> Option<Case> {
         crate::catalogue::find(name).ok().map(Case::of)
     }
 
@@ -91,7 +91,7 @@ pub(super) fn cases() -> impl Iterator<Item = Case> {
 
 /// A case with its numbers: one connection, requests of one byte.
 #[must_use]
-pub(super) fn workload(case: Case, plan: &Plan) -> Workload {
+pub(crate) fn workload(case: Case, plan: &Plan) -> Workload {
     Workload {
         test: case.test,
         request: 1,
@@ -108,7 +108,7 @@ pub(super) fn workload(case: Case, plan: &Plan) -> Workload {
 
 /// The row of an outcome, with its latencies.
 #[must_use]
-pub(super) fn measured(workload: &Workload, place: &Place, outcome: Outcome) -> Measured {
+pub(crate) fn measured(workload: &Workload, place: &Place, outcome: Outcome) -> Measured {
     Measured { row: Row::new(workload, place, &outcome), latency: outcome.latency }
 }
 
@@ -124,6 +124,8 @@ fn empty_row(test: &str, place: Place) -> Row {
         transactions_per_s: None,
         gbit_per_s: None,
         cpu_s_per_gbyte: None,
+        cpu_s_per_transaction: None,
+        cycles: None,
         message_bytes: None,
     }
 }
@@ -211,6 +213,8 @@ pub fn soft_block(extras: Extras) -> Vec<Box<dyn Contender>> {
             }
         }
     }
+    #[cfg(feature = "smoltcp")]
+    all.extend(super::peer_smoltcp::all());
     if extras.many {
         all.extend(super::ours::with_many());
         if let Some(case) = Case::named("TCP_RR") {

@@ -22,13 +22,15 @@ pub struct Ratio {
 }
 
 /// The fields of a row that are medians.
-const FIELDS: [fn(&mut Row) -> &mut Option<f64>; 6] = [
+const FIELDS: [fn(&mut Row) -> &mut Option<f64>; 8] = [
     |row| &mut row.p50_ns,
     |row| &mut row.p99_ns,
     |row| &mut row.p999_ns,
     |row| &mut row.transactions_per_s,
     |row| &mut row.gbit_per_s,
     |row| &mut row.cpu_s_per_gbyte,
+    |row| &mut row.cpu_s_per_transaction,
+    |row| &mut row.cycles,
 ];
 
 /// A row's name in pictures.
@@ -133,10 +135,16 @@ const BLOCK: Side = Side("kernel", "loopback", Some("block"));
 const EPOLL: Side = Side("kernel", "loopback", Some("epoll, 1000"));
 const BLOCK_RESTED: Side = Side("kernel", "loopback", Some("block, rested"));
 const VETH: Side = Side("roceway", "veth", Some("copy"));
+const SMOLTCP: Side = Side("smoltcp", "soft", Some("copy"));
+const SMOLTCP_FRAMES: Side = Side("smoltcp", "soft", Some("copy/1500"));
+const SMOLTCP_FRAMES_CSUM: Side = Side("smoltcp", "soft", Some("copy/1500+csum"));
+const TAP: Side = Side("roceway", "tap", Some("copy"));
+const CHURN: Side = Side("roceway", "soft", Some("client closes"));
+const KERNEL_CHURN: Side = Side("kernel", "loopback", None);
 const VETH_SPIN: Side = Side("kernel", "veth", Some("spin"));
 
 /// Every ratio. `kernel` is the kernel spinning over loopback unless the name says otherwise.
-const RATIOS: [Wanted; 18] = [
+const RATIOS: [Wanted; 25] = [
     rr("tcp_rr link/line", "TCP_RR", LINK, LINE, "at most 2"),
     rr("tcp_rr link/line, a line each way", "TCP_RR", LINK, LINE_PAIR, ""),
     rr("tcp_rr roceway/link", "TCP_RR", SOFT, LINK, "at most 1.8"),
@@ -155,9 +163,38 @@ const RATIOS: [Wanted; 18] = [
         SPIN,
         "at least 0.3",
     ),
+    rr("tcp_rr smoltcp/roceway", "TCP_RR", SMOLTCP, SOFT, ""),
+    rr("udp_rr smoltcp/roceway", "UDP_RR", SMOLTCP, SOFT, ""),
+    stream("tcp_stream roceway/smoltcp, MTU 1500", NETPERF, FRAMES, SMOLTCP_FRAMES, "at least 1.2"),
+    stream(
+        "tcp_stream roceway/smoltcp, MTU 1500, checksums computed",
+        NETPERF,
+        FRAMES_CSUM,
+        SMOLTCP_FRAMES_CSUM,
+        "at least 1.8",
+    ),
     rr("tcp_rr kernel/roceway, veth", "TCP_RR", VETH_SPIN, VETH, "at least 2.5"),
     rr("udp_rr kernel/roceway, veth", "UDP_RR", VETH_SPIN, VETH, ""),
     stream("tcp_stream roceway/kernel, veth", NETPERF, VETH, VETH_SPIN, ""),
+    stream("tcp_stream roceway out of a TAP/kernel, veth", NETPERF, TAP, VETH_SPIN, "at least 0.9"),
+    Wanted {
+        name: "tcp_maerts roceway in from a TAP/kernel, veth",
+        test: "TCP_MAERTS",
+        figure: Figure::Stream,
+        message: Some(NETPERF),
+        dividend: TAP,
+        divisor: VETH_SPIN,
+        aim: "at least 0.9",
+    },
+    Wanted {
+        name: "tcp_crr connections/s, client closes first, roceway/kernel",
+        test: "TCP_CRR",
+        figure: Figure::Rate,
+        message: None,
+        dividend: CHURN,
+        divisor: KERNEL_CHURN,
+        aim: "at least 20",
+    },
     rr("tcp_rr roceway, 10000 idle connections/none", "TCP_RR", IDLE, SOFT, "at most 1.1"),
     Wanted {
         name: "tcp_rr transactions/s of 1000 connections, roceway/kernel epoll",

@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use super::{Block, Measured, Plan, Told};
 use crate::kernel::{Kernel, Waiting};
 use crate::local::{kernel_client, with_server};
 use crate::report::{Place, Row};
+use crate::workload::{Outcome, Workload};
 
 /// The hidden argument that makes a process the child of a comparison.
 pub const CHILD_ARGUMENT: &str = "compare-veth";
@@ -59,8 +60,7 @@ pub fn parent(arguments: &[String]) -> Result<Block, String> {
 /// # Errors
 /// Why it cannot, in words for the user.
 pub fn child(plan: &Plan) -> Result<String, String> {
-    enter_namespaces()?;
-    let (keeper, server) = ServerNamespace::new()?;
+    let kernel = VethKernel::new()?;
     let [here, there] = PAIR;
     ip(&["link", "add", here, "type", "veth", "peer", "name", there])?;
     for name in PAIR {
@@ -68,7 +68,14 @@ pub fn child(plan: &Plan) -> Result<String, String> {
     }
     let mut contenders = over_veth();
     for case in cases() {
-        contenders.push(Box::new(VethRival { case, server: server.clone() }));
+        contenders.push(Box::new(VethRival { case, kernel: kernel.clone() }));
+    }
+    contenders.extend(super::tap::both());
+    // The kernel's row of the direction that only these have.
+    for case in super::tap::TESTS.into_iter().filter_map(Case::named) {
+        if cases().all(|other| other != case) {
+            contenders.push(Box::new(VethRival { case, kernel: kernel.clone() }));
+        }
     }
     let block = super::run(
         plan,
@@ -76,7 +83,6 @@ pub fn child(plan: &Plan) -> Result<String, String> {
         &mut || super::shared_core(plan.cores),
         &mut |_, _, _| (),
     );
-    drop(keeper);
     let Block { rows, notes, workers, repetitions, .. } = block;
     let answer = Answer { rows, notes, workers, repetitions };
     serde_json::to_string(&answer).map_err(|error| error.to_string())
@@ -107,17 +113,91 @@ fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
 
 /// Runs the `ip` command of iproute2 in the namespace of the calling thread.
 fn ip(arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new("ip").args(arguments).output().map_err(|error| {
-        format!("the ip command cannot run ({error}): install iproute2 for this block")
+    run_command("ip", "iproute2", arguments)
+}
+
+fn run_command(command: &str, package: &str, arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new(command).args(arguments).output().map_err(|error| {
+        format!("the {command} command cannot run ({error}): install {package} for this")
     })?;
     if output.status.success() {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    Err(format!("ip {}: {}", arguments.join(" "), text.trim()))
+    Err(format!("{command} {}: {}", arguments.join(" "), text.trim()))
+}
+
+/// The kernel's two ends over a veth pair, in namespaces that vanish with this process.
+#[derive(Clone, Debug)]
+pub struct VethKernel {
+    server: ServerNamespace,
+    _keeper: Arc<NamespaceKeeper>,
+}
+
+impl VethKernel {
+    /// Moves this process, which must have no other thread yet, into user and network namespaces
+    /// of its own, and makes the pair.
+    ///
+    /// # Errors
+    /// Why it cannot, in words for the user.
+    pub fn new() -> Result<VethKernel, String> {
+        enter_namespaces()?;
+        let (keeper, server) = ServerNamespace::new()?;
+        Ok(VethKernel { server, _keeper: Arc::new(keeper) })
+    }
+
+    /// Switches checksum and segmentation offload of both ends.
+    ///
+    /// # Errors
+    /// What `ethtool` says.
+    pub fn set_offloads(&self, on: bool) -> Result<(), String> {
+        let [here, there] = KERNEL_PAIR;
+        ethtool(here, on)?;
+        let server = self.server.clone();
+        std::thread::spawn(move || server.enter().and_then(|()| ethtool(there, on)))
+            .join()
+            .map_err(|_| "a thread in the server's namespace died".to_owned())?
+    }
+
+    /// Runs a test between the two ends. The calling thread is pinned.
+    ///
+    /// # Errors
+    /// Why it failed, in words for the user.
+    pub fn run(
+        &self,
+        plan: &Plan,
+        workload: &Workload,
+        waiting: Waiting,
+    ) -> Result<Outcome, String> {
+        let options = workload.buffers;
+        let address = SocketAddr::new(KERNEL_ADDRESSES[1].into(), 0);
+        let namespace = self.server.clone();
+        with_server(
+            plan.cores.server,
+            address,
+            move || {
+                namespace.enter().map_err(std::io::Error::other)?;
+                Kernel::new(waiting, options)
+            },
+            |transport, server, stop| server.serve(transport, stop),
+            |server| kernel_client(waiting, workload, plan.cores.client, server, &mut |_| ()),
+        )
+        .map_err(|error| error.to_string())
+    }
+}
+
+/// Switches an interface's offloads with `ethtool`, in the namespace of the calling thread.
+fn ethtool(interface: &str, on: bool) -> Result<(), String> {
+    let to = if on { "on" } else { "off" };
+    let mut arguments = vec!["-K", interface];
+    for feature in ["tx", "rx", "sg", "tso", "gso", "gro"] {
+        arguments.extend([feature, to]);
+    }
+    run_command("ethtool", "ethtool", &arguments)
 }
 
 /// A thread that does nothing but keep the server's namespace; it ends when this is dropped.
+#[derive(Debug)]
 struct NamespaceKeeper {
     _end: mpsc::Sender<()>,
 }
@@ -173,7 +253,7 @@ fn configure(interface: &str, address: Ipv4Addr) -> Result<(), String> {
 #[derive(Debug)]
 struct VethRival {
     case: Case,
-    server: ServerNamespace,
+    kernel: VethKernel,
 }
 
 impl Contender for VethRival {
@@ -183,21 +263,8 @@ impl Contender for VethRival {
 
     fn measure(&mut self, plan: &Plan) -> Result<Measured, String> {
         let workload = workload(self.case, plan);
-        let (waiting, options) = (Waiting::Spin, workload.buffers);
-        let address = SocketAddr::new(KERNEL_ADDRESSES[1].into(), 0);
-        let namespace = self.server.clone();
-        let outcome = with_server(
-            plan.cores.server,
-            address,
-            move || {
-                namespace.enter().map_err(std::io::Error::other)?;
-                Kernel::new(waiting, options)
-            },
-            |transport, server, stop| server.serve(transport, stop),
-            |server| kernel_client(waiting, &workload, plan.cores.client, server, &mut |_| ()),
-        )
-        .map_err(|error| error.to_string())?;
-        let mode = Some(waiting.to_string());
+        let outcome = self.kernel.run(plan, &workload, Waiting::Spin)?;
+        let mode = Some(Waiting::Spin.to_string());
         let place = Place { stack: "kernel".into(), device: "veth".into(), mode };
         Ok(measured(&workload, &place, outcome))
     }

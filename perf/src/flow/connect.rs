@@ -153,6 +153,8 @@ pub struct ConnectResponder<T: Transport> {
     inbox: Vec<u8>,
     open: Vec<Short<T>>,
     blocking: bool,
+    /// The client sends its FIN first, and TIME-WAIT stays there.
+    client_closes: bool,
 }
 
 impl<T: Transport> ConnectResponder<T> {
@@ -165,7 +167,15 @@ impl<T: Transport> ConnectResponder<T> {
         blocking: bool,
     ) -> Self {
         let (inbox, response) = (vec![0; request + 1], vec![0xa5; response]);
-        Self { listener, token, request, response, inbox, open: Vec::new(), blocking }
+        let (open, client_closes) = (Vec::new(), false);
+        Self { listener, token, request, response, inbox, open, blocking, client_closes }
+    }
+
+    /// The same, and leaves it to the client to send its FIN first.
+    #[must_use]
+    pub fn client_closes_first(mut self) -> Self {
+        self.client_closes = true;
+        self
     }
 
     pub(super) fn step(&mut self, transport: &mut T, recorder: &mut Recorder) -> io::Result<Step> {
@@ -179,8 +189,8 @@ impl<T: Transport> ConnectResponder<T> {
         }
         let mut index = 0;
         while let Some(short) = self.open.get_mut(index) {
-            let served =
-                Self::serve(transport, short, (&mut self.inbox, &self.response), self.request);
+            let how = (self.request, self.client_closes);
+            let served = Self::serve(transport, short, (&mut self.inbox, &self.response), how);
             match served {
                 // A client that breaks its connection ends that connection only.
                 Ok(Served::Closed) | Err(_) => {
@@ -203,7 +213,7 @@ impl<T: Transport> ConnectResponder<T> {
         transport: &mut T,
         short: &mut Short<T>,
         (inbox, response): (&mut [u8], &[u8]),
-        request: usize,
+        (request, client_closes): (usize, bool),
     ) -> io::Result<Served> {
         loop {
             match short.stage {
@@ -222,7 +232,9 @@ impl<T: Transport> ConnectResponder<T> {
                     short.stage = Stage::Sending(sent + more);
                     if sent + more >= response.len() {
                         // This end's FIN first: TIME_WAIT stays here and the client's ports free.
-                        transport.shutdown_write(&mut short.stream)?;
+                        if !client_closes {
+                            transport.shutdown_write(&mut short.stream)?;
+                        }
                         short.stage = Stage::Closing;
                         return Ok(Served::Answered);
                     }
