@@ -6,6 +6,7 @@
 //! - [`Clock`]: nanoseconds of `CLOCK_MONOTONIC`, read from the time stamp counter.
 //! - [`idle`]: when to stop polling; [`Doorbell`] and [`EventWait`]: how to sleep and lose nothing.
 //! - [`Lead`] and [`Parker`]: who turns when threads take turns, and how the others sleep.
+//! - [`cycles`]: how many cycles were used, where the machine counts them.
 //! - [`pin`]: which cores to use, and what is wrong with them.
 //!
 //! The crate knows neither packets nor verbs and imports no other crate of the workspace. Its only
@@ -14,6 +15,8 @@
 pub mod budget;
 pub mod clock;
 pub mod counters;
+#[cfg(not(loom))]
+pub mod cycles;
 mod doorbell;
 mod event;
 pub mod idle;

@@ -10,13 +10,15 @@ use roceway_runtime::local::Worker;
 use roceway_runtime::rdma_virtio::nic::any::AnyNic;
 use roceway_runtime::rdma_virtio::nic::soft::{SoftNic, SoftOptions};
 use roceway_runtime::rdma_virtio::nic::spec;
+use roceway_runtime::shared::{self, Manner};
 use roceway_runtime::{Prefix, StartError, WorkerConfig};
 
 use crate::client::{self, TestError};
 use crate::kernel::SocketOptions;
-use crate::local::with_server;
+use crate::local::{pin, with_server};
 use crate::recorder::Recorder;
 use crate::roceway::Roceway;
+use crate::shared::Shared;
 use crate::state::WorkerState;
 use crate::workload::{Outcome, Workload};
 
@@ -24,6 +26,18 @@ use crate::workload::{Outcome, Workload};
 pub const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 78, 0, 1), Ipv4Addr::new(10, 78, 0, 2)];
 /// How long the other end of a soft link may take to appear.
 const LINK_NS_MAX: u64 = 10_000_000_000;
+
+/// Which of the runtime's sockets an end uses, and from where.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Handles {
+    /// Those of the worker's own thread, inside its turn.
+    #[default]
+    Inside,
+    /// The same between two turns.
+    Between,
+    /// Those for any thread, of a worker that turns in this manner.
+    Shared(Manner),
+}
 
 /// What an end is opened with.
 #[derive(Clone, Debug)]
@@ -38,13 +52,16 @@ pub struct Opening {
     pub keep_end: bool,
     /// Connections that a client opens beside its test and leaves idle.
     pub idle_connections: usize,
+    /// Its sockets.
+    pub handles: Handles,
 }
 
 impl Opening {
     /// An end that nobody asks for its state.
     #[must_use]
     pub fn new(config: WorkerConfig, options: SocketOptions) -> Self {
-        Self { config, options, asked: None, keep_end: false, idle_connections: 0 }
+        let handles = Handles::Inside;
+        Self { config, options, asked: None, keep_end: false, idle_connections: 0, handles }
     }
 
     /// The same with this address, on this core.
@@ -67,7 +84,24 @@ impl Opening {
         if self.keep_end {
             transport.keep_end();
         }
+        if self.handles == Handles::Between {
+            transport.stay_outside();
+        }
         Ok(transport)
+    }
+
+    /// Starts a worker for any thread on a NIC. Where the calls turn it, the calling thread is
+    /// pinned to the core that is the worker's.
+    ///
+    /// # Errors
+    /// Why there is no worker.
+    pub fn start_shared(&self, nic: AnyNic, manner: Manner) -> Result<Shared, StartError> {
+        if manner == Manner::CallerDriven {
+            pin(self.config.cpu)
+                .map_err(|source| StartError::System { call: "sched_setaffinity", source })?;
+        }
+        let worker = shared::Worker::with_nic(nic, &self.config, manner)?;
+        Ok(Shared::new(worker, self.options))
     }
 
     /// Opens a device and starts a worker on it.
@@ -95,7 +129,8 @@ fn is_soft(device: &str) -> bool {
     device.starts_with("soft:")
 }
 
-/// Runs the client of a test over a device; the server is beyond it.
+/// Runs the client of a test over a device; the server is beyond it. The calling thread may be left
+/// pinned.
 ///
 /// # Errors
 /// If the worker cannot start, nobody is at the other end, or the test fails.
@@ -106,6 +141,12 @@ pub fn client(
     server: SocketAddr,
     watch: &mut dyn FnMut(&Recorder),
 ) -> Result<(Outcome, WorkerState), TestError> {
+    if let Handles::Shared(manner) = opening.handles {
+        let nic = spec::open(device).map_err(|error| no_worker(StartError::Device(error)))?;
+        let mut transport = opening.start_shared(nic, manner).map_err(no_worker)?;
+        let outcome = client::test(&mut transport, workload, server, watch)?;
+        return Ok((outcome, transport.state()));
+    }
     let mut transport = opening.open(device, "the client").map_err(no_worker)?;
     if is_soft(device) {
         transport
@@ -150,6 +191,9 @@ pub fn pair(
     workload: &Workload,
     watch: &mut dyn FnMut(&Recorder),
 ) -> Result<(Outcome, [WorkerState; 2]), TestError> {
+    if let Handles::Shared(manner) = client_end.handles {
+        return shared_pair((here, there), [client_end, server_end], (workload, manner), watch);
+    }
     let must_join = matches!(here, AnyNic::Soft(_));
     let served = Mutex::new(WorkerState::default());
     let (outcome, state) = with_server(
@@ -169,6 +213,33 @@ pub fn pair(
                     .map_err(|_nobody| TestError::NoLink { device: "soft".into() })?;
             }
             test(&mut transport, client_end, (workload, server), watch)
+        },
+    )?;
+    let server = served.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((outcome, [state, server]))
+}
+
+/// The same over sockets for any thread, both ends in one manner.
+fn shared_pair(
+    (here, there): (AnyNic, AnyNic),
+    [client_end, server_end]: [&Opening; 2],
+    (workload, manner): (&Workload, Manner),
+    watch: &mut dyn FnMut(&Recorder),
+) -> Result<(Outcome, [WorkerState; 2]), TestError> {
+    let served = Mutex::new(WorkerState::default());
+    let (outcome, state) = with_server(
+        None,
+        SocketAddr::new(ADDRESSES[1].into(), 0),
+        || server_end.start_shared(there, manner).map_err(io::Error::other),
+        |transport, server, stop| {
+            let result = server.serve(transport, stop);
+            *served.lock().unwrap_or_else(PoisonError::into_inner) = transport.state();
+            result
+        },
+        |server| {
+            let mut transport = client_end.start_shared(here, manner).map_err(no_worker)?;
+            let outcome = client::test(&mut transport, workload, server, watch)?;
+            Ok((outcome, transport.state()))
         },
     )?;
     let server = served.into_inner().unwrap_or_else(PoisonError::into_inner);

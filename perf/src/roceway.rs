@@ -45,6 +45,7 @@ pub struct Roceway {
     asked: Option<Asked>,
     at_end: Option<WorkerState>,
     keeps_end: bool,
+    is_inside: bool,
 }
 
 /// How its state is asked for while it runs.
@@ -57,13 +58,26 @@ impl Roceway {
     /// A transport on a worker of the calling thread.
     #[must_use]
     pub fn new(worker: Worker, options: SocketOptions) -> Self {
-        Self { worker, options, turns: 0, asked: None, at_end: None, keeps_end: false }
+        Self {
+            worker,
+            options,
+            turns: 0,
+            asked: None,
+            at_end: None,
+            keeps_end: false,
+            is_inside: true,
+        }
     }
 
     /// Prints the worker's state to standard error whenever `flag` is set, which a signal handler
     /// may do; `whose` names the worker.
     pub fn tell_when(&mut self, flag: Arc<AtomicBool>, whose: &str) {
         self.asked = Some(Asked { whose: whose.to_owned(), flag });
+    }
+
+    /// Uses the sockets between turns, and not inside them.
+    pub fn stay_outside(&mut self) {
+        self.is_inside = false;
     }
 
     /// Keeps the worker's state when a test is over and its connections are still open.
@@ -281,6 +295,11 @@ impl Transport for Roceway {
         ready: &mut Vec<Token>,
         mut step: impl FnMut(&mut Self, Ready, &mut Vec<Token>) -> io::Result<Pass>,
     ) -> io::Result<Pass> {
+        if !self.is_inside {
+            let _any = self.turn(pass, ready)?;
+            self.list(ready);
+            return step(self, Ready::Listed, ready);
+        }
         let before = match pass {
             Pass::Busy => step(self, Ready::Listed, ready)?,
             Pass::Idle | Pass::Resting => pass,

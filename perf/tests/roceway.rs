@@ -8,7 +8,7 @@ use std::time::Duration;
 use roceway_perf::catalogue::{TESTS, find};
 use roceway_perf::client;
 use roceway_perf::control::message::{MESSAGE_BYTES, Message};
-use roceway_perf::ends::{self, ADDRESSES, Opening, soft_pair};
+use roceway_perf::ends::{self, ADDRESSES, Handles, Opening, soft_pair};
 use roceway_perf::kernel::SocketOptions;
 use roceway_perf::local::with_server;
 use roceway_perf::pacing::Rate;
@@ -19,6 +19,7 @@ use roceway_perf::workload::{Outcome, Workload};
 use roceway_runtime::rdma_virtio::nic::any::AnyNic;
 use roceway_runtime::rdma_virtio::nic::fault::{FaultOptions, FaultyNic};
 use roceway_runtime::rdma_virtio::nic::soft::SoftOptions;
+use roceway_runtime::shared::Manner;
 use roceway_runtime::{Prefix, WorkerConfig};
 
 /// How long anything may take before a test is given up.
@@ -90,6 +91,23 @@ fn every_test_moves_something_with_every_offload() {
             let what = format!("{} {outcome:?}", test.name);
             assert!(outcome.counted.bytes > 0 && outcome.remote.bytes > 0, "{what}");
             assert_eq!(outcome.latency.is_some(), test.has_rtt(), "{what}");
+        }
+    }
+}
+
+/// Sockets between turns, and those for any thread in both manners, run every test too.
+#[test]
+fn every_test_moves_something_over_every_kind_of_socket() {
+    let manners = [Manner::Owned, Manner::CallerDriven].map(Handles::Shared);
+    for handles in [Handles::Between].into_iter().chain(manners) {
+        for test in &TESTS {
+            let nics = soft_pair(&SoftOptions::default()).unwrap();
+            let ends = ADDRESSES.map(|address| Opening { handles, ..opening(address) });
+            let (outcome, states) = ends::pair(nics, &ends, &workload(test), &mut |_| ())
+                .unwrap_or_else(|error| panic!("{} {handles:?}: {error}", test.name));
+            assert!(outcome.counted.bytes > 0 && outcome.remote.bytes > 0, "{handles:?}");
+            assert!(outcome.cpu_ns > 0, "{} {handles:?}", test.name);
+            assert!(states.iter().all(|state| !state.counters.is_empty()), "{handles:?}");
         }
     }
 }

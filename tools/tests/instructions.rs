@@ -29,12 +29,14 @@ fn judge(counts: &str, baseline: &str, older: &str) -> (bool, String) {
 
 #[test]
 fn more_than_three_percent_fail() {
-    let base = "# comment\nrr 1000 as ever\nack 500 as ever\n";
+    let base = "# comment\nrr 1000 as ever\nack 500 (within 20 %) by luck\n";
     for (counts, passes, says) in [
         ("rr 1000\nack 500\n", true, "+0.00 %"),
         ("rr 1030\nack 500\n", true, "+3.00 %"),
         ("rr 1031\nack 500\n", false, "WORSE"),
         ("rr 900\nack 500\n", true, "lower the baseline"),
+        ("rr 1000\nack 600\n", true, "+20.00 %"),
+        ("rr 1000\nack 601\n", false, "WORSE"),
         ("rr 1000\n", false, "was not counted"),
         ("rr 1000\nack 500\nnew 7\n", false, "NOT IN THE BASELINE"),
         ("SKIPPED rr: no valgrind\nrr 1000\nack 500\n", true, "SKIPPED rr"),

@@ -37,6 +37,12 @@ pub struct Row {
     pub gbit_per_s: Option<f64>,
     /// CPU seconds of both ends for each 10^9 bytes of payload.
     pub cpu_s_per_gbyte: Option<f64>,
+    /// CPU seconds of both ends for each transaction.
+    #[serde(default)]
+    pub cpu_s_per_transaction: Option<f64>,
+    /// Processor cycles of both ends for each transaction or for 10^9 bytes, where they are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycles: Option<f64>,
     /// Bytes of a message of a stream: what one send call is given. Null for other tests.
     pub message_bytes: Option<u64>,
 }
@@ -74,6 +80,10 @@ impl Row {
         let gigabytes = real(counted.bytes) / 1e9;
         let remote_gigabytes = real(outcome.remote.bytes) / 1e9;
         let cpu = cpu_for((outcome.cpu_ns, gigabytes), (outcome.remote.cpu_ns, remote_gigabytes));
+        let per_transaction = cpu_for(
+            (outcome.cpu_ns, real(counted.transactions)),
+            (outcome.remote.cpu_ns, real(outcome.remote.transactions)),
+        );
         let quantile = |of: fn(&Summary) -> u64| summary.as_ref().map(|all| real(of(all)));
         Self {
             test: workload.test.name.into(),
@@ -86,6 +96,8 @@ impl Row {
             transactions_per_s: divided(real(counted.transactions), elapsed).filter(|_| !is_stream),
             gbit_per_s: divided(gigabytes * 8.0, elapsed).filter(|_| is_stream),
             cpu_s_per_gbyte: cpu.filter(|_| is_stream),
+            cpu_s_per_transaction: per_transaction.filter(|_| !is_stream),
+            cycles: None,
             message_bytes: is_stream.then(|| count(workload.message)),
         }
     }

@@ -24,6 +24,7 @@ use crate::calls::{CallError, Data, Reply, Request};
 use crate::config::WorkerConfig;
 use crate::core::Core;
 use crate::error::StartError;
+use crate::offload::OffloadsInUse;
 use crate::start;
 use crate::waits::{Socket, Waiter, Waits};
 
@@ -156,6 +157,10 @@ impl Driven {
         let (tcp, _) = held.seat()?.core.stack.tcp();
         tcp.visit_connections(&mut |info| connections.push(*info));
         Ok(connections)
+    }
+
+    pub(super) fn offloads(&self) -> io::Result<OffloadsInUse> {
+        Ok(self.shared.hold()?.seat()?.core.offloads.clone())
     }
 
     pub(super) fn broken(&self) -> io::Result<Option<String>> {

@@ -29,6 +29,7 @@ use crate::asynchronous::Executor;
 use crate::calls::{Data, Reply, Request};
 use crate::config::WorkerConfig;
 use crate::error::StartError;
+use crate::offload::OffloadsInUse;
 use driven::Driven;
 use owned::Owned;
 
@@ -161,6 +162,17 @@ impl Worker {
                 connections
             }),
             Running::Driven(driven) => driven.connections(),
+        }
+    }
+
+    /// The offloads that are in use, and which of those wanted are not.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if the worker was stopped.
+    pub fn offloads(&self) -> io::Result<OffloadsInUse> {
+        match &*self.0 {
+            Running::Owned(owned) => owned.ask(|executor| executor.handle().worker().offloads()),
+            Running::Driven(driven) => driven.offloads(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Args, ValueEnum};
+use roceway_perf::ends::Handles;
 use roceway_perf::kernel::Waiting;
 use roceway_runtime::settings::{Flags, Settings, SettingsError};
 
@@ -67,6 +68,21 @@ struct WorkerLine {
     /// them to standard error at any time
     #[arg(long)]
     counters: bool,
+    /// Which sockets a test uses: the worker's own inside its turn, the same between turns, or
+    /// those for any thread, which wait; `--set manner=` says who turns then [default: inside]
+    #[arg(long, value_enum, value_name = "WHICH")]
+    sockets: Option<Sockets>,
+}
+
+/// Which of the runtime's sockets a test uses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Sockets {
+    /// The worker's own, inside its turn.
+    Inside,
+    /// The worker's own, between turns.
+    Between,
+    /// Those for any thread.
+    Shared,
 }
 
 impl WorkerLine {
@@ -82,6 +98,7 @@ impl WorkerLine {
             ("--set", !self.set.is_empty()),
             ("--capture", self.capture.is_some()),
             ("--counters", self.counters),
+            ("--sockets", self.sockets.is_some()),
         ];
         all.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
     }
@@ -132,6 +149,20 @@ impl Common {
     /// Whether counters were asked for.
     pub(crate) fn wants_counters(&self) -> bool {
         self.worker.counters
+    }
+
+    /// What the options say of Roceway's worker.
+    pub(crate) fn flags(&self) -> Result<Flags, Failure> {
+        self.worker.flags().map_err(|error| Failure::Usage(error.to_string()))
+    }
+
+    /// The sockets that a test uses.
+    pub(crate) fn handles(&self, settings: &Settings) -> Handles {
+        match self.worker.sockets.unwrap_or(Sockets::Inside) {
+            Sockets::Inside => Handles::Inside,
+            Sockets::Between => Handles::Between,
+            Sockets::Shared => Handles::Shared(settings.manner),
+        }
     }
 
     /// The stack, as the options and the settings say.

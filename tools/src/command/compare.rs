@@ -20,6 +20,7 @@ const EXAMPLES: &str = "Examples:
   roceway perf compare --json > run.json
   roceway perf compare -T 2,3 --plot rtt.svg
   roceway perf compare --many --idle       with thousands of connections, and at rest
+  roceway perf compare --crr               with connections opened and closed
   roceway perf compare --counters --capture run.pcapng";
 
 /// Most repetitions that may be asked for.
@@ -45,6 +46,9 @@ pub(crate) struct CompareLine {
     /// Also the first request after a second's rest, and what rest costs
     #[arg(long)]
     idle: bool,
+    /// Also connections opened and closed by the client, for 10 s each: two minutes more
+    #[arg(long)]
+    crr: bool,
     /// Prints one JSON document on standard output and nothing else
     #[arg(long)]
     json: bool,
@@ -108,6 +112,12 @@ impl CompareLine {
         };
         let mut referee = || compare::shared_core(plan.cores);
         let mut block = compare::run(&plan, &mut contenders, &mut referee, &mut watch);
+        if self.crr {
+            bar.inc_length(u64::try_from(2 * plan.repetitions).unwrap_or(0));
+            let long = Plan { length: compare::CHURN_LENGTH, capture: None, ..plan.clone() };
+            let mut churning = compare::churn_block();
+            merge(&mut block, compare::run(&long, &mut churning, &mut referee, &mut watch));
+        }
         bar.set_message("over veth pairs");
         let part = self.capture.as_ref().map(|path| path.with_extension("veth.pcapng"));
         match compare::parent(&self.child_arguments(&plan, part.as_deref())) {
@@ -205,7 +215,7 @@ fn capture_failure(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// A line on standard error, on a terminal only.
-fn progress(measurements: usize) -> ProgressBar {
+pub(super) fn progress(measurements: usize) -> ProgressBar {
     let bar = ProgressBar::new(u64::try_from(measurements).unwrap_or(0));
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {msg}") {
         bar.set_style(style);

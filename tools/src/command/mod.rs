@@ -3,6 +3,7 @@
 mod common;
 mod compare;
 mod doctor;
+mod figures;
 mod gateway;
 mod perf;
 mod verify;

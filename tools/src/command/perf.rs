@@ -23,11 +23,13 @@ use roceway_runtime::settings::Settings;
 
 use super::common::{Chosen, Common, End};
 use super::compare::CompareLine;
+use super::figures::FiguresLine;
 use super::worker::{self, Listen, Serving, States, WorkerTest};
 use super::{Failure, print};
 
 const EXAMPLES: &str = "Examples:
   roceway perf compare                     Roceway, the bare link and the kernel, side by side
+  roceway perf figures                     the papers' figures, as ladders of configurations
   roceway perf tcp_rr -l 5                 both ends here, over the kernel's loopback
   roceway perf tcp_rr 192.0.2.7 -l 5       against `roceway perf server` or netserver there
   roceway perf tcp_stream -H host -m 16384 -l 10 --json
@@ -64,6 +66,8 @@ enum PerfCommand {
     Server(ServerLine),
     /// Compares Roceway, the bare link and the kernel, in one interleaved run
     Compare(CompareLine),
+    /// Reproduces the papers' figures as ladders of this product's configurations
+    Figures(FiguresLine),
     /// The part of a comparison that runs in namespaces of its own
     #[command(name = CHILD_ARGUMENT, hide = true)]
     CompareVeth(CompareLine),
@@ -113,6 +117,7 @@ impl Perf {
         match self.command {
             Some(PerfCommand::Server(line)) => line.run(),
             Some(PerfCommand::Compare(line)) => line.run(),
+            Some(PerfCommand::Figures(line)) => line.run(),
             Some(PerfCommand::CompareVeth(line)) => line.run_child(),
             None => self.test.run(),
         }
@@ -133,7 +138,9 @@ impl TestLine {
         let host = self.host.as_deref().or(self.named_host.as_deref());
         if let Chosen::Roceway(settings) = &chosen {
             let counters = self.common.wants_counters();
-            WorkerTest { settings, cores: Cores::default(), counters }.check(host.is_some())?;
+            let handles = self.common.handles(settings);
+            let test = WorkerTest { settings, cores: Cores::default(), counters, handles };
+            test.check(host.is_some())?;
         }
         let server = host.map(|host| resolve(host, self.port, &chosen)).transpose()?;
         let cores = self.cores(&chosen, server.is_some())?;
@@ -177,7 +184,8 @@ struct Run<'a> {
 impl Run<'_> {
     fn over<'a>(&self, settings: &'a Settings) -> WorkerTest<'a> {
         let counters = self.line.common.wants_counters();
-        WorkerTest { settings, cores: self.cores, counters }
+        let handles = self.line.common.handles(settings);
+        WorkerTest { settings, cores: self.cores, counters, handles }
     }
 
     fn measure(&self) -> Result<(Outcome, States), Failure> {
@@ -283,7 +291,7 @@ fn is_odd_address(host: &str) -> bool {
 }
 
 /// The address of a host: over Roceway, of a family that the worker has.
-fn resolve(host: &str, port: u16, chosen: &Chosen) -> Result<SocketAddr, Failure> {
+pub(super) fn resolve(host: &str, port: u16, chosen: &Chosen) -> Result<SocketAddr, Failure> {
     if is_odd_address(host) {
         let cause = format!(
             "'{host}' is no IPv4 address: four numbers from 0 to 255 with dots between them and no \

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use roceway_busypoll::Spin;
 use roceway_perf::client::TestError;
-use roceway_perf::ends::{self, ADDRESSES, Opening};
+use roceway_perf::ends::{self, ADDRESSES, Handles, Opening};
 use roceway_perf::kernel::SocketOptions;
 use roceway_perf::local::Cores;
 use roceway_perf::recorder::Recorder;
@@ -20,6 +20,7 @@ use roceway_runtime::StartError;
 use roceway_runtime::rdma_virtio::nic::soft::SoftOptions;
 use roceway_runtime::rdma_virtio::nic::spec::DeviceSpec;
 use roceway_runtime::settings::Settings;
+use roceway_runtime::shared::Manner;
 use rustix::io::Errno;
 
 use super::common::{Common, on_signal};
@@ -36,12 +37,15 @@ pub(crate) struct WorkerTest<'a> {
     pub(crate) cores: Cores,
     /// Whether counters were asked for.
     pub(crate) counters: bool,
+    /// The sockets that it uses.
+    pub(crate) handles: Handles,
 }
 
 impl WorkerTest<'_> {
     fn opening(&self, options: SocketOptions) -> Result<Opening, Failure> {
         let mut opening = Opening::new(self.settings.worker.clone(), options);
         opening.keep_end = self.counters;
+        opening.handles = self.handles;
         opening.asked = Some(Common::on_user_signal()?);
         Ok(opening)
     }
@@ -69,6 +73,10 @@ impl WorkerTest<'_> {
         server: Option<SocketAddr>,
         watch: &mut dyn FnMut(&Recorder),
     ) -> Result<(Outcome, States), Failure> {
+        if matches!(self.handles, Handles::Shared(_)) && workload.connections > 1 {
+            let cause = "--sockets shared takes one connection: its calls wait";
+            return Err(Failure::Usage(cause.into()));
+        }
         let mut opening = self.opening(workload.buffers)?;
         let failed = |error: TestError| super::perf::test_failure(&error);
         let (outcome, states) = match (&self.settings.device, server) {
@@ -114,6 +122,13 @@ impl WorkerTest<'_> {
             all.push((name, state.offloads.to_string()));
         }
         all.push(("idle", idle(worker.turn.spin)));
+        let sockets = match self.handles {
+            Handles::Inside => "the worker's own, inside its turn",
+            Handles::Between => "the worker's own, between turns",
+            Handles::Shared(Manner::Owned) => "for any thread, a thread of the worker's turns",
+            Handles::Shared(Manner::CallerDriven) => "for any thread, the callers turn",
+        };
+        all.push(("sockets", sockets.to_owned()));
     }
 }
 
