@@ -57,14 +57,15 @@ impl Axis {
         match unit {
             Unit::Microseconds => {
                 let least = values.iter().copied().fold(most, f64::min);
-                let (low, high) = (least.log10().floor(), most.log10().ceil().max(0.0));
+                let low = least.log10().floor();
+                let high = most.log10().ceil().max(low + 1.0);
                 let mut ticks = Vec::new();
                 let mut exponent = low;
                 while exponent <= high + 0.5 {
                     ticks.push(10_f64.powf(exponent));
                     exponent += 1.0;
                 }
-                Axis { logarithmic: true, low, high: high.max(low + 1.0), ticks }
+                Axis { logarithmic: true, low, high, ticks }
             }
             Unit::Gigabits => {
                 let step = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0]
