@@ -131,7 +131,7 @@ impl<N: Nic> FrameNic<N> {
         match self.nic.get_mut().maintain(now_ns)? {
             Some(NicEvent::LinkUp) => self.up = true,
             Some(NicEvent::LinkDown | NicEvent::PeerGone | NicEvent::Removed) => self.up = false,
-            None => {}
+            Some(NicEvent::HostGone(_)) | None => {}
         }
         Ok(())
     }
