@@ -9,11 +9,14 @@ use roceway_rdma_virtio::nic::{Armed, Nic, PostError};
 
 use crate::world::{Side, conserved, linked_pair, pattern};
 
-/// Waits for the fd; false after five seconds.
+/// A machine that is busy with something else lets a thread wait for seconds.
+const PATIENCE_NS: u64 = 60_000_000_000;
+
+/// Waits for the fd; false after a minute.
 fn sleep_on(fd: RawFd) -> bool {
     let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     // SAFETY: one valid entry that outlives the call.
-    unsafe { libc::poll(&raw mut entry, 1, 5000) > 0 }
+    unsafe { libc::poll(&raw mut entry, 1, 60_000) > 0 }
 }
 
 /// Sends and receives `count` messages at once, each thread both ways; both rings run full.
@@ -57,7 +60,7 @@ fn both_ways(side: &mut Side<SoftNic>, count: u64, length: usize) {
 #[test]
 fn both_directions_full_do_not_deadlock() {
     for (slots, length, count) in [(64, 90, 20_000), (64, 9000, 2_000), (512, 65_000, 400)] {
-        let options = SoftOptions { slots, ..SoftOptions::default() };
+        let options = SoftOptions { slots, timeout_ns: PATIENCE_NS, ..SoftOptions::default() };
         let (mut left, mut right) = linked_pair(&options, 40);
         std::thread::scope(|scope| {
             scope.spawn(|| both_ways(&mut left, count, length));
@@ -112,7 +115,8 @@ fn sleepy_end(side: &mut Side<SoftNic>, first: bool, rounds: u64, sleeps: &Atomi
 
 #[test]
 fn no_event_is_lost_over_thousands_of_sleeps() {
-    let (mut left, mut right) = linked_pair(&SoftOptions::default(), 8);
+    let (mut left, mut right) =
+        linked_pair(&SoftOptions { timeout_ns: PATIENCE_NS, ..SoftOptions::default() }, 8);
     let sleeps = AtomicU64::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| sleepy_end(&mut left, true, 10_000, &sleeps));
