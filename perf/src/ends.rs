@@ -54,6 +54,8 @@ pub struct Opening {
     pub idle_connections: usize,
     /// Its sockets.
     pub handles: Handles,
+    /// Whether its streams go without copies.
+    pub zero_copy: bool,
 }
 
 impl Opening {
@@ -61,7 +63,15 @@ impl Opening {
     #[must_use]
     pub fn new(config: WorkerConfig, options: SocketOptions) -> Self {
         let handles = Handles::Inside;
-        Self { config, options, asked: None, keep_end: false, idle_connections: 0, handles }
+        Self {
+            config,
+            options,
+            asked: None,
+            keep_end: false,
+            idle_connections: 0,
+            handles,
+            zero_copy: false,
+        }
     }
 
     /// The same with this address, on this core.
@@ -86,6 +96,9 @@ impl Opening {
         }
         if self.handles == Handles::Between {
             transport.stay_outside();
+        }
+        if self.zero_copy {
+            transport.copy_nothing();
         }
         Ok(transport)
     }

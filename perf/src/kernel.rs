@@ -2,6 +2,7 @@
 //! blocking in the call, or sleeping in epoll (edge-triggered). CUBIC and `TCP_NODELAY` on every
 //! TCP socket, so that runs on hosts with different defaults compare.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -178,6 +179,7 @@ impl Transport for Kernel {
     type Listener = KernelListener;
     type Stream = TcpStream;
     type Datagram = UdpSocket;
+    type Filled = Infallible;
 
     fn manner(&self) -> Manner {
         match self.waiting {

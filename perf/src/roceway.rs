@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use roceway_runtime::busypoll::Turned;
-use roceway_runtime::local::{Readiness, TcpListener, TcpStream, UdpSocket, Worker};
+use roceway_runtime::local::{
+    Buffer, BufferMut, Pieces, Readiness, TcpListener, TcpStream, UdpSocket, Worker,
+};
 use rustix::time::ClockId;
 
 use crate::arithmetic::count;
@@ -46,6 +48,22 @@ pub struct Roceway {
     at_end: Option<WorkerState>,
     keeps_end: bool,
     is_inside: bool,
+    lending: Option<Lending>,
+}
+
+/// What streams without copies need.
+struct Lending {
+    /// Buffers that came back.
+    free: Vec<BufferMut>,
+    pieces: Pieces,
+    cookie: u64,
+}
+
+/// A buffer whose first bytes are a message.
+#[derive(Debug)]
+pub struct Filled {
+    buffer: Buffer,
+    length: usize,
 }
 
 /// How its state is asked for while it runs.
@@ -66,6 +84,7 @@ impl Roceway {
             at_end: None,
             keeps_end: false,
             is_inside: true,
+            lending: None,
         }
     }
 
@@ -78,6 +97,12 @@ impl Roceway {
     /// Uses the sockets between turns, and not inside them.
     pub fn stay_outside(&mut self) {
         self.is_inside = false;
+    }
+
+    /// Sends and receives streams in buffers of the worker's own from now on.
+    pub fn copy_nothing(&mut self) {
+        let pieces = self.worker.pieces();
+        self.lending = Some(Lending { free: Vec::new(), pieces, cookie: 0 });
     }
 
     /// Keeps the worker's state when a test is over and its connections are still open.
@@ -171,10 +196,15 @@ impl Roceway {
     }
 }
 
+fn unsupported<V>() -> io::Result<V> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 impl Transport for Roceway {
     type Listener = Listener;
     type Stream = Socket<TcpStream>;
     type Datagram = Socket<UdpSocket>;
+    type Filled = Filled;
 
     fn manner(&self) -> Manner {
         Manner::Spins
@@ -226,6 +256,53 @@ impl Transport for Roceway {
     #[inline]
     fn try_recv(&mut self, stream: &mut Self::Stream, into: &mut [u8]) -> io::Result<usize> {
         stream.0.read(into)
+    }
+
+    fn is_zero_copy(&self) -> bool {
+        self.lending.is_some()
+    }
+
+    #[inline]
+    fn fill(&mut self, length: usize, write: impl FnOnce(&mut [u8])) -> io::Result<Filled> {
+        let Some(lending) = &mut self.lending else { return unsupported() };
+        while let Some(sent) = self.worker.poll_sent() {
+            lending.free.extend(sent.buffer.try_into_mut());
+        }
+        let mut buffer = match lending.free.pop() {
+            Some(buffer) => buffer,
+            None => self.worker.buffer()?,
+        };
+        let Some(room) = buffer.get_mut(..length) else {
+            let text = format!(
+                "a message of {length} bytes does not fit a buffer of {}; raise memory.block",
+                buffer.len()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        };
+        write(room);
+        Ok(Filled { buffer: buffer.freeze(), length })
+    }
+
+    #[inline]
+    fn try_give(&mut self, stream: &mut Self::Stream, filled: &Filled) -> io::Result<usize> {
+        let Some(lending) = &mut self.lending else { return unsupported() };
+        stream.0.give(&filled.buffer, 0..filled.length, lending.cookie)?;
+        lending.cookie = lending.cookie.wrapping_add(1);
+        Ok(filled.length)
+    }
+
+    #[inline]
+    fn try_take(
+        &mut self,
+        stream: &mut Self::Stream,
+        max: usize,
+        read: impl FnMut(&[u8]),
+    ) -> io::Result<usize> {
+        let Some(lending) = &mut self.lending else { return unsupported() };
+        let bytes = stream.0.take(&mut lending.pieces, max)?;
+        lending.pieces.iter().for_each(read);
+        lending.pieces.clear();
+        Ok(bytes)
     }
 
     fn shutdown_write(&mut self, stream: &mut Self::Stream) -> io::Result<()> {

@@ -112,10 +112,11 @@ fn push_connection(text: &mut String, info: &TcpInfo) {
     );
     let _ = writeln!(
         text,
-        "    unacknowledged {}  unsent {}  unread {}  timestamps {}  sack {}{}",
+        "    unacknowledged {}  unsent {}  unread {}  lent {}  timestamps {}  sack {}{}",
         info.unacked,
         info.unsent,
         info.unread,
+        info.lent,
         switch(info.timestamps),
         switch(info.sack),
         if info.recovering { "  in loss recovery" } else { "" }
@@ -143,6 +144,7 @@ fn connection(info: &TcpInfo) -> Value {
         "unacked": info.unacked,
         "unsent": info.unsent,
         "unread": info.unread,
+        "lent": info.lent,
         "retransmits": info.retransmits,
         "recovering": info.recovering,
         "timestamps": info.timestamps,

@@ -81,6 +81,8 @@ pub trait Transport {
     type Stream: Debug;
     /// A UDP socket.
     type Datagram: Debug;
+    /// A filled buffer of the stack's own, for sending without a copy.
+    type Filled: Debug;
 
     /// How it waits.
     fn manner(&self) -> Manner;
@@ -143,6 +145,47 @@ pub trait Transport {
     /// # Errors
     /// `WouldBlock` if nothing is there, otherwise why the connection broke.
     fn try_recv(&mut self, stream: &mut Self::Stream, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Whether streams are sent and received without copies: by [`Transport::fill`],
+    /// [`Transport::try_give`] and [`Transport::try_take`].
+    fn is_zero_copy(&self) -> bool {
+        false
+    }
+
+    /// Has the first `length` bytes of a free buffer written.
+    ///
+    /// # Errors
+    /// `WouldBlock` if none is free, `InvalidInput` if they are shorter, `Unsupported` if the stack
+    /// has none.
+    fn fill(&mut self, _length: usize, _write: impl FnOnce(&mut [u8])) -> io::Result<Self::Filled> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Sends all of a filled buffer, which is then used up, or nothing.
+    ///
+    /// # Errors
+    /// As [`Transport::try_send`].
+    fn try_give(
+        &mut self,
+        _stream: &mut Self::Stream,
+        _filled: &Self::Filled,
+    ) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Shows what was received where it lies, at most `max` bytes, and returns how many; 0 is the
+    /// end of the stream.
+    ///
+    /// # Errors
+    /// As [`Transport::try_recv`].
+    fn try_take(
+        &mut self,
+        _stream: &mut Self::Stream,
+        _max: usize,
+        _read: impl FnMut(&[u8]),
+    ) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Ends this end's direction.
     ///

@@ -284,6 +284,29 @@ fn timer(count: u64) {
     assert!(fired <= count && fired + count / 50 + 100 >= count, "{fired} of {count} fired");
 }
 
+/// 64 KiB given, sent, taken and given back, `count` times; nobody touches the bytes.
+fn tcp_stream_zero_copy_64k(count: u64) {
+    let worlds = Worlds::new();
+    let listener = TcpListener::bind(&worlds.server, worlds.server_addr).expect("a listener");
+    let (client, server) = worlds.connect(&listener);
+    let buffer = worlds.client.buffer().expect("a buffer").freeze();
+    let mut pieces = worlds.server.pieces();
+    let mut cookie = 0;
+    counted(count, || {
+        client.give(&buffer, 0..buffer.len(), cookie).expect("room");
+        cookie += 1;
+        let mut taken = 0;
+        while taken < buffer.len() {
+            worlds.turn();
+            taken += server.take(&mut pieces, usize::MAX).unwrap_or(0);
+        }
+        pieces.clear();
+        while worlds.client.poll_sent().is_none() {
+            worlds.turn();
+        }
+    });
+}
+
 fn main() {
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     let (Some(name), Some(count)) = (args.next(), args.next()) else { return };
@@ -298,6 +321,7 @@ fn main() {
         "sent_64k" => sent_64k(count),
         "timer" => timer(count),
         "lookup_100k" => many::lookup(count),
+        "tcp_stream_zero_copy_64k" => tcp_stream_zero_copy_64k(count),
         other => panic!("no test `{other}`: see tools/instructions"),
     }
 }

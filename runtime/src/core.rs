@@ -38,6 +38,10 @@ pub(crate) struct Core {
     pub(crate) link: LinkCounters,
     /// A call outside a turn made work that the queues do not show, such as a nearer deadline.
     pub(crate) expect_work: bool,
+    /// Received pieces are lent to the application: they may come back from any thread.
+    pub(crate) lends: bool,
+    /// Bytes copied instead of lent, since too many slots were with applications.
+    pub(crate) lends_copied: u64,
     /// A turn is under way: `now` is the present.
     in_turn: bool,
     /// Not before this time are timers looked at again.
@@ -57,6 +61,8 @@ impl Core {
             now,
             link: LinkCounters::default(),
             expect_work: false,
+            lends: false,
+            lends_copied: 0,
             in_turn: false,
             timers_looked_at: now,
             broken: None,
@@ -181,7 +187,7 @@ impl Core {
     fn has_work(&self) -> bool {
         self.port.interface.recv_ready()
             || self.stack.has_frames()
-            || self.expect_work
+            || (self.expect_work | self.lends && self.wants_attention())
             || self.port.is_stalled()
     }
 
@@ -207,6 +213,9 @@ impl Work for Core {
     fn control(&mut self, now: u64, _budget: u32) -> Progress {
         self.now = Instant::from_nanos(now);
         self.expect_work = false;
+        if self.lends {
+            self.take_returns();
+        }
         self.in_turn = true;
         Progress::NONE
     }
@@ -245,7 +254,10 @@ impl Work for Core {
     #[inline(always)]
     fn after(&mut self, _now: u64, _budget: u32) -> Progress {
         self.in_turn = false;
-        self.port.interface.reap();
+        if self.port.interface.reap() {
+            // Sends have ended: the application, whose phase is over, is to hear of it.
+            self.expect_work = true;
+        }
         self.port.interface.refill();
         Progress::NONE
     }

@@ -2,8 +2,11 @@
 
 use std::io::{Error, ErrorKind};
 
+use roceway_rdma_virtio::memory::leases::LeaseError;
 use roceway_stack::tcp::{ConnectError, ConnectionError, ListenError, ReceiveError, SendError};
 use roceway_stack::udp::UdpError;
+
+use crate::zero_copy::GiveError;
 
 pub(crate) fn of_connection(error: ConnectionError) -> Error {
     Error::from(match error {
@@ -22,6 +25,19 @@ pub(crate) fn of_send(error: SendError) -> Error {
         SendError::NotConnected | SendError::NoSocket => ErrorKind::NotConnected.into(),
         SendError::BrokenPipe => ErrorKind::BrokenPipe.into(),
         SendError::Connection(error) => of_connection(error),
+    }
+}
+
+pub(crate) fn of_give(error: GiveError) -> Error {
+    match error {
+        GiveError::Send(error) => of_send(error),
+        GiveError::Lease(LeaseError::Exhausted) => ErrorKind::WouldBlock.into(),
+        GiveError::Lease(error @ LeaseError::CookieInUse) => {
+            Error::new(ErrorKind::AlreadyExists, error)
+        }
+        GiveError::Lease(error @ (LeaseError::BadRange | LeaseError::Foreign)) => {
+            Error::new(ErrorKind::InvalidInput, error)
+        }
     }
 }
 

@@ -25,6 +25,7 @@ pub mod settings;
 pub mod shared;
 mod start;
 mod waits;
+mod zero_copy;
 
 pub use config::{Prefix, WorkerConfig};
 pub use error::StartError;

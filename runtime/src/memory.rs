@@ -47,6 +47,13 @@ impl Memory for StackMemory<'_> {
         self.arena.release(device::Slot::from_raw(slot.raw()));
     }
 
+    #[cold]
+    fn abandon(&mut self, slot: Slot) {
+        let slot = device::Slot::from_raw(slot.raw());
+        self.arena.mark_dropped(slot);
+        self.arena.release(slot);
+    }
+
     #[inline(always)]
     fn is_shared(&self, slot: Slot) -> bool {
         self.arena.is_shared(device::Slot::from_raw(slot.raw()))

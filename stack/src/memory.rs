@@ -1,5 +1,7 @@
 //! Memory that a device can reach, as the stack sees it: slots with reference counts.
 //!
+//! Slots that the stack did not allocate, filled by the application, are sent like its own.
+//!
 //! The stack never holds a pointer. It holds a [`Slot`], or a [`Piece`] (a range within one), and
 //! asks the [`Memory`] that it is given for the bytes. A slot goes back to its pool when its last
 //! reference is released; a slot that the device still reads holds a reference of its own, so
@@ -75,6 +77,12 @@ pub trait Memory {
 
     /// Gives a reference back; the last one frees the slot.
     fn release(&mut self, slot: Slot);
+
+    /// As [`Memory::release`], of a slot whose bytes the peer has not acknowledged and will not:
+    /// its connection is over.
+    fn abandon(&mut self, slot: Slot) {
+        self.release(slot);
+    }
 
     /// Whether more than one reference exists: for a slot of a send queue, that the device has
     /// not completed a work request that reads it.

@@ -5,12 +5,13 @@ use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use roceway_runtime::rdma_virtio::nic::bare::{BareNic, LARGE_LEN};
+use roceway_runtime::rdma_virtio::nic::bare::{BareNic, Load, PAYLOAD_LEN, Payload};
 use roceway_runtime::rdma_virtio::nic::soft::{SoftNic, SoftOptions};
 
-use super::rivals::{Contender, rtt_row, stream_row};
+use super::rivals::{Contender, MESSAGE_LARGE, rtt_row, stream_row};
 use super::{Measured, Plan};
 use crate::arithmetic::nanoseconds;
+use crate::control::RECEIVE_DEFAULT;
 use crate::histogram::Latency;
 use crate::local::pin;
 use crate::pattern;
@@ -18,6 +19,11 @@ use crate::report::Place;
 
 /// Bytes of a 1-byte TCP segment on the link: 12 of virtio-net header, 66 of headers, 1 of payload.
 const MESSAGE_LEN: u32 = 79;
+/// The mode of streams with receive buffers of 64 KiB.
+pub(super) const ZERO_COPY_LARGE: &str = "zero-copy/64k";
+/// Those buffers, as many as are posted: 1 MiB of them, as of the 256 of 4 KiB.
+pub(super) const RECEIVES_LARGE: u16 = 16;
+pub(super) const RECEIVE_LEN_LARGE: u32 = 65_536;
 /// Looks at clock or stop flag once in so many spins.
 const SPINS: u32 = 256;
 /// A link that is not up after so many rounds of cold work never will be.
@@ -30,12 +36,43 @@ type Side = BareNic<SoftNic>;
 pub(super) enum LinkRival {
     /// Small messages back and forth.
     RoundTrip,
-    /// Large messages one way.
-    Stream,
+    /// Large messages one way, each byte copied before and after the NIC's own copy.
+    Copy,
+    /// The same, written where they are sent from and read where they are received.
+    ZeroCopy,
+    /// The same in receive buffers of 64 KiB.
+    ZeroCopyLarge,
 }
 
-fn place() -> Place {
-    Place { stack: "link".into(), device: "soft".into(), mode: Some("copy".into()) }
+impl LinkRival {
+    /// All of them.
+    pub(super) const ALL: [LinkRival; 4] =
+        [LinkRival::RoundTrip, LinkRival::Copy, LinkRival::ZeroCopy, LinkRival::ZeroCopyLarge];
+
+    fn mode(self) -> &'static str {
+        match self {
+            Self::RoundTrip | Self::Copy => "copy",
+            Self::ZeroCopy => "zero-copy",
+            Self::ZeroCopyLarge => ZERO_COPY_LARGE,
+        }
+    }
+
+    fn place(self) -> Place {
+        let mode = Some(self.mode().into());
+        Place { stack: "link".into(), device: "soft".into(), mode }
+    }
+
+    /// As many buffers as Roceway has at work in the same mode.
+    fn load(self) -> Load {
+        match self {
+            Self::RoundTrip | Self::Copy | Self::ZeroCopy => Load::default(),
+            Self::ZeroCopyLarge => Load {
+                receives: RECEIVES_LARGE.into(),
+                receive_len: RECEIVE_LEN_LARGE,
+                ..Load::default()
+            },
+        }
+    }
 }
 
 /// An error in words; by value, for `map_err`.
@@ -43,10 +80,10 @@ fn text<E: Into<Box<dyn std::error::Error>>>(error: E) -> String {
     error.into().to_string()
 }
 
-fn linked() -> Result<(Side, Side), String> {
+fn linked(load: Load) -> Result<(Side, Side), String> {
     let (left, right) = SoftNic::pair(&SoftOptions::default()).map_err(text)?;
-    let mut left = BareNic::new(left).map_err(text)?;
-    let mut right = BareNic::new(right).map_err(text)?;
+    let mut left = BareNic::new(left, load).map_err(text)?;
+    let mut right = BareNic::new(right, load).map_err(text)?;
     for round in 1..MAINTAIN_MAX {
         left.maintain(round).map_err(text)?;
         right.maintain(round).map_err(text)?;
@@ -61,12 +98,14 @@ impl Contender for LinkRival {
     fn name(&self) -> String {
         match self {
             Self::RoundTrip => "link".into(),
-            Self::Stream => "link, stream".into(),
+            Self::Copy | Self::ZeroCopy | Self::ZeroCopyLarge => {
+                format!("link, stream, {}", self.mode())
+            }
         }
     }
 
     fn measure(&mut self, plan: &Plan) -> Result<Measured, String> {
-        let (mut left, mut right) = linked()?;
+        let (mut left, mut right) = linked(self.load())?;
         let stop = AtomicBool::new(false);
         let kind = *self;
         std::thread::scope(|scope| {
@@ -74,16 +113,21 @@ impl Contender for LinkRival {
                 pin(plan.cores.server).map_err(text)?;
                 match kind {
                     Self::RoundTrip => answer(&mut right, &stop),
-                    Self::Stream => flood(&mut right, &stop),
+                    Self::Copy | Self::ZeroCopy | Self::ZeroCopyLarge => {
+                        flood(&mut right, kind == Self::Copy, &stop)
+                    }
                 }
             });
             let gone = || other.is_finished();
             let measured = pin(plan.cores.client).map_err(text).and_then(|()| match kind {
                 Self::RoundTrip => {
-                    ask(&mut left, plan, gone).map(|latency| rtt_row("TCP_RR", place(), latency))
+                    let latency = ask(&mut left, plan, gone)?;
+                    Ok(rtt_row("TCP_RR", self.place(), latency))
                 }
-                Self::Stream => drain(&mut left, plan, gone)
-                    .map(|moved| stream_row(place(), LARGE_LEN.into(), moved)),
+                Self::Copy | Self::ZeroCopy | Self::ZeroCopyLarge => {
+                    let moved = drain(&mut left, kind == Self::Copy, plan, gone)?;
+                    Ok(stream_row(self.place(), PAYLOAD_LEN.into(), moved))
+                }
             });
             stop.store(true, Ordering::Relaxed);
             match other.join() {
@@ -139,11 +183,21 @@ fn ask(side: &mut Side, plan: &Plan, gone: impl Fn() -> bool) -> Result<Latency,
     Ok(latency)
 }
 
-fn flood(side: &mut Side, stop: &AtomicBool) -> Result<(), String> {
-    let mut value = 0_u8;
+fn flood(side: &mut Side, copies: bool, stop: &AtomicBool) -> Result<(), String> {
+    let (mut round, mut fresh) = (0_u64, false);
+    let mut block = vec![0; MESSAGE_LARGE];
     while !stop.load(Ordering::Relaxed) {
-        if side.send_large(value).map_err(text)? {
-            value = value.wrapping_add(1);
+        if copies && !fresh {
+            pattern::rewrite(&mut block, round);
+            fresh = true;
+        }
+        let payload = match copies {
+            true => Payload::Copied(&block),
+            false => Payload::Rewritten(round.to_le_bytes()[0]),
+        };
+        if side.send_large(payload).map_err(text)? {
+            round += 1;
+            fresh = false;
         } else {
             spin_loop();
         }
@@ -152,13 +206,30 @@ fn flood(side: &mut Side, stop: &AtomicBool) -> Result<(), String> {
 }
 
 /// Receives and reads every byte; returns bytes and nanoseconds after warm-up.
-fn drain(side: &mut Side, plan: &Plan, gone: impl Fn() -> bool) -> Result<(u64, u64), String> {
+fn drain(
+    side: &mut Side,
+    copies: bool,
+    plan: &Plan,
+    gone: impl Fn() -> bool,
+) -> Result<(u64, u64), String> {
+    // As the inbox of a stream's receiver.
+    let mut inbox = vec![0; RECEIVE_DEFAULT];
+    let mut filled = 0;
     let (warmup, all) = (nanoseconds(plan.warmup), nanoseconds(plan.warmup + plan.length));
     let start = Instant::now();
     let (mut bytes, mut since) = (0, None);
     loop {
         let read = |part: &[u8]| {
-            black_box(pattern::read(part));
+            if !copies {
+                black_box(pattern::read(part));
+                return;
+            }
+            if filled + part.len() > inbox.len() {
+                black_box(pattern::read(&inbox[..filled]));
+                filled = 0;
+            }
+            inbox[filled..filled + part.len()].copy_from_slice(part);
+            filled += part.len();
         };
         bytes += side.receive_large(read).map_err(text)?;
         let now = nanoseconds(start.elapsed());

@@ -51,6 +51,8 @@ pub struct Plan {
     pub warmup: Duration,
     /// The cores of both ends.
     pub cores: Cores,
+    /// Only contenders whose name contains one of these, if there are any.
+    pub only: Vec<String>,
     /// Whether Roceway's workers are to tell of themselves at the end.
     pub counters: bool,
     /// Where frames of Roceway's rows go, in runs of their own after all measurements.
@@ -69,6 +71,7 @@ impl Plan {
             length: Duration::from_millis(200),
             warmup: Duration::from_millis(50),
             cores,
+            only: Vec::new(),
             counters: false,
             capture: None,
             asked: None,
@@ -140,6 +143,11 @@ pub fn run(
     watch: Watch<'_>,
 ) -> Block {
     let mut block = Block::default();
+    let wanted = |name: &str| plan.only.iter().any(|text| name.contains(text.as_str()));
+    contenders.retain(|contender| plan.only.is_empty() || wanted(&contender.name()));
+    if contenders.is_empty() {
+        return block;
+    }
     let mut kept: Vec<Vec<Measured>> = Vec::new();
     let mut flagged: Vec<Vec<Measured>> = Vec::new();
     while kept.len() < plan.repetitions

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roceway_runtime::rdma_virtio::nic::any::AnyNic;
+use roceway_runtime::rdma_virtio::nic::bare::LARGE_DEPTH;
 use roceway_runtime::rdma_virtio::nic::soft::SoftOptions;
 use roceway_runtime::rdma_virtio::nic::spec;
 use roceway_runtime::{Prefix, WorkerConfig};
 
+use super::link::{RECEIVE_LEN_LARGE, RECEIVES_LARGE, ZERO_COPY_LARGE};
 use super::rivals::{Case, Contender, cases, measured, workload};
 use super::{Measured, Plan, Told};
 use crate::ends::{self, ADDRESSES, Opening};
@@ -28,6 +30,10 @@ enum Variant {
     SoftFrames,
     /// The same, and every checksum computed at both ends.
     SoftFramesChecksums,
+    /// As `Soft`, without copies at either end.
+    ZeroCopy,
+    /// The same in receive buffers of 64 KiB.
+    ZeroCopyLarge,
     /// Over the two ends of a veth pair.
     Veth,
     /// As `Soft`, with [`IDLE_CONNECTIONS`] open besides.
@@ -48,6 +54,8 @@ impl Variant {
             Self::SoftChecksums => ("soft", "copy+csum"),
             Self::SoftFrames => ("soft", "copy/1500"),
             Self::SoftFramesChecksums => ("soft", "copy/1500+csum"),
+            Self::ZeroCopy => ("soft", "zero-copy"),
+            Self::ZeroCopyLarge => ("soft", ZERO_COPY_LARGE),
             Self::Veth => ("veth", "copy"),
             Self::Idle => ("soft", "copy, 10k idle"),
             Self::Active => ("soft", "copy, 1000"),
@@ -57,7 +65,9 @@ impl Variant {
 
     fn nics(self) -> Result<(AnyNic, AnyNic), String> {
         let (large, csum) = match self {
-            Self::Soft | Self::Idle | Self::Active => (true, true),
+            Self::Soft | Self::ZeroCopy | Self::ZeroCopyLarge | Self::Idle | Self::Active => {
+                (true, true)
+            }
             Self::SoftFrames => (false, true),
             Self::SoftChecksums | Self::SoftFramesChecksums => (false, false),
             Self::Veth => {
@@ -108,6 +118,16 @@ impl RocewayRival {
         let config = WorkerConfig::new(Prefix { address: ADDRESSES[0].into(), length: 24 });
         let mut opening = Opening::new(config.spinning(), workload.buffers);
         opening.keep_end = plan.counters;
+        opening.zero_copy = matches!(self.variant, Variant::ZeroCopy | Variant::ZeroCopyLarge);
+        if opening.zero_copy {
+            opening.config.memory.blocks = u32::try_from(LARGE_DEPTH).unwrap_or(0);
+        }
+        if self.variant == Variant::ZeroCopyLarge {
+            opening.config.queue_size = RECEIVES_LARGE;
+            // As many again wait to be posted, or nearly so: four times the default's part.
+            opening.config.memory.receive = 4 * u32::from(RECEIVES_LARGE);
+            opening.config.memory.receive_len = RECEIVE_LEN_LARGE;
+        }
         let idle_connections = if self.variant == Variant::Idle { IDLE_CONNECTIONS } else { 0 };
         let mut ends = [
             Opening { idle_connections, ..opening.clone() }.at(ADDRESSES[0], plan.cores.client),
@@ -170,6 +190,8 @@ pub fn over_soft() -> Vec<Box<dyn Contender>> {
         (rr, Variant::Soft),
         (stream, Variant::Soft),
         (stream.map(Case::large), Variant::Soft),
+        (stream.map(Case::large), Variant::ZeroCopy),
+        (stream.map(Case::large), Variant::ZeroCopyLarge),
         (Case::named("UDP_RR"), Variant::Soft),
         (rr, Variant::SoftChecksums),
         (stream, Variant::SoftFrames),

@@ -197,12 +197,11 @@ pub struct Extras {
 /// The contenders of the first block: line, link, Roceway over the link, the kernel over loopback.
 #[must_use]
 pub fn soft_block(extras: Extras) -> Vec<Box<dyn Contender>> {
-    let mut all: Vec<Box<dyn Contender>> = vec![
-        Box::new(LineRival::One),
-        Box::new(LineRival::Pair),
-        Box::new(LinkRival::RoundTrip),
-        Box::new(LinkRival::Stream),
-    ];
+    let mut all: Vec<Box<dyn Contender>> =
+        vec![Box::new(LineRival::One), Box::new(LineRival::Pair)];
+    for link in LinkRival::ALL {
+        all.push(Box::new(link));
+    }
     all.extend(super::over_soft());
     for waiting in [Waiting::Spin, Waiting::Block] {
         for case in cases() {

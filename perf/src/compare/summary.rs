@@ -122,8 +122,12 @@ const LARGE: u64 = 65_536;
 
 const LINE: Side = Side("line", "soft", None);
 const LINE_PAIR: Side = Side("line", "soft", Some("pair"));
-const LINK: Side = Side("link", "soft", None);
+const LINK: Side = Side("link", "soft", Some("copy"));
+const LINK_ZERO: Side = Side("link", "soft", Some("zero-copy"));
+const LINK_ZERO_LARGE: Side = Side("link", "soft", Some("zero-copy/64k"));
 const SOFT: Side = Side("roceway", "soft", Some("copy"));
+const ZERO: Side = Side("roceway", "soft", Some("zero-copy"));
+const ZERO_LARGE: Side = Side("roceway", "soft", Some("zero-copy/64k"));
 const CSUM: Side = Side("roceway", "soft", Some("copy+csum"));
 const FRAMES: Side = Side("roceway", "soft", Some("copy/1500"));
 const FRAMES_CSUM: Side = Side("roceway", "soft", Some("copy/1500+csum"));
@@ -144,7 +148,7 @@ const KERNEL_CHURN: Side = Side("kernel", "loopback", None);
 const VETH_SPIN: Side = Side("kernel", "veth", Some("spin"));
 
 /// Every ratio. `kernel` is the kernel spinning over loopback unless the name says otherwise.
-const RATIOS: [Wanted; 25] = [
+const RATIOS: [Wanted; 29] = [
     rr("tcp_rr link/line", "TCP_RR", LINK, LINE, "at most 2"),
     rr("tcp_rr link/line, a line each way", "TCP_RR", LINK, LINE_PAIR, ""),
     rr("tcp_rr roceway/link", "TCP_RR", SOFT, LINK, "at most 1.8"),
@@ -152,7 +156,17 @@ const RATIOS: [Wanted; 25] = [
     rr("tcp_rr kernel/roceway", "TCP_RR", SPIN, SOFT, "at least 10"),
     rr("tcp_rr kernel blocking/roceway", "TCP_RR", BLOCK, SOFT, ""),
     rr("udp_rr kernel/roceway", "UDP_RR", SPIN, SOFT, ""),
-    stream("tcp_stream roceway/link, 64 KiB messages", LARGE, SOFT, LINK, ""),
+    stream("tcp_stream roceway/link, 64 KiB messages", LARGE, SOFT, LINK, "at least 0.85"),
+    stream("tcp_stream roceway/link, zero-copy", LARGE, ZERO, LINK_ZERO, "at least 0.85"),
+    stream(
+        "tcp_stream roceway/link, zero-copy, 64 KiB buffers",
+        LARGE,
+        ZERO_LARGE,
+        LINK_ZERO_LARGE,
+        "at least 0.85",
+    ),
+    stream("tcp_stream 4/64 KiB buffers, zero-copy", LARGE, ZERO, ZERO_LARGE, "at least 0.9"),
+    stream("tcp_stream roceway/kernel, zero-copy", LARGE, ZERO, SPIN, "at least 1.7"),
     stream("tcp_stream roceway/kernel", NETPERF, SOFT, SPIN, "at least 1.3"),
     stream("tcp_stream roceway/kernel, 64 KiB messages", LARGE, SOFT, SPIN, "at least 1.3"),
     stream("tcp_stream roceway at MTU 1500/kernel", NETPERF, FRAMES, SPIN, "at least 0.45"),
@@ -220,7 +234,7 @@ pub fn ratios(rows: &[Row]) -> Vec<Ratio> {
     let figure = |wanted: &Wanted, side: &Side| {
         let row = rows.iter().find(|row| {
             row.test == wanted.test
-                && row.message_bytes == wanted.message
+                && (row.message_bytes == wanted.message || side.0 == "link")
                 && row.stack == side.0
                 && row.device == side.1
                 && side.2.is_none_or(|mode| row.mode.as_deref() == Some(mode))

@@ -46,6 +46,33 @@ impl<T: Transport> Pipe<T> {
         }
     }
 
+    /// Sends all of a filled buffer; nothing is `None`.
+    ///
+    /// # Errors
+    /// Why the connection broke.
+    pub fn give(&mut self, transport: &mut T, filled: &T::Filled) -> io::Result<Option<usize>> {
+        match self {
+            Self::Stream(stream) => ready(transport.try_give(stream, filled)),
+            Self::Datagram(..) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Shows what is there, at most `max` bytes; nothing is `None`, the end of a stream is 0.
+    ///
+    /// # Errors
+    /// Why the connection broke.
+    pub fn take(
+        &mut self,
+        transport: &mut T,
+        max: usize,
+        read: impl FnMut(&[u8]),
+    ) -> io::Result<Option<usize>> {
+        match self {
+            Self::Stream(stream) => ready(transport.try_take(stream, max, read)),
+            Self::Datagram(..) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Receives what is there; nothing is `None`, the end of a stream is 0.
     ///
     /// # Errors

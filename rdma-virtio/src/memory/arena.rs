@@ -5,20 +5,25 @@
 //! ├ transmit memfd (may be shown to a peer, read-only)
 //! │   small slots   config.small × 256
 //! │   chunks        config.chunks × 4096
+//! │   blocks        config.blocks × config.block_len
 //! │   scratch       the device half's own, for headers that it makes
 //! ├ receive memfd (private, never shown)
 //! │   receive slots config.receive × config.receive_len
 //! │   private       virtqueues and indirect tables
 //! ```
 //!
-//! Owns the free lists and the reference counts. Invariants: a slot is free, posted, or has at
-//! least one reference; counts are plain integers, changed by the thread that holds the arena; a
-//! name that is no slot, or a release too many, is refused and counted, never undefined.
+//! Owns the free lists and the reference counts; what applications hold of it is in `lending`.
+//! Invariants: a slot is free, posted, or has at least one reference; counts are plain integers,
+//! changed by the thread that holds the arena; a name that is no slot, or a release too many, is
+//! refused and counted, never undefined.
 
 use std::hint::cold_path;
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
+use super::home::Home;
+use super::leases::{LEASES_MAX, Leases};
 use super::limits;
 pub use super::limits::{
     ARENA_LEN_DEFAULT_MAX, ARENA_LEN_MAX, ArenaConfig, ArenaError, ArenaExtra,
@@ -26,6 +31,11 @@ pub use super::limits::{
 use super::mapping::{Mapping, PartSpec};
 use super::slot::{CHUNK_LEN, GRANULE_LEN, Piece, PostedSlot, SMALL_LEN, Slot, SlotClass};
 use crate::nic::RegionView;
+
+mod lending;
+mod state;
+
+use state::*;
 
 /// Events of the arena, each counted since its start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -36,76 +46,29 @@ pub struct ArenaCounters {
     pub chunk_exhausted: u64,
     /// Receive slots were asked for and none was free.
     pub receive_exhausted: u64,
+    /// Blocks were asked for and none was free.
+    pub block_exhausted: u64,
     /// Names that were no slot, or references that did not exist: a bug of the caller.
     pub misuse: u64,
-}
-
-/// What is known of the slot that begins at a granule.
-#[derive(Clone, Copy, Debug)]
-struct State {
-    /// Its class, and [`REFERENCE`] for each reference to it; 0 if it is free, or no slot begins
-    /// here.
-    references: u32,
-    /// One more than its length while it has references, so that one comparison finds a range that
-    /// leaves it, or a slot that is not held; else the complement of the next free granule, which
-    /// is negative and below any range's end.
-    limit: i32,
-}
-
-/// The number of no granule.
-const END_OF_LIST: u32 = i32::MAX.unsigned_abs();
-const NOT_A_SLOT: State = State { references: 0, limit: i32::MIN };
-const _: () = assert!(ARENA_LEN_MAX / (GRANULE_LEN as u64) < END_OF_LIST as u64);
-
-impl State {
-    /// A free slot, with the next one on the list.
-    #[inline]
-    fn free(next: u32) -> State {
-        State { references: 0, limit: !next.cast_signed() }
-    }
-
-    /// The next free slot.
-    #[inline]
-    fn next(self) -> u32 {
-        (!self.limit).cast_unsigned()
-    }
-}
-
-const SMALL: usize = 0;
-const CHUNK: usize = 1;
-const RECEIVE: usize = 2;
-const CLASSES: u32 = 3;
-/// One reference, in a slot's state: classes are the numbers below.
-const REFERENCE: u32 = 4;
-const REFERENCES_MAX: u32 = u32::MAX - 2 * REFERENCE;
-const _: () = assert!(CLASSES <= REFERENCE);
-
-/// The free slots of one class.
-#[derive(Clone, Copy, Debug)]
-struct FreeList {
-    /// The first; the end of the list is the number of no granule.
-    head: u32,
-    count: u32,
-}
-
-/// What does not change of a class.
-#[derive(Clone, Copy, Debug)]
-struct Class {
-    /// The state of a slot with one reference.
-    held: State,
-    total: u32,
-    len: u32,
 }
 
 /// The worker's memory.
 #[derive(Debug)]
 pub struct Arena {
-    mapping: Mapping,
+    /// First byte of the mapping in `home`.
+    base: u64,
+    home: Arc<Home>,
+    leases: Leases,
+    /// Pieces that are lent, and slots that they pin.
+    lent: u32,
+    lent_slots: u32,
     /// By class.
     free: [FreeList; REFERENCE as usize],
     classes: [Class; CLASSES as usize],
     /// By granule.
     state: Box<[State]>,
+    /// Granules from the first on in which the stack writes: small slots and chunks.
+    written: u32,
     scratch: (u64, u32),
     private: (u64, u32),
     counters: ArenaCounters,
@@ -120,7 +83,8 @@ impl Arena {
         limits::check(config, extra)?;
         let small_len = u64::from(config.small) * u64::from(SMALL_LEN);
         let chunk_first = small_len.next_multiple_of(u64::from(CHUNK_LEN));
-        let scratch_first = chunk_first + u64::from(config.chunks) * u64::from(CHUNK_LEN);
+        let block_first = chunk_first + u64::from(config.chunks) * u64::from(CHUNK_LEN);
+        let scratch_first = block_first + u64::from(config.blocks) * u64::from(config.block_len);
         let transmit_len = scratch_first + u64::from(extra.scratch_len);
         let receive_bytes = u64::from(config.receive) * u64::from(config.receive_len);
         let receive_len = receive_bytes + u64::from(extra.private_len);
@@ -135,17 +99,25 @@ impl Arena {
         let base = mapping.addr();
 
         let granules = granule(mapping.len() as u64);
+        let handles = [config.blocks, config.receive, LENT_MORE, LEASES_MAX];
+        let handles = handles.iter().map(|count| *count as usize).sum();
         let mut arena = Arena {
+            base,
+            leases: Leases::new(),
+            lent: 0,
+            lent_slots: 0,
+            written: granule(block_first),
             free: [FreeList { head: END_OF_LIST, count: 0 }; REFERENCE as usize],
             classes: [Class { held: NOT_A_SLOT, total: 0, len: 0 }; CLASSES as usize],
             state: vec![NOT_A_SLOT; granules as usize].into_boxed_slice(),
             scratch: (base + scratch_first, extra.scratch_len),
             private: (base + receive_first + receive_bytes, extra.private_len),
-            mapping,
+            home: Arc::new(Home::new(mapping, handles)),
             counters: ArenaCounters::default(),
         };
         arena.fill_class(SMALL, 0, (config.small, SMALL_LEN));
         arena.fill_class(CHUNK, chunk_first, (config.chunks, CHUNK_LEN));
+        arena.fill_class(BLOCK, block_first, (config.blocks, config.block_len));
         arena.fill_class(RECEIVE, receive_first, (config.receive, config.receive_len));
         Ok(arena)
     }
@@ -208,7 +180,7 @@ impl Arena {
     pub fn allocate_receives(&mut self, count: u16, mut take: impl FnMut(PostedSlot, u64)) -> u16 {
         let states = &mut self.state[..];
         let held = self.classes[RECEIVE].held;
-        let base = self.mapping.addr();
+        let base = self.base;
         let mut head = self.free[RECEIVE].head;
         let mut taken = 0;
         while taken < count {
@@ -241,9 +213,9 @@ impl Arena {
     pub fn complete_with_header(&mut self, posted: PostedSlot) -> (Slot, [u8; 12]) {
         let slot = self.complete(posted);
         let offset = slot.0 as usize * GRANULE_LEN as usize;
-        // SAFETY: a posted slot is one that this arena gave out, so it lies in the mapping.
-        let first = unsafe { self.mapping.as_ptr().add(offset) };
-        // SAFETY: a receive slot is longer than 12 bytes, and it is no longer the NIC's.
+        let first = self.at(offset);
+        // SAFETY: a posted slot is one that this arena gave out, so it lies in the mapping; it is
+        // longer than 12 bytes, and no longer the NIC's.
         (slot, unsafe { first.cast::<[u8; 12]>().read_unaligned() })
     }
 
@@ -266,14 +238,17 @@ impl Arena {
             Some(state) if (REFERENCE..REFERENCES_MAX).contains(&state.references) => {
                 state.references += REFERENCE;
             }
-            _ => self.misused(slot),
+            Some(_) => self.misused(slot),
+            None => self.retain_lease(slot),
         }
     }
 
     /// Gives a reference back; the last one frees the slot.
     #[inline]
     pub fn release(&mut self, slot: Slot) {
-        let Some(state) = self.state.get_mut(slot.0 as usize) else { return self.misused(slot) };
+        let Some(state) = self.state.get_mut(slot.0 as usize) else {
+            return self.release_lease(slot);
+        };
         // Without its last reference the word is the class.
         let rest = state.references.wrapping_sub(REFERENCE);
         if let Some(free) = self.free.get_mut(rest as usize) {
@@ -297,7 +272,10 @@ impl Arena {
     #[must_use]
     #[inline]
     pub fn is_shared(&self, slot: Slot) -> bool {
-        self.state.get(slot.0 as usize).is_some_and(|state| state.references >= 2 * REFERENCE)
+        match self.state.get(slot.0 as usize) {
+            Some(state) => state.references >= 2 * REFERENCE,
+            None => self.leases.is_shared(slot),
+        }
     }
 
     /// Offset of a piece in the mapping, if it lies in one slot that has a reference.
@@ -311,11 +289,27 @@ impl Arena {
         Some(slot.0 as usize * GRANULE_LEN as usize + start as usize)
     }
 
+    /// The byte at an offset of the mapping.
+    #[inline]
+    fn at(&self, offset: usize) -> *mut u8 {
+        std::ptr::with_exposed_provenance_mut(usize_of(self.base) + offset)
+    }
+
+    /// As [`Arena::locate`], for a slot that the stack may write: neither what the NIC fills nor
+    /// what an application does.
+    #[inline]
+    fn locate_written(&self, slot: Slot, start: u32, len: u32) -> Option<usize> {
+        if slot.0 < self.written { self.locate(slot, start, len) } else { None }
+    }
+
     /// The address of a range that lies in one slot with a reference, else `None`.
     #[must_use]
     #[inline]
     pub fn addr_of(&self, slot: Slot, start: u32, len: u32) -> Option<u64> {
-        self.locate(slot, start, len).map(|offset| self.mapping.addr() + offset as u64)
+        match self.locate(slot, start, len) {
+            Some(offset) => Some(self.base + offset as u64),
+            None => self.leased_addr(slot, start, len),
+        }
     }
 
     /// Writes `header` into the 12 bytes before `start`, and returns the address of the header if
@@ -332,26 +326,25 @@ impl Arena {
         if start < 12 {
             return None;
         }
-        let offset = self.locate(slot, start, len)? - 12;
-        // SAFETY: `locate` checked that the offset lies in the mapping, which is ours and writable.
-        let first = unsafe { self.mapping.as_ptr().add(offset).cast_mut() };
-        // SAFETY: 12 bytes of a held slot; see `bytes_mut`.
+        let offset = self.locate_written(slot, start, len)? - 12;
+        let first = self.at(offset);
+        // SAFETY: 12 bytes of a held slot, in our own writable mapping; see `bytes_mut`.
         unsafe { first.cast::<[u8; 12]>().write_unaligned(header) };
-        Some(self.mapping.addr() + offset as u64)
+        Some(self.base + offset as u64)
     }
 
     /// The address of a slot's first byte.
     #[must_use]
     #[inline]
     pub fn addr(&self, slot: Slot) -> u64 {
-        self.mapping.addr() + u64::from(slot.0) * u64::from(GRANULE_LEN)
+        self.base + u64::from(slot.0) * u64::from(GRANULE_LEN)
     }
 
     /// The address of a posted slot's first byte.
     #[must_use]
     #[inline]
     pub fn posted_addr(&self, posted: &PostedSlot) -> u64 {
-        self.mapping.addr() + u64::from(posted.0.get()) * u64::from(GRANULE_LEN)
+        self.base + u64::from(posted.0.get()) * u64::from(GRANULE_LEN)
     }
 
     /// Bytes of a slot.
@@ -361,11 +354,13 @@ impl Arena {
     #[must_use]
     #[inline]
     pub fn bytes(&self, slot: Slot, start: u32, len: u32) -> &[u8] {
-        let offset = self.locate(slot, start, len).expect("the range lies in a held slot");
-        // SAFETY: `locate` checked that the offset lies in the mapping.
-        let first = unsafe { self.mapping.as_ptr().add(offset) };
+        let first = match self.locate(slot, start, len) {
+            Some(offset) => self.at(offset),
+            None => self.leased(slot, start, len),
+        };
         // SAFETY: the slot is held and not posted: the NIC does not write it, and Rust code
-        // writes it through `&mut self` only. It stays mapped while `self` lives.
+        // writes it through `&mut self` only; or it is an application's that is being sent, which
+        // nobody writes. It stays mapped while `self` lives.
         unsafe { std::slice::from_raw_parts(first, len as usize) }
     }
 
@@ -376,10 +371,10 @@ impl Arena {
     #[must_use]
     #[inline]
     pub fn bytes_mut(&mut self, slot: Slot, start: u32, len: u32) -> &mut [u8] {
-        let offset = self.locate(slot, start, len).expect("the range lies in a held slot");
-        // SAFETY: `locate` checked that the offset lies in the mapping, which is ours and writable.
-        let first = unsafe { self.mapping.as_ptr().add(offset).cast_mut() };
-        // SAFETY: as in `bytes`; `&mut self` makes this the only Rust reference. A NIC or peer
+        let offset = self.locate_written(slot, start, len).expect("the range lies in a held slot");
+        let first = self.at(offset);
+        // SAFETY: as in `bytes`; `&mut self` makes this the only Rust reference, for what is lent
+        // to applications lies elsewhere. A NIC or peer
         // that still reads the bytes sees old or new ones, which the holder answers for.
         unsafe { std::slice::from_raw_parts_mut(first, len as usize) }
     }
@@ -443,11 +438,11 @@ impl Arena {
     }
 
     fn region(&self, part: usize, writable: bool) -> RegionView {
-        let (offset, length) = self.mapping.part_range(part);
+        let (offset, length) = self.home.mapping.part_range(part);
         RegionView {
-            addr: self.mapping.addr() + offset as u64,
+            addr: self.base + offset as u64,
             length: length as u64,
-            memfd: Some((self.mapping.memfd(part).as_raw_fd(), 0)),
+            memfd: Some((self.home.mapping.memfd(part).as_raw_fd(), 0)),
             writable,
         }
     }
@@ -467,7 +462,7 @@ impl Arena {
     /// Whether huge pages were wished for and had.
     #[must_use]
     pub fn has_huge_pages(&self) -> bool {
-        self.mapping.has_huge_pages()
+        self.home.mapping.has_huge_pages()
     }
 
     /// The counters.
@@ -475,6 +470,20 @@ impl Arena {
     pub fn counters(&self) -> ArenaCounters {
         self.counters
     }
+
+    /// Slots with references that no application holds, by class: small, chunks, receive, blocks.
+    #[must_use]
+    pub fn held(&self) -> [u32; CLASSES as usize] {
+        let held = |kind: usize| self.classes[kind].total - self.free[kind].count;
+        [held(SMALL), held(CHUNK), held(RECEIVE), held(BLOCK)]
+    }
+}
+
+/// An address as an index.
+#[inline]
+fn usize_of(addr: u64) -> usize {
+    const { assert!(usize::BITS == 64) };
+    usize::try_from(addr).unwrap_or(0)
 }
 
 /// `offset` in granules; arenas are short enough that it fits.

@@ -10,15 +10,19 @@ pub const ARENA_LEN_MAX: u64 = 16 << 30;
 /// What the default arena stays below, with everything in it: the usual limit of locked memory.
 pub const ARENA_LEN_DEFAULT_MAX: u64 = 8 << 20;
 
-/// How many slots of which size. The default: 1 MiB of small slots, 2 MiB of chunks and 4 MiB of
-/// receive slots, 7 MiB in all; scratch and queues of 256 entries add 0.2 MiB, and the last
-/// 0.8 MiB stay for the NIC's own rings.
+/// How many slots of which size. The default: 1 MiB of small slots, 2 MiB of chunks, 0.5 MiB
+/// of blocks and 4 MiB of receive slots, 7.5 MiB in all; scratch and queues of 256 entries add
+/// 0.2 MiB, and the last 0.3 MiB stay for the NIC's own rings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ArenaConfig {
     /// Small slots; at least 64.
     pub small: u32,
     /// Chunks; at least 32, which is one segment of 64 KiB in flight and one being made.
     pub chunks: u32,
+    /// Blocks: what an application fills itself and sends without a copy. May be 0.
+    pub blocks: u32,
+    /// Bytes in a block; a power of two from 4096 to 1 MiB.
+    pub block_len: u32,
     /// Receive slots; at least 32.
     pub receive: u32,
     /// Bytes in a receive slot; a power of two from 2048 to 65536.
@@ -32,6 +36,8 @@ impl Default for ArenaConfig {
         ArenaConfig {
             small: 4096,
             chunks: 512,
+            blocks: 8,
+            block_len: 65_536,
             receive: 1024,
             receive_len: 4096,
             pages: PageWish::Ordinary,
@@ -70,6 +76,7 @@ pub enum ArenaError {
 pub(super) fn length_of(config: &ArenaConfig, extra: ArenaExtra) -> u64 {
     u64::from(config.small) * u64::from(SMALL_LEN)
         + u64::from(config.chunks) * u64::from(CHUNK_LEN)
+        + u64::from(config.blocks) * u64::from(config.block_len)
         + u64::from(config.receive) * u64::from(config.receive_len)
         + u64::from(extra.scratch_len)
         + u64::from(extra.private_len)
@@ -88,6 +95,11 @@ pub(super) fn check(config: &ArenaConfig, extra: ArenaExtra) -> Result<(), Arena
     }
     if config.receive < 32 {
         return error("memory.receive", config.receive.into(), "at least 32");
+    }
+    let len = config.block_len;
+    if !len.is_power_of_two() || !(CHUNK_LEN..=1 << 20).contains(&len) {
+        let allowed = "a power of two from 4096 to 1048576";
+        return error("memory.block_len", len.into(), allowed);
     }
     let len = config.receive_len;
     if !len.is_power_of_two() || !(2048..=65536).contains(&len) {

@@ -97,6 +97,8 @@ pub struct Mapping {
 // SAFETY: the range belongs to this value alone and is not bound to a thread; all access through
 // it goes by raw pointers, whose users uphold exclusion.
 unsafe impl Send for Mapping {}
+// SAFETY: as above; what a shared reference gives are constants and raw pointers.
+unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Creates one memfd and maps it read-write.

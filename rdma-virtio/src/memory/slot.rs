@@ -12,6 +12,9 @@ pub const GRANULE_LEN: u32 = 256;
 pub const SMALL_LEN: u32 = 256;
 /// Bytes in a chunk, page-aligned.
 pub const CHUNK_LEN: u32 = 4096;
+/// From here on a number names no granule but a send under way of a buffer that the application
+/// filled.
+pub(super) const LEASE_FIRST: u32 = 1 << 31;
 
 /// A buffer, named by its first granule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]

@@ -197,7 +197,7 @@ impl<N: Nic> NetInterface<N> {
         header: &NetHeader,
     ) -> Result<(), TransmitError> {
         let _: Notify = self.device.transmit(&mut self.nic);
-        self.reap();
+        let _ended = self.reap();
         self.driver.transmit(&mut self.arena, pieces, header).map(|_| ())
     }
 
@@ -223,13 +223,16 @@ impl<N: Nic> NetInterface<N> {
         let _: Notify = self.device.transmit(&mut self.nic);
     }
 
-    /// Takes send completions and releases the slots of what was sent, in error or not.
+    /// Takes send completions and releases the slots of what was sent, in error or not. Says
+    /// whether sends of the application's own buffers have ended ([`Arena::take_ended`]).
     #[inline]
-    pub fn reap(&mut self) {
-        if self.driver.in_flight().0 != 0 {
-            cold_path();
-            self.reap_queued();
+    pub fn reap(&mut self) -> bool {
+        if self.driver.in_flight().0 == 0 {
+            return false;
         }
+        cold_path();
+        self.reap_queued();
+        self.arena.has_ended()
     }
 
     #[inline(never)]

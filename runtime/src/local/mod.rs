@@ -9,6 +9,7 @@ mod options;
 mod phases;
 mod tcp;
 mod udp;
+mod zero_copy;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -24,6 +25,7 @@ pub use events::{Event, Readiness};
 use phases::Phases;
 pub use tcp::{TcpListener, TcpStream};
 pub use udp::UdpSocket;
+pub use zero_copy::{Buffer, BufferMut, Lent, Pieces, SendOutcome, Sent};
 
 use crate::config::WorkerConfig;
 use crate::core::Core;
@@ -70,9 +72,13 @@ impl Worker {
         }
         let mut turning = Loop::new(config.turn);
         let event_fd = nic.event_fd();
-        let core = start::start(nic, config, turning.now())?;
+        let mut core = start::start(nic, config, turning.now())?;
         let bell =
             Doorbell::new().map_err(|source| StartError::System { call: "eventfd", source })?;
+        let ringer = bell.clone();
+        core.port.interface.memory().on_return(move || {
+            let _whether_it_slept = ringer.ring();
+        });
         let shared = Shared {
             core: RefCell::new(core),
             turning: RefCell::new(turning),

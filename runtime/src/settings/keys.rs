@@ -142,6 +142,10 @@ pub const KEYS: &[Key] = &[
         s.worker.tcp.receive_buffer = v.size(BUFFER)?;
         Ok(())
     }),
+    key("tcp.lent_slots", "1..65536", "receive slots an application may keep; 256", |s, v| {
+        s.worker.tcp.lent_slots = v.number(1..=1 << 16)?;
+        Ok(())
+    }),
     key("tcp.congestion", "cubic|newreno", "congestion control; cubic", |s, v| {
         s.worker.tcp.congestion =
             v.one_of(&[("cubic", Algorithm::Cubic), ("newreno", Algorithm::NewReno)])?;
@@ -209,6 +213,15 @@ pub const KEYS: &[Key] = &[
     }),
     key("memory.chunks", "32..1048576", "transmit slots of 4 KiB; 512", |s, v| {
         s.worker.memory.chunks = v.number(32..=1 << 20)?;
+        Ok(())
+    }),
+    key("memory.blocks", "0..65536", "buffers for sending without a copy; 8", |s, v| {
+        s.worker.memory.blocks = v.number(0..=1 << 16)?;
+        Ok(())
+    }),
+    key("memory.block", "4KiB..1MiB", "bytes of such a buffer; 64KiB", |s, v| {
+        let size = v.size(4096..=1 << 20)?;
+        s.worker.memory.block_len = Value(&size.to_string()).power_of_two(4096..=1 << 20)?;
         Ok(())
     }),
     key("memory.receive", "32..1048576", "receive slots; 1024", |s, v| {

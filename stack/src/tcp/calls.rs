@@ -211,6 +211,7 @@ impl Tcp {
             offloads: &self.offloads,
         };
         let frame = connection.send_at_once(data, &mut ctx)?;
+        ctx.counters.bytes_written += data.len() as u64;
         if connection.reschedule {
             self.settle(id.index());
         }
@@ -230,6 +231,7 @@ impl Tcp {
     ) -> Result<usize, SendError> {
         let connection = self.connections.get_mut(id).ok_or(SendError::NoSocket)?;
         let result = connection.send(data, mem);
+        self.counters.bytes_written += result.map_or(0, |n| n as u64);
         if !connection.queued {
             connection.queued = true;
             self.ready.push_back(id.index());
@@ -251,6 +253,7 @@ impl Tcp {
         if let Some(connection) = self.connections.get_mut(id)
             && let Some(n) = connection.receive_lone(out, mem)
         {
+            self.counters.bytes_read += n as u64;
             if connection.rcv.ack == super::receiver::AckDue::Now {
                 self.settle(id.index());
             }
@@ -268,6 +271,7 @@ impl Tcp {
     ) -> Result<usize, ReceiveError> {
         let connection = self.connections.get_mut(id).ok_or(ReceiveError::NoSocket)?;
         let result = connection.receive(out, mem);
+        self.counters.bytes_read += result.map_or(0, |n| n as u64);
         if connection.rcv.ack == super::receiver::AckDue::Now {
             self.settle(id.index());
         }

@@ -25,6 +25,8 @@ impl Default for KeepAlive {
 pub struct TcpConfig {
     /// Most unread bytes of a connection: the largest window it advertises. 1 KiB to 1 GiB.
     pub receive_buffer: u32,
+    /// Most receive slots that a connection's application may hold of what it took without a copy.
+    pub lent_slots: u32,
     /// Most unacknowledged and unsent bytes of a connection. 1 KiB to 1 GiB.
     pub send_buffer: u32,
     /// Congestion control of new connections.
@@ -61,6 +63,7 @@ impl Default for TcpConfig {
     fn default() -> TcpConfig {
         TcpConfig {
             receive_buffer: 1 << 20,
+            lent_slots: 256,
             send_buffer: 1 << 20,
             congestion: Algorithm::Cubic,
             timestamps: true,

@@ -243,7 +243,7 @@ impl Connection {
     }
 
     #[cold]
-    fn send_refusal(&self) -> SendError {
+    pub(super) fn send_refusal(&self) -> SendError {
         match (self.error, self.state.is_opening()) {
             (Some(error), _) => SendError::Connection(error),
             (None, true) => SendError::NotConnected,

@@ -34,6 +34,16 @@ counters! {
         bytes_retransmitted,
         /// Payload bytes received in order.
         bytes_received,
+        /// Payload bytes copied from applications.
+        bytes_written,
+        /// Payload bytes copied to applications.
+        bytes_read,
+        /// Payload bytes that applications gave to be sent where they lie.
+        bytes_given,
+        /// Payload bytes that applications took where the NIC put them.
+        bytes_taken,
+        /// Times an application could take no more, since it held as many slots as it may.
+        taking_refused,
         /// Expiries of the retransmission timer.
         timeouts,
         /// Paths doubted, since the first segment went unacknowledged R1 times (RFC 9293 §3.8.3).

@@ -37,6 +37,8 @@ pub struct TcpInfo {
     pub unsent: u32,
     /// Bytes received and not read.
     pub unread: u32,
+    /// Bytes that the application took without a copy and has not given back.
+    pub lent: u32,
     /// The window that the peer was told, bytes.
     pub rcv_wnd: u32,
     /// Retransmissions of the oldest unacknowledged segment.
@@ -71,6 +73,7 @@ impl Connection {
             unacked: snd.in_flight(),
             unsent: snd.unsent(),
             unread: self.rcv.queue.len(),
+            lent: self.rcv.lent(),
             rcv_wnd: self.rcv.window(),
             retransmits: snd.retransmissions,
             recovering: snd.recovery.state() != RecoveryState::Open,

@@ -47,6 +47,7 @@ mod time_wait;
 mod timeout;
 pub mod timers;
 mod tuple;
+mod zero_copy;
 
 use alloc::collections::VecDeque;
 
@@ -59,6 +60,7 @@ pub use info::TcpInfo;
 pub(crate) use input::SegmentBytes;
 pub use listener::Listener;
 pub(crate) use output::EXPECTED_CHECKSUM;
+pub use receive_queue::Taken;
 pub use socket_options::TcpOption;
 pub use state::TcpState;
 pub use tuple::FourTuple;

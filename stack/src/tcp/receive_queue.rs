@@ -3,6 +3,7 @@
 //! memory of the connection's own ("compacted"), so that an advertised window is always honoured.
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 use crate::copy::copy;
 use crate::memory::{Memory, Piece};
@@ -12,6 +13,17 @@ use crate::ring::Ring;
 const PIECES_BEFORE_COMPACTION: usize = 64;
 /// Bytes in a slot below which a piece is not worth its slot.
 const WORTHWHILE_BYTES: u32 = 512;
+/// Compacted bytes that are taken out at a time.
+const TAKEN_MAX: usize = 64 * 1024;
+
+/// Received bytes that leave the queue without a copy.
+#[derive(Debug)]
+pub enum Taken {
+    /// Where the NIC put them; the reference passes to the taker.
+    Piece(Piece),
+    /// Copied out of the NIC's buffers earlier ("compacted").
+    Bytes(Vec<u8>),
+}
 
 /// The queue: compacted bytes first, pieces after them. One piece that is all there is lies beside
 /// the ring.
@@ -144,6 +156,33 @@ impl ReceiveQueue {
         }
         self.bytes -= u32::try_from(n).unwrap_or(self.bytes);
         n
+    }
+
+    /// Takes the first unread bytes out, at most `max` of them, as one piece; `None` if there are
+    /// none.
+    pub(super) fn take<M: Memory>(&mut self, max: u32, mem: &mut M) -> Option<Taken> {
+        if !self.compacted.is_empty() {
+            let n = self.compacted.len().min(TAKEN_MAX).min(max as usize);
+            let bytes: Vec<u8> = self.compacted.drain(..n).collect();
+            self.bytes -= u32::try_from(n).unwrap_or(self.bytes);
+            return Some(Taken::Bytes(bytes));
+        }
+        if let Some(piece) = self.lone.take_if(|piece| piece.len <= max) {
+            self.bytes -= piece.len;
+            return Some(Taken::Piece(piece));
+        }
+        self.line_up();
+        let front = self.pieces.front_mut()?;
+        let piece = *front;
+        if piece.len <= max {
+            self.pieces.pop_front();
+            self.bytes -= piece.len;
+            return Some(Taken::Piece(piece));
+        }
+        mem.retain(piece.slot);
+        *front = piece.skip(max);
+        self.bytes -= max;
+        Some(Taken::Piece(piece.take(max)))
     }
 
     /// Copies unread bytes to `out` without forgetting them; returns how many.

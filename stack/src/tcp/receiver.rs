@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 use super::connection::{Connection, Context, Readiness};
 use super::options;
 use super::reassembly::{Data, Reassembly, ReceiveWindow};
-use super::receive_queue::ReceiveQueue;
+use super::receive_queue::{ReceiveQueue, Taken};
 use super::seq::SeqNum;
 use super::timers::Timer;
 use crate::memory::{Memory, Piece};
@@ -62,6 +62,10 @@ pub(super) enum AckDue {
     Now,
 }
 
+/// The application holds as many slots as it may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Sated;
+
 /// The receiving half.
 #[derive(Debug)]
 pub(super) struct Receiver {
@@ -86,6 +90,12 @@ pub(super) struct Receiver {
     /// The application reads no more.
     pub(super) shut: bool,
     pub(super) limit: u32,
+    /// Bytes that the application took without a copy and has not given back, and the slots that
+    /// they pin.
+    lent: u32,
+    lent_slots: u32,
+    /// It was refused more, since it holds as much as it may.
+    sated: bool,
     /// The largest segment seen: what "full-sized" means in RFC 9293 §3.8.6.3.
     pub(super) segment_size: u16,
     pub(super) queue: ReceiveQueue,
@@ -117,6 +127,9 @@ impl Receiver {
             interactive: false,
             shut: false,
             limit,
+            lent: 0,
+            lent_slots: 0,
+            sated: false,
             segment_size: 536,
             queue: ReceiveQueue::default(),
             reassembly: Reassembly::new(),
@@ -142,10 +155,16 @@ impl Receiver {
         if ahead <= u32::MAX / 2 { ahead } else { 0 }
     }
 
+    /// Bytes in the buffer: unread, or lent to the application.
+    #[inline]
+    fn held(&self) -> u32 {
+        self.queue.len() + self.lent
+    }
+
     /// Bytes that could be advertised: the free part of the buffer.
     #[inline]
     fn room(&self) -> u32 {
-        self.limit.saturating_sub(self.queue.len())
+        self.limit.saturating_sub(self.held())
     }
 
     /// The window field of a segment that goes out now; never takes back what was promised
@@ -175,7 +194,7 @@ impl Receiver {
         // Rounded up, for the peer must not see the edge move back by a fraction of the scale. A
         // peer that sends byte by byte would so push it on for ever: a quarter of the buffer is
         // where that ends.
-        let full = self.queue.len() + window > self.limit + self.limit / 4;
+        let full = self.held() + window > self.limit + self.limit / 4;
         let up = if full { 0 } else { (1 << shift) - 1 };
         let units = ((window + up) >> shift).min(u32::from(u16::MAX));
         let advertised = units << shift;
@@ -185,7 +204,7 @@ impl Receiver {
         self.last_ack_sent = self.nxt;
         self.ack = AckDue::No;
         self.window_field = u16::try_from(units).unwrap_or(u16::MAX);
-        let usual = self.queue.len() == 0 && !full && advertised >= known && shift == self.scale;
+        let usual = self.held() == 0 && !full && advertised >= known && shift == self.scale;
         let until_reopened = (advertised + step).saturating_sub(self.limit);
         self.steady = if usual { until_reopened.min(1 << shift) } else { 0 };
         self.window_field
@@ -205,6 +224,45 @@ impl Receiver {
         if known < self.limit / 2 && self.room() >= known.saturating_add(step) {
             self.ack = AckDue::Now;
         }
+    }
+
+    /// Takes the first unread bytes out without a copy, at most `max`: they stay in the window
+    /// until they are given back. `Err` if that many slots are with the application already.
+    pub(super) fn take<M: Memory>(
+        &mut self,
+        max: u32,
+        slots_max: u32,
+        mem: &mut M,
+    ) -> Result<Option<Taken>, Sated> {
+        if self.lent_slots >= slots_max && self.queue.len() > 0 {
+            self.sated = true;
+            return Err(Sated);
+        }
+        let Some(taken) = self.queue.take(max, mem) else { return Ok(None) };
+        let bytes = match &taken {
+            Taken::Piece(piece) => {
+                self.lent_slots += 1;
+                piece.len
+            }
+            Taken::Bytes(bytes) => u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+        };
+        self.lent += bytes;
+        self.steady = 0;
+        Ok(Some(taken))
+    }
+
+    /// What was taken comes back, or its slot does alone when its bytes were copied out; says
+    /// whether more may be taken that could not before.
+    pub(super) fn give_back(&mut self, bytes: u32, slots: u32) -> bool {
+        self.lent = self.lent.saturating_sub(bytes);
+        self.lent_slots = self.lent_slots.saturating_sub(slots);
+        self.on_read();
+        slots > 0 && core::mem::take(&mut self.sated)
+    }
+
+    /// Bytes that the application took and has not given back.
+    pub(super) fn lent(&self) -> u32 {
+        self.lent
     }
 
     /// Takes note of a timestamp (RFC 7323 §4.3, the rule for the segment's place).

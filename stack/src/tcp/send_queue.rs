@@ -149,6 +149,15 @@ impl SendQueue {
         n as usize
     }
 
+    /// Appends bytes that the application filled where they lie, taking over a reference of their
+    /// slot; nothing is ever appended behind them in it.
+    pub(super) fn push_piece(&mut self, piece: Piece) {
+        self.line_up();
+        let Piece { slot, start, len } = piece;
+        self.chunks.push_back(Chunk { slot, start, len, end: start + len, headroom: false });
+        self.bytes += len;
+    }
+
     /// Adds an empty chunk with as much of `data` as fits.
     #[inline]
     fn push<M: Memory>(&mut self, chunk: Chunk, data: &[u8], mem: &mut M) -> usize {
@@ -287,7 +296,7 @@ impl SendQueue {
     pub(super) fn clear<M: Memory>(&mut self, mem: &mut M) {
         self.line_up();
         while let Some(chunk) = self.chunks.pop_front() {
-            mem.release(chunk.slot);
+            mem.abandon(chunk.slot);
         }
         self.bytes = 0;
         self.unsent = Cursor::default();

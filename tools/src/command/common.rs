@@ -11,6 +11,9 @@ use roceway_runtime::settings::{Flags, Settings, SettingsError};
 
 use super::Failure;
 
+/// Buffers of a worker whose streams go without copies, at least: 1 MiB under way at once.
+const ZERO_COPY_BLOCKS: u32 = 16;
+
 /// The stack under a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Stack {
@@ -68,6 +71,10 @@ struct WorkerLine {
     /// them to standard error at any time
     #[arg(long)]
     counters: bool,
+    /// Sends and receives streams at this end in buffers of the worker's own, without a copy; a
+    /// message is at most memory.block bytes
+    #[arg(long)]
+    zero_copy: bool,
     /// Which sockets a test uses: the worker's own inside its turn, the same between turns, or
     /// those for any thread, which wait; `--set manner=` says who turns then [default: inside]
     #[arg(long, value_enum, value_name = "WHICH")]
@@ -99,6 +106,7 @@ impl WorkerLine {
             ("--capture", self.capture.is_some()),
             ("--counters", self.counters),
             ("--sockets", self.sockets.is_some()),
+            ("--zero-copy", self.zero_copy),
         ];
         all.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
     }
@@ -165,6 +173,11 @@ impl Common {
         }
     }
 
+    /// Whether streams are to go without copies.
+    pub(crate) fn wants_zero_copy(&self) -> bool {
+        self.worker.zero_copy
+    }
+
     /// The stack, as the options and the settings say.
     pub(crate) fn choose(&self, end: End) -> Result<Chosen, Failure> {
         let usage = |text: String| Err(Failure::Usage(text));
@@ -191,6 +204,10 @@ impl Common {
         }
         if matches!((self.wait, end), (Some(Waiting::Spin), _) | (None, End::Client)) {
             settings.worker = settings.worker.spinning();
+        }
+        if self.worker.zero_copy {
+            let memory = &mut settings.worker.memory;
+            memory.blocks = memory.blocks.max(ZERO_COPY_BLOCKS);
         }
         Ok(Chosen::Roceway(Box::new(settings)))
     }

@@ -21,6 +21,7 @@ const EXAMPLES: &str = "Examples:
   roceway perf compare -T 2,3 --plot rtt.svg
   roceway perf compare --many --idle       with thousands of connections, and at rest
   roceway perf compare --crr               with connections opened and closed
+  roceway perf compare --only zero-copy    some of the rows
   roceway perf compare --counters --capture run.pcapng";
 
 /// Most repetitions that may be asked for.
@@ -49,6 +50,9 @@ pub(crate) struct CompareLine {
     /// Also connections opened and closed by the client, for 10 s each: two minutes more
     #[arg(long)]
     crr: bool,
+    /// Only those contenders whose name contains this; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
     /// Prints one JSON document on standard output and nothing else
     #[arg(long)]
     json: bool,
@@ -85,6 +89,7 @@ impl CompareLine {
         let asked = Some([Common::on_user_signal()?, Common::on_user_signal()?]);
         let plan = Plan {
             repetitions: usize::from(self.repetitions),
+            only: self.only.clone(),
             counters: self.counters,
             capture: self.capture.clone(),
             asked,
@@ -131,6 +136,13 @@ impl CompareLine {
             block.notes.push(format!("no frames of the veth block in the capture: {error}"));
         }
         bar.finish_and_clear();
+        if block.rows.is_empty() && !self.only.is_empty() {
+            let names = compare::soft_block(extras);
+            let names: Vec<String> = names.iter().map(|contender| contender.name()).collect();
+            let text =
+                format!("--only matches nobody; among others there are: {}", names.join("; "));
+            return Err(Failure::Usage(text));
+        }
         block.notes.splice(0..0, warnings);
         let latencies = std::mem::take(&mut block.latencies);
         self.print(&plan, block)?;
@@ -151,6 +163,9 @@ impl CompareLine {
         all.extend(["--repetitions".to_owned(), self.repetitions.to_string()]);
         if self.counters {
             all.push("--counters".to_owned());
+        }
+        for text in &self.only {
+            all.extend(["--only".to_owned(), text.clone()]);
         }
         if let Some(path) = capture {
             all.extend(["--capture".to_owned(), path.display().to_string()]);

@@ -37,6 +37,8 @@ const EXAMPLES: &str = "Examples:
   roceway perf tcp_crr -l -100000          a count instead of a time
   roceway perf tcp_rr --stack roceway -l 5 --counters
                                            both ends here, over Roceway and a soft link
+  roceway perf tcp_stream --stack roceway --zero-copy -m 65536 -l 5
+                                           a stream that no end copies
   roceway perf tcp_rr 10.0.0.2 --device packet:eth1 --address 10.0.0.1/24
                                            over Roceway on an interface of this host
   roceway perf server";
@@ -137,16 +139,20 @@ impl TestLine {
         let chosen = self.common.choose(End::Client)?;
         let host = self.host.as_deref().or(self.named_host.as_deref());
         if let Chosen::Roceway(settings) = &chosen {
-            let counters = self.common.wants_counters();
-            let handles = self.common.handles(settings);
-            let test = WorkerTest { settings, cores: Cores::default(), counters, handles };
-            test.check(host.is_some())?;
+            self.over(settings, Cores::default()).check(host.is_some())?;
         }
         let server = host.map(|host| resolve(host, self.port, &chosen)).transpose()?;
         let cores = self.cores(&chosen, server.is_some())?;
         let run = Run { line: &self, chosen, workload, server, cores };
         let (outcome, states) = run.measure()?;
         run.report(&outcome, states)
+    }
+
+    fn over<'a>(&self, settings: &'a Settings, cores: Cores) -> WorkerTest<'a> {
+        let counters = self.common.wants_counters();
+        let handles = self.common.handles(settings);
+        let zero_copy = self.common.wants_zero_copy();
+        WorkerTest { settings, cores, counters, handles, zero_copy }
     }
 
     /// The cores of both ends: as named, otherwise two physical cores, and of this end only if the
@@ -183,9 +189,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn over<'a>(&self, settings: &'a Settings) -> WorkerTest<'a> {
-        let counters = self.line.common.wants_counters();
-        let handles = self.line.common.handles(settings);
-        WorkerTest { settings, cores: self.cores, counters, handles }
+        self.line.over(settings, self.cores)
     }
 
     fn measure(&self) -> Result<(Outcome, States), Failure> {
@@ -216,7 +220,9 @@ impl Run<'_> {
             }
             Chosen::Roceway(settings) => {
                 let device = settings.device.as_deref().unwrap_or("soft").to_owned();
-                ("roceway", device, "copy".to_owned())
+                let zero_copy = self.line.common.wants_zero_copy();
+                let mode = if zero_copy { "zero-copy" } else { "copy" };
+                ("roceway", device, mode.to_owned())
             }
         };
         Place { stack: stack.into(), device, mode: Some(mode) }
@@ -325,6 +331,7 @@ impl ServerLine {
                     port: self.port,
                     cpu: self.cpu,
                     counters: self.common.wants_counters(),
+                    zero_copy: self.common.wants_zero_copy(),
                 };
                 return worker::serve(&settings, &serving, |bound, device| {
                     self.announce(bound, &format!("roceway, {device}"))

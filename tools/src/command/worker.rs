@@ -39,6 +39,8 @@ pub(crate) struct WorkerTest<'a> {
     pub(crate) counters: bool,
     /// The sockets that it uses.
     pub(crate) handles: Handles,
+    /// Whether streams go without copies.
+    pub(crate) zero_copy: bool,
 }
 
 impl WorkerTest<'_> {
@@ -46,6 +48,7 @@ impl WorkerTest<'_> {
         let mut opening = Opening::new(self.settings.worker.clone(), options);
         opening.keep_end = self.counters;
         opening.handles = self.handles;
+        opening.zero_copy = self.zero_copy;
         opening.asked = Some(Common::on_user_signal()?);
         Ok(opening)
     }
@@ -239,6 +242,8 @@ pub(crate) struct Serving {
     pub(crate) cpu: Option<usize>,
     /// Whether counters were asked for.
     pub(crate) counters: bool,
+    /// Whether streams go without copies.
+    pub(crate) zero_copy: bool,
 }
 
 /// Serves tests over Roceway. With counters it ends in order on SIGINT or SIGTERM and prints them.
@@ -253,6 +258,7 @@ pub(crate) fn serve(
     check_device(device, settings)?;
     let mut opening = Opening::new(settings.worker.clone(), SocketOptions::default());
     opening.config.cpu = serving.cpu.or(opening.config.cpu);
+    opening.zero_copy = serving.zero_copy;
     opening.asked = Some(Common::on_user_signal()?);
     let stop = if serving.counters {
         let stop = on_signal(signal_hook::consts::SIGINT)?;

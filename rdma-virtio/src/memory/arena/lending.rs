@@ -1,0 +1,255 @@
+//! What applications hold of the arena: blocks that they fill, received pieces that they keep, and
+//! sends of theirs that are under way.
+//!
+//! Handles that come back from other threads wait on the home's queue until [`Arena::drain`].
+
+use std::hint::cold_path;
+use std::ptr::NonNull;
+
+use super::state::{BLOCK, LENT_MORE, PIN, RECEIVE, REFERENCE};
+use super::{Arena, usize_of};
+use crate::memory::buffer::{Buffer, BufferMut};
+use crate::memory::home::{NO_SLOT, Return};
+use crate::memory::leases::{LeaseCounters, LeaseError, Sent};
+use crate::memory::lent::{Held, Pieces};
+use crate::memory::slot::{GRANULE_LEN, Piece, Slot};
+
+/// Most pieces of one slot that are lent at once.
+const PINS_MAX: u32 = 1 << 12;
+
+/// A lent piece that came back: whose it was, its bytes, and whether it pinned a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Returned {
+    /// The number under which it was lent.
+    pub owner: u64,
+    /// Bytes.
+    pub bytes: u32,
+    /// Whether it lay in a receive slot.
+    pub in_slot: bool,
+}
+
+impl Arena {
+    /// Calls `wake` whenever a handle comes back by the queue, from whichever thread; only the
+    /// first one that is given counts.
+    pub fn on_return(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _first_stays = self.home.on_return.set(Box::new(wake));
+    }
+
+    /// A block to be filled, if one is free.
+    pub fn buffer(&mut self) -> Option<BufferMut> {
+        let Some(granule) = self.pop(BLOCK) else {
+            self.counters.block_exhausted += 1;
+            return None;
+        };
+        let state = self.state.get_mut(granule as usize)?;
+        state.references = state.references - REFERENCE + PIN;
+        let offset = granule as usize * GRANULE_LEN as usize;
+        let range = (offset, self.classes[BLOCK].len as usize);
+        // SAFETY: the block was free, and from now on only its handle's holders touch it, which
+        // `bytes_mut` and `put_before` make sure of, until it comes back.
+        Some(unsafe { BufferMut::new(&self.home, None, range, Return::Block(granule)) })
+    }
+
+    /// Free blocks.
+    #[must_use]
+    pub fn free_blocks(&self) -> u32 {
+        self.free[BLOCK].count
+    }
+
+    /// Takes a range of a buffer, first byte and length, to be sent. The slot has one reference and
+    /// can be used like a transmit slot, but for writing.
+    ///
+    /// # Errors
+    /// See [`LeaseError`]; nothing was taken then.
+    pub fn lease(
+        &mut self,
+        buffer: &Buffer,
+        range: (usize, usize),
+        cookie: u64,
+    ) -> Result<Slot, LeaseError> {
+        if !buffer.is_of(&self.home) {
+            self.leases.counters.refused += 1;
+            return Err(LeaseError::Foreign);
+        }
+        self.leases.open(buffer, range, cookie)
+    }
+
+    /// A send that nobody took after all: it ends without a word.
+    pub fn cancel_lease(&mut self, slot: Slot) {
+        self.leases.cancel(slot);
+    }
+
+    /// A send's connection ended before the peer acknowledged all of it; its reference is still to
+    /// be released.
+    pub fn mark_dropped(&mut self, slot: Slot) {
+        self.leases.mark_dropped(slot);
+    }
+
+    /// Whether [`Arena::take_ended`] has something.
+    #[must_use]
+    #[inline]
+    pub fn has_ended(&self) -> bool {
+        self.leases.has_ended()
+    }
+
+    /// The next send that has ended.
+    pub fn take_ended(&mut self) -> Option<Sent> {
+        self.leases.take_ended()
+    }
+
+    /// What is counted of sends.
+    #[must_use]
+    pub fn lease_counters(&self) -> LeaseCounters {
+        self.leases.counters
+    }
+
+    #[cold]
+    pub(super) fn retain_lease(&mut self, slot: Slot) {
+        if !self.leases.retain(slot) {
+            self.misused(slot);
+        }
+    }
+
+    #[cold]
+    pub(super) fn release_lease(&mut self, slot: Slot) {
+        if !self.leases.release(slot) {
+            self.misused(slot);
+        }
+    }
+
+    #[cold]
+    pub(super) fn leased_addr(&self, slot: Slot, start: u32, len: u32) -> Option<u64> {
+        self.leases.addr(slot, start, len)
+    }
+
+    /// The first byte of a range that lies in no slot of the arena's own.
+    ///
+    /// # Panics
+    /// If it is not one of a send's either.
+    #[cold]
+    pub(super) fn leased(&self, slot: Slot, start: u32, len: u32) -> *mut u8 {
+        let addr = self.leases.addr(slot, start, len).expect("the range lies in a held slot");
+        std::ptr::with_exposed_provenance_mut(usize_of(addr))
+    }
+
+    /// Room for received pieces of this arena.
+    #[must_use]
+    pub fn pieces(&self) -> Pieces {
+        Pieces::new(&self.home)
+    }
+
+    /// Receive slots that are lent.
+    #[must_use]
+    #[inline]
+    pub fn lent_slots(&self) -> u32 {
+        self.lent_slots
+    }
+
+    /// Pieces that are lent.
+    #[must_use]
+    #[inline]
+    pub fn lent(&self) -> u32 {
+        self.lent
+    }
+
+    /// Lends a received piece under a number of the caller's choice, whose one reference passes to
+    /// `out`. False, and nothing was done, if that is full or another arena's, or too many pieces
+    /// are lent.
+    #[inline]
+    pub fn lend(&mut self, piece: Piece, owner: u64, out: &mut Pieces) -> bool {
+        if out.is_full() || !out.is_of(&self.home) || !self.may_lend() {
+            cold_path();
+            return false;
+        }
+        let Some(offset) = self.locate(piece.slot, piece.start, piece.len) else { return false };
+        let Some(first) = NonNull::new(self.at(offset)) else { return false };
+        let Some(state) = self.state.get_mut(piece.slot.0 as usize) else { return false };
+        let class = usize::try_from(state.references % REFERENCE).unwrap_or(0);
+        if class != RECEIVE || state.references >= PINS_MAX * PIN {
+            cold_path();
+            return false;
+        }
+        state.references = state.references - REFERENCE + PIN;
+        self.lent += 1;
+        self.lent_slots += 1;
+        // SAFETY: the piece lies in a receive slot, which the stack cannot write and which is
+        // pinned until it comes back.
+        out.push(unsafe { Held::in_slot(first, piece.len, piece.slot, owner) });
+        true
+    }
+
+    /// Whether one more piece may be lent.
+    #[must_use]
+    #[inline]
+    pub fn may_lend(&self) -> bool {
+        self.lent < self.classes[RECEIVE].total + LENT_MORE
+    }
+
+    /// Lends bytes that lie in no slot.
+    ///
+    /// # Panics
+    /// If `out` is full or another arena's, or [`Arena::may_lend`] says no.
+    pub fn lend_owned(&mut self, bytes: Box<[u8]>, owner: u64, out: &mut Pieces) {
+        assert!(self.may_lend() && out.is_of(&self.home), "room was asked for");
+        self.lent += 1;
+        out.push(Held::owned(bytes, owner));
+    }
+
+    /// Takes one piece back at once, from the arena's own thread.
+    #[inline]
+    pub fn take_back(&mut self, pieces: &mut Pieces) -> Option<Returned> {
+        if !pieces.is_of(&self.home) {
+            return None;
+        }
+        let ended = pieces.pop()?.end();
+        self.settle(ended)
+    }
+
+    /// Whether handles wait on the queue.
+    #[must_use]
+    #[inline]
+    pub fn has_returns(&self) -> bool {
+        !self.home.returns.is_empty()
+    }
+
+    /// Takes handles off the queue until one was a lent piece, or none is left.
+    pub fn drain(&mut self) -> Option<Returned> {
+        while let Some(ended) = self.home.returns.pop() {
+            if let Some(returned) = self.settle(ended) {
+                return Some(returned);
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn settle(&mut self, ended: Return) -> Option<Returned> {
+        match ended {
+            Return::Lent { slot, owner, bytes } => {
+                self.lent = self.lent.saturating_sub(1);
+                let in_slot = slot != NO_SLOT;
+                if in_slot {
+                    self.lent_slots = self.lent_slots.saturating_sub(1);
+                    self.unpin(Slot(slot));
+                }
+                Some(Returned { owner, bytes, in_slot })
+            }
+            Return::Block(granule) => {
+                self.unpin(Slot(granule));
+                None
+            }
+        }
+    }
+
+    /// Takes a pin back; without another reference the slot is free.
+    #[inline]
+    fn unpin(&mut self, slot: Slot) {
+        match self.state.get_mut(slot.0 as usize) {
+            Some(state) if state.references >= PIN => {
+                state.references = state.references - PIN + REFERENCE;
+                self.release(slot);
+            }
+            _ => self.misused(slot),
+        }
+    }
+}

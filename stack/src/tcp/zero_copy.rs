@@ -1,0 +1,95 @@
+//! Calls that move no bytes: the application gives slots to be sent, and takes received pieces
+//! where the NIC put them.
+//!
+//! What is given follows everything written before it. What is taken stays in the receive window
+//! until it comes back, so that an application that is slow stops its own peer and nobody else.
+
+use super::Tcp;
+use super::connection::{Connection, Readiness};
+use super::error::{ReceiveError, SendError};
+use super::receive_queue::Taken;
+use super::receiver::{AckDue, Sated};
+use crate::memory::{Memory, Piece};
+use crate::slab::Id;
+
+/// Longest piece that is taken to be sent: 1 GiB, as the largest send buffer.
+const GIVEN_MAX: u32 = 1 << 30;
+
+impl Connection {
+    /// Queues a piece, all of it or nothing: into an empty queue always, else within the limit.
+    fn give(&mut self, piece: Piece) -> Result<(), SendError> {
+        if !self.state.may_send() {
+            return Err(self.send_refusal());
+        }
+        let queued = self.snd.queue.len();
+        let fits = queued == 0 || queued.saturating_add(piece.len) <= self.snd.limit;
+        if !fits || piece.len > GIVEN_MAX {
+            return Err(SendError::WouldBlock);
+        }
+        self.snd.queue.push_piece(piece);
+        Ok(())
+    }
+}
+
+impl Tcp {
+    /// Queues a piece of a slot that the application filled; on success its reference passes to the
+    /// connection, and nobody writes its bytes while that or a device has one.
+    ///
+    /// # Errors
+    /// See [`SendError`]; `WouldBlock` while other bytes are queued and the limit has no room for
+    /// all of this.
+    pub fn give(&mut self, id: Id<Connection>, piece: Piece) -> Result<(), SendError> {
+        let connection = self.connections.get_mut(id).ok_or(SendError::NoSocket)?;
+        if piece.len == 0 {
+            return Err(SendError::WouldBlock);
+        }
+        connection.give(piece)?;
+        self.counters.bytes_given += u64::from(piece.len);
+        if !connection.queued {
+            connection.queued = true;
+            self.ready.push_back(id.index());
+        }
+        Ok(())
+    }
+
+    /// Takes the next received bytes, at most `max`, without a copy; `None` is the end of the
+    /// stream. They count as unread to the peer until [`Tcp::give_back`].
+    ///
+    /// # Errors
+    /// See [`ReceiveError`]; `WouldBlock` also while the application holds as many slots as it may.
+    pub fn take<M: Memory>(
+        &mut self,
+        id: Id<Connection>,
+        max: u32,
+        mem: &mut M,
+    ) -> Result<Option<Taken>, ReceiveError> {
+        let connection = self.connections.get_mut(id).ok_or(ReceiveError::NoSocket)?;
+        match connection.rcv.take(max, self.config.lent_slots, mem) {
+            Ok(Some(taken)) => {
+                let bytes = match &taken {
+                    Taken::Piece(piece) => u64::from(piece.len),
+                    Taken::Bytes(bytes) => bytes.len() as u64,
+                };
+                self.counters.bytes_taken += bytes;
+                Ok(Some(taken))
+            }
+            Ok(None) => connection.receive_nothing().map(|_end| None),
+            Err(Sated) => {
+                self.counters.taking_refused += 1;
+                Err(ReceiveError::WouldBlock)
+            }
+        }
+    }
+
+    /// Bytes that were taken come back, with the slots that they lay in. Nothing happens if the
+    /// connection is gone.
+    pub fn give_back(&mut self, id: Id<Connection>, bytes: u32, slots: u32) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.rcv.give_back(bytes, slots) {
+            connection.notify(Readiness::READABLE);
+        }
+        if connection.rcv.ack == AckDue::Now || !connection.watch.pending.is_empty() {
+            self.settle(id.index());
+        }
+    }
+}
