@@ -99,6 +99,7 @@ impl Transport for Shared {
     type Listener = Listener;
     type Stream = Socket<TcpStream>;
     type Datagram = Socket<UdpSocket>;
+    type Filled = std::convert::Infallible;
 
     fn manner(&self) -> Manner {
         Manner::Blocks

@@ -7,6 +7,8 @@
 //! http_server --device tap:rw0,addr=10.0.0.1/24,up=on --address 10.0.0.2/24 --port 80 DIRECTORY
 //! curl http://10.0.0.2/
 //! ```
+//!
+//! With `--zero-copy true` files are read into buffers of the worker's and sent from there.
 
 mod http;
 mod support;
@@ -16,13 +18,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use http::Reading;
 use roceway_runtime::rdma_virtio::nic::any::AnyNic;
 use roceway_runtime::settings::Settings;
 use roceway_runtime::shared::{TcpListener, TcpStream, Worker};
 use support::{Arguments, fail, second, soft_pair};
 
-const USAGE: &str =
-    "http_server [--device KIND:NAME --address ADDRESS/PREFIX] [--port N] [DIRECTORY]";
+const USAGE: &str = "http_server [--device KIND:NAME --address ADDRESS/PREFIX] [--port N] \
+     [--zero-copy true] [DIRECTORY]";
 /// Bytes of the file that is fetched when there is no device.
 const SHOWN: usize = 64 << 20;
 
@@ -31,10 +34,10 @@ fn worker(nic: AnyNic, settings: &Settings) -> Worker {
     worker.unwrap_or_else(|error| fail(error))
 }
 
-fn serve_at(worker: &Worker, port: u16, root: &Path) -> io::Result<()> {
+fn serve_at(worker: &Worker, port: u16, root: &Path, reading: Reading) -> io::Result<()> {
     let listener = TcpListener::bind(worker, (Ipv4Addr::UNSPECIFIED, port))?;
     println!("serving {} on {}", root.display(), listener.local_addr()?);
-    http::serve(&listener, root)
+    http::serve(&listener, root, reading)
 }
 
 /// Fetches one file and says how long that took.
@@ -54,7 +57,7 @@ fn fetch(worker: &Worker, from: SocketAddr, path: &str) -> io::Result<()> {
 }
 
 /// Server and client in this process.
-fn show(settings: &Settings) -> io::Result<()> {
+fn show(settings: &Settings, reading: Reading) -> io::Result<()> {
     let root = std::env::temp_dir().join(format!("roceway-http-{}", std::process::id()));
     std::fs::create_dir_all(&root)?;
     std::fs::write(root.join("index.html"), "<p>Hello\n")?;
@@ -63,7 +66,7 @@ fn show(settings: &Settings) -> io::Result<()> {
     let (client, server) = (worker(one, &client), worker(two, &server));
     let served = root.clone();
     // The server ends with the process.
-    std::thread::spawn(move || serve_at(&server, 80, &served));
+    std::thread::spawn(move || serve_at(&server, 80, &served, reading));
     let fetched = ["/", "/large", "/../etc/passwd"]
         .iter()
         .try_for_each(|path| fetch(&client, second(80), path));
@@ -72,14 +75,16 @@ fn show(settings: &Settings) -> io::Result<()> {
 }
 
 fn main() {
-    let arguments = Arguments::read(USAGE, &["port"]);
+    let arguments = Arguments::read(USAGE, &["port", "zero-copy"]);
     let root = arguments.rest.first().map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let zero_copy = arguments.own("zero-copy").unwrap_or(false);
+    let reading = if zero_copy { Reading::ZeroCopy } else { Reading::Copy };
     let done = match arguments.device() {
         Some(nic) => {
             let worker = worker(nic, &arguments.settings);
-            serve_at(&worker, arguments.own("port").unwrap_or(80), &root)
+            serve_at(&worker, arguments.own("port").unwrap_or(80), &root, reading)
         }
-        None => show(&arguments.settings),
+        None => show(&arguments.settings, reading),
     };
     if let Err(error) = done {
         fail(error);

@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 
+use roceway_rdma_virtio::memory::leases::LeaseError;
 use roceway_stack::ip::{Mark, Marking};
 use roceway_stack::slab::Id;
 use roceway_stack::tcp::{
@@ -17,6 +18,7 @@ use crate::core::Core;
 use crate::io_error;
 use crate::marking;
 use crate::waits::Socket;
+use crate::zero_copy::{GiveError, Moved};
 
 /// A call.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +32,9 @@ pub(crate) enum Request {
     Send(Id<Connection>),
     Receive(Id<Connection>),
     Peek(Id<Connection>),
+    Give(Id<Connection>),
+    Take(Id<Connection>, usize),
+    Block,
     Shutdown(Id<Connection>, Shutdown),
     Close(Id<Connection>),
     Abort(Id<Connection>),
@@ -56,6 +61,7 @@ pub(crate) enum Data<'a> {
     None,
     Out(&'a [u8]),
     In(&'a mut [u8]),
+    Moved(&'a mut Moved),
 }
 
 impl Data<'_> {
@@ -65,6 +71,7 @@ impl Data<'_> {
             Data::None => Data::None,
             Data::Out(bytes) => Data::Out(bytes),
             Data::In(out) => Data::In(out),
+            Data::Moved(moved) => Data::Moved(moved),
         }
     }
 }
@@ -95,6 +102,7 @@ pub(crate) enum CallError {
     NotConnected,
     Send(SendError),
     Receive(ReceiveError),
+    Give(GiveError),
     Connect(ConnectError),
     Connection(ConnectionError),
     Listen(ListenError),
@@ -111,6 +119,10 @@ impl CallError {
             CallError::WouldBlock
                 | CallError::Send(SendError::WouldBlock)
                 | CallError::Receive(ReceiveError::WouldBlock)
+                | CallError::Give(
+                    GiveError::Send(SendError::WouldBlock)
+                        | GiveError::Lease(LeaseError::Exhausted)
+                )
                 | CallError::Udp(UdpError::WouldBlock)
         )
     }
@@ -124,6 +136,7 @@ impl From<CallError> for io::Error {
             CallError::NotConnected => io::ErrorKind::NotConnected.into(),
             CallError::Send(error) => io_error::of_send(error),
             CallError::Receive(error) => io_error::of_receive(error),
+            CallError::Give(error) => io_error::of_give(error),
             CallError::Connect(error) => io_error::of_connect(error),
             CallError::Connection(error) => io_error::of_connection(error),
             CallError::Listen(error) => io_error::of_listen(error),
@@ -140,10 +153,10 @@ impl Request {
     pub(crate) fn waits_for(self) -> Option<(Socket, Readiness)> {
         match self {
             Request::Accept(id) => Some((Socket::Listener(id), Readiness::READABLE)),
-            Request::Connected(id) | Request::Send(id) => {
+            Request::Connected(id) | Request::Send(id) | Request::Give(id) => {
                 Some((Socket::Connection(id), Readiness::WRITABLE))
             }
-            Request::Receive(id) | Request::Peek(id) => {
+            Request::Receive(id) | Request::Peek(id) | Request::Take(id, _) => {
                 Some((Socket::Connection(id), Readiness::READABLE))
             }
             Request::SendDatagram(id, _) => Some((Socket::Datagram(id), Readiness::WRITABLE)),
@@ -186,7 +199,32 @@ impl Request {
                 Request::SendDatagram(..) | Request::ReceiveDatagram(_) | Request::PeekDatagram(_),
                 data,
             ) => self.datagram(core, data),
+            (Request::Give(_) | Request::Take(..) | Request::Block, Data::Moved(moved)) => {
+                self.moving(core, moved)
+            }
             _ => self.rare(core),
+        }
+    }
+
+    /// What moves no bytes but hands over where they lie.
+    fn moving(self, core: &mut Core, moved: &mut Moved) -> Result<Reply, CallError> {
+        match (self, &*moved) {
+            (Request::Give(id), Moved::Given(buffer, range)) => {
+                core.give(id, buffer, *range, None).map_err(CallError::Give)?;
+                core.expect_work();
+                Ok(Reply::Bytes(range.1))
+            }
+            (Request::Take(id, max), _) => {
+                let mut pieces = core.port.interface.memory_ref().pieces();
+                let bytes = core.take(id, max, &mut pieces).map_err(CallError::Receive)?;
+                *moved = Moved::Taken(pieces.drain().collect());
+                Ok(Reply::Bytes(bytes))
+            }
+            (Request::Block, _) => {
+                *moved = Moved::Block(core.block().ok_or(CallError::WouldBlock)?);
+                Ok(Reply::Done)
+            }
+            _ => Err(CallError::NoSocket),
         }
     }
 
@@ -215,7 +253,7 @@ impl Request {
     #[inline(never)]
     fn rare(self, core: &mut Core) -> Result<Reply, CallError> {
         // It may bring a deadline nearer.
-        core.expect_work = true;
+        core.expect_work();
         let now = core.now;
         match self {
             Request::SetMark(socket, mark) => {

@@ -15,6 +15,10 @@ use crate::memory::StackMemory;
 use crate::offload::OffloadsInUse;
 use crate::port::Port;
 
+/// Reasons for attention: work is expected; pieces are lent.
+const EXPECTS: u8 = 1;
+const LENDS: u8 = 2;
+
 /// Timers have a resolution of a millisecond: looking at them more often than this buys nothing.
 const TIMERS_PERIOD: Duration = Duration::from_micros(50);
 
@@ -36,10 +40,8 @@ pub(crate) struct Core {
     /// Time of the turn under way, or of the last one.
     pub(crate) now: Instant,
     pub(crate) link: LinkCounters,
-    /// A call outside a turn made work that the queues do not show, such as a nearer deadline.
-    pub(crate) expect_work: bool,
-    /// Received pieces are lent to the application: they may come back from any thread.
-    pub(crate) lends: bool,
+    /// Why a turn may have something to do that the queues do not show: bits.
+    attention: u8,
     /// Bytes copied instead of lent, since too many slots were with applications.
     pub(crate) lends_copied: u64,
     /// A turn is under way: `now` is the present.
@@ -60,14 +62,32 @@ impl Core {
             port,
             now,
             link: LinkCounters::default(),
-            expect_work: false,
-            lends: false,
+            attention: 0,
             lends_copied: 0,
             in_turn: false,
             timers_looked_at: now,
             broken: None,
             offloads,
         }
+    }
+
+    /// A call outside a turn made work that the queues do not show, such as a nearer deadline.
+    #[inline]
+    pub(crate) fn expect_work(&mut self) {
+        self.attention |= EXPECTS;
+    }
+
+    /// Whether received pieces are lent to the application, so that they may come back from any
+    /// thread.
+    #[inline]
+    pub(crate) fn set_lends(&mut self, lends: bool) {
+        self.attention = if lends { self.attention | LENDS } else { self.attention & EXPECTS };
+    }
+
+    /// Whether a turn has something to do that the queues do not show.
+    #[cold]
+    fn wants_attention(&self) -> bool {
+        self.attention & EXPECTS != 0 || self.port.interface.memory_ref().has_returns()
     }
 
     /// Stack and memory, for a call.
@@ -165,7 +185,7 @@ impl Core {
                 self.link.hosts_gone += 1;
                 let (stack, mut memory) = self.parts();
                 stack.on_neighbor_lost(mac, &mut memory);
-                self.expect_work = true;
+                self.expect_work();
             }
             NicEvent::Removed => {
                 self.link.device_removed += 1;
@@ -179,7 +199,7 @@ impl Core {
     fn lose_link(&mut self) {
         let (stack, mut memory) = self.parts();
         stack.on_link_lost(&mut memory);
-        self.expect_work = true;
+        self.expect_work();
     }
 
     /// Whether any frame waits in either direction.
@@ -187,7 +207,7 @@ impl Core {
     fn has_work(&self) -> bool {
         self.port.interface.recv_ready()
             || self.stack.has_frames()
-            || (self.expect_work | self.lends && self.wants_attention())
+            || (self.attention != 0 && self.wants_attention())
             || self.port.is_stalled()
     }
 
@@ -212,8 +232,8 @@ impl Work for Core {
     #[inline(always)]
     fn control(&mut self, now: u64, _budget: u32) -> Progress {
         self.now = Instant::from_nanos(now);
-        self.expect_work = false;
-        if self.lends {
+        self.attention &= LENDS;
+        if self.attention != 0 {
             self.take_returns();
         }
         self.in_turn = true;
@@ -256,7 +276,7 @@ impl Work for Core {
         self.in_turn = false;
         if self.port.interface.reap() {
             // Sends have ended: the application, whose phase is over, is to hear of it.
-            self.expect_work = true;
+            self.expect_work();
         }
         self.port.interface.refill();
         Progress::NONE

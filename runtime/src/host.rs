@@ -8,18 +8,23 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Wake, Waker};
+use std::task::{Poll, Wake, Waker};
 use std::thread::Thread;
 use std::{io, mem};
 
 use roceway_busypoll::{Armed, Doorbell, Progress, Turned, Work};
-use roceway_stack::tcp::Readiness;
+use roceway_rdma_virtio::memory::buffer::{Buffer, BufferMut};
+use roceway_rdma_virtio::memory::leases::SendOutcome;
+use roceway_stack::slab::Id;
+use roceway_stack::tcp::{Connection, Readiness};
 
 use crate::calls::{CallError, Request};
 use crate::core::Core;
+use crate::given::Given;
 use crate::local;
 use crate::shared::mailbox::{Mailbox, Next, Ran};
 use crate::waits::{Socket, Waiter, Waits};
+use crate::zero_copy::GiveError;
 
 /// Says that a task can run; wakes the worker's thread if it sleeps.
 pub(crate) struct Alert {
@@ -63,6 +68,8 @@ const EVENTS_MAX: u32 = 1 << 18;
 #[derive(Default)]
 struct Guests {
     waits: Waits,
+    /// Sends of tasks.
+    given: Given,
     /// Tasks to be woken.
     wakers: Vec<Waker>,
     /// Threads to be woken.
@@ -105,7 +112,7 @@ impl Host {
 
     /// The next turn goes through its phases.
     pub(crate) fn expect_work(&self) {
-        self.worker.shared.core.borrow_mut().expect_work = true;
+        self.worker.shared.core.borrow_mut().expect_work();
     }
 
     /// A task waits for a socket.
@@ -116,11 +123,51 @@ impl Host {
             let old = waits.set_task(socket, interest, waker);
             waits.watch(socket, core);
             // What is ready already is an event now.
-            core.expect_work = true;
+            core.expect_work();
             old
         };
         // Its drop may run code of the application.
         drop(old);
+    }
+
+    /// Gives a buffer to be sent for a task; the cookie by which it is asked for.
+    pub(crate) fn give(
+        &self,
+        id: Id<Connection>,
+        buffer: &Buffer,
+        range: (usize, usize),
+    ) -> Result<u64, GiveError> {
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let given = &mut self.guests.borrow_mut().given;
+        let cookie = given.cookie();
+        core.give(id, buffer, range, Some(cookie))?;
+        given.begin(cookie);
+        core.expect_work();
+        Ok(cookie)
+    }
+
+    /// How a send ended; if it has not, the task waits.
+    pub(crate) fn poll_given(&self, cookie: u64, waker: &Waker) -> Poll<SendOutcome> {
+        self.guests.borrow_mut().given.poll(cookie, waker)
+    }
+
+    /// Nobody asks for this send any more.
+    pub(crate) fn forget_given(&self, cookie: u64) {
+        self.guests.borrow_mut().given.forget(cookie);
+    }
+
+    /// A free buffer; if there is none, the task waits.
+    pub(crate) fn poll_buffer(&self, waker: &Waker) -> Poll<BufferMut> {
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        match core.block() {
+            Some(buffer) => Poll::Ready(buffer),
+            None => {
+                self.guests.borrow_mut().given.starve(waker);
+                // It may come back from any thread.
+                core.set_lends(true);
+                Poll::Pending
+            }
+        }
     }
 
     /// Nobody waits for this socket any more: it is about to be closed.
@@ -134,7 +181,8 @@ impl Host {
     pub(crate) fn stop(&self) {
         {
             let guests = &mut *self.guests.borrow_mut();
-            let Guests { waits, wakers, threads, calls } = guests;
+            let Guests { waits, wakers, threads, calls, given } = guests;
+            given.stop(wakers);
             waits.drain(|waiter| sort(waiter, wakers, calls));
             if let Some(mailbox) = &self.mailbox {
                 for call in calls.drain(..) {
@@ -168,7 +216,8 @@ impl Host {
         let events = {
             let core = &mut *self.worker.shared.core.borrow_mut();
             let guests = &mut *self.guests.borrow_mut();
-            let Guests { waits, wakers, calls, .. } = guests;
+            let Guests { waits, wakers, calls, given, .. } = guests;
+            tell_of_sends(core, given, wakers);
             let events = waits.dispatch(core, budget, |waiter| sort(waiter, wakers, calls));
             if let Some(mailbox) = &self.mailbox
                 && !guests.calls.is_empty()
@@ -199,6 +248,19 @@ impl Host {
     }
 }
 
+/// Tells tasks of sends that have ended, and of buffers that may have come back.
+fn tell_of_sends(core: &mut Core, given: &mut Given, wakers: &mut Vec<Waker>) {
+    while let Some(sent) = core.port.interface.memory().take_ended() {
+        given.end(sent.cookie, sent.outcome, wakers);
+    }
+    if given.has_starved() {
+        core.set_lends(true);
+        if core.port.interface.memory_ref().has_returns() || core.has_free_block() {
+            given.take_starved(wakers);
+        }
+    }
+}
+
 /// A waiter whose time has come, into its list.
 fn sort(waiter: Waiter, wakers: &mut Vec<Waker>, calls: &mut Vec<u32>) {
     match waiter {
@@ -218,7 +280,7 @@ impl Guests {
                     waits.watch(socket, core);
                     self.retry(mailbox, core);
                     // The tasks among them are woken with the next event's.
-                    core.expect_work = true;
+                    core.expect_work();
                 }
             }
             Next::Blocked(slot, request) => self.block(core, slot, request),

@@ -14,6 +14,7 @@ pub mod config;
 mod core;
 mod counters;
 mod error;
+mod given;
 mod host;
 mod io_error;
 pub mod local;

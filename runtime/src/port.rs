@@ -7,7 +7,7 @@ use roceway_rdma_virtio::virtio::driver::{Received, TransmitError};
 use roceway_rdma_virtio::virtio::interface::NetInterface;
 use roceway_rdma_virtio::virtio::net_header::{self, DATA_VALID, GSO_NONE, NEEDS_CSUM, NetHeader};
 use roceway_stack::frame::{RxChecksum, RxFrame, SegmentKind, TX_PIECES_MAX, TxChecksum, TxFrame};
-use roceway_stack::memory::Piece;
+use roceway_stack::memory::{Piece, Slot};
 use roceway_stack::stack::Stack;
 use roceway_stack::time::Instant;
 
@@ -39,6 +39,9 @@ impl Plain {
 const SEGMENT: &Plain = &Plain::of(Stack::PLAIN_CHECKSUM);
 /// A frame of [`Stack::send_datagram_at_once`].
 const DATAGRAM: &Plain = &Plain::of(Stack::DATAGRAM_CHECKSUM);
+
+/// No bytes.
+const NO_PIECE: Piece = Piece { slot: Slot::from_raw(0), start: 0, len: 0 };
 
 /// What the port counts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -154,9 +157,13 @@ impl Port {
             _ => RxChecksum::Partial,
         };
         let gso_size = if header.gso_type == GSO_NONE { 0 } else { header.gso_size };
-        let pieces: ArrayVec<Piece, TX_PIECES_MAX> =
-            self.received.pieces.iter().map(|&piece| to_stack(piece)).collect();
-        let frame = RxFrame { pieces: &pieces, checksum, gso_size };
+        let mut pieces = [NO_PIECE; TX_PIECES_MAX];
+        let count = self.received.pieces.len();
+        for (to, from) in pieces.iter_mut().zip(&self.received.pieces) {
+            *to = to_stack(*from);
+        }
+        let pieces = &pieces[..count];
+        let frame = RxFrame { pieces, checksum, gso_size };
         let mut memory = StackMemory {
             arena: self.interface.memory(),
             low: self.low,

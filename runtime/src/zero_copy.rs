@@ -1,11 +1,14 @@
 //! Bytes that change hands without a copy, between stack, arena and application.
 
-use roceway_rdma_virtio::memory::buffer::Buffer;
+use std::hint::cold_path;
+
+use roceway_rdma_virtio::memory::arena::Arena;
+use roceway_rdma_virtio::memory::buffer::{Buffer, BufferMut};
 use roceway_rdma_virtio::memory::leases::LeaseError;
-use roceway_rdma_virtio::memory::lent::Pieces;
+use roceway_rdma_virtio::memory::lent::{Lent, Pieces};
 use roceway_stack::memory::{Piece, Slot};
 use roceway_stack::slab::Id;
-use roceway_stack::tcp::{Connection, ReceiveError, SendError, Taken};
+use roceway_stack::tcp::{Connection, Kept, ReceiveError, SendError, Taken};
 
 use crate::core::Core;
 use crate::memory::to_device;
@@ -13,6 +16,19 @@ use crate::memory::to_device;
 /// Of the receive slots, the part that applications may hold: a half. What they take beyond it is
 /// copied, so that the NIC always has buffers for everybody.
 const LENT_PART: u32 = 2;
+
+/// What changes hands in a call of another thread.
+#[derive(Default)]
+pub(crate) enum Moved {
+    #[default]
+    Nothing,
+    /// A range of a buffer, first byte and length, to be sent.
+    Given(Buffer, (usize, usize)),
+    /// Received pieces.
+    Taken(Vec<Lent>),
+    /// A buffer to be filled.
+    Block(BufferMut),
+}
 
 /// Why a buffer was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,13 +40,27 @@ pub(crate) enum GiveError {
 }
 
 impl Core {
+    /// A buffer to be filled, if one is free.
+    pub(crate) fn block(&mut self) -> Option<BufferMut> {
+        if let Some(buffer) = self.port.interface.memory().buffer() {
+            return Some(buffer);
+        }
+        self.take_returns();
+        self.port.interface.memory().buffer()
+    }
+
+    /// Whether a buffer is free.
+    pub(crate) fn has_free_block(&self) -> bool {
+        self.port.interface.memory_ref().free_blocks() > 0
+    }
+
     /// Gives a range of a buffer, first byte and length, to be sent after what was written before.
     pub(crate) fn give(
         &mut self,
         id: Id<Connection>,
         buffer: &Buffer,
         range: (usize, usize),
-        cookie: u64,
+        cookie: Option<u64>,
     ) -> Result<(), GiveError> {
         let arena = self.port.interface.memory();
         let slot = arena.lease(buffer, range, cookie).map_err(GiveError::Lease)?;
@@ -45,80 +75,67 @@ impl Core {
 
     /// Appends received pieces to `out` while there are any, there is room, and they have at most
     /// `max` bytes together; returns their bytes. 0 is the end of the stream.
+    #[inline]
     pub(crate) fn take(
         &mut self,
         id: Id<Connection>,
         max: usize,
         out: &mut Pieces,
     ) -> Result<usize, ReceiveError> {
-        let mut done = 0;
-        while done < max && !out.is_full() && self.port.interface.memory_ref().may_lend() {
-            let left = u32::try_from(max - done).unwrap_or(u32::MAX);
-            let mut memory = self.port.memory();
-            match self.stack.tcp().0.take(id, left, &mut memory) {
-                Ok(Some(taken)) => done += self.lend(id, taken, out),
-                Ok(None) => return Ok(done),
-                Err(_later) if done > 0 => return Ok(done),
-                Err(error) => return Err(error),
-            }
+        if max == 0 || out.is_full() || !self.port.interface.memory_ref().may_lend() {
+            return Err(ReceiveError::WouldBlock);
         }
-        if done == 0 { Err(ReceiveError::WouldBlock) } else { Ok(done) }
-    }
-
-    fn lend(&mut self, id: Id<Connection>, taken: Taken, out: &mut Pieces) -> usize {
-        self.lends = true;
-        let arena = self.port.interface.memory();
-        let piece = match taken {
-            Taken::Piece(piece) => to_device(piece),
-            Taken::Bytes(bytes) => {
-                let len = bytes.len();
-                arena.lend_owned(bytes.into_boxed_slice(), id.to_raw(), out);
-                return len;
-            }
-        };
-        let len = usize::try_from(piece.len).unwrap_or(0);
-        let many = arena.lent_slots() >= arena.total_receive() / LENT_PART;
-        if many || !arena.lend(piece, id.to_raw(), out) {
-            // The slot stays the NIC's, and the application has bytes of its own.
-            arena.lend_owned(arena.piece(piece).into(), id.to_raw(), out);
-            arena.release(piece.slot);
-            self.lends_copied += u64::from(piece.len);
-            self.stack.tcp().0.give_back(id, 0, 1);
-        }
-        len
+        let max = u32::try_from(max).unwrap_or(u32::MAX);
+        let (owner, mut copied) = (id.to_raw(), 0);
+        let (stack, mut memory) = self.parts();
+        let taken = stack.tcp().0.take(id, max, &mut memory, |memory, taken| {
+            let slot = lend(memory.arena, owner, taken, out, &mut copied);
+            Kept { slot, more: !out.is_full() && memory.arena.may_lend() }
+        });
+        self.lends_copied += copied;
+        self.set_lends(true);
+        taken.map(|bytes| usize::try_from(bytes).unwrap_or(0))
     }
 
     /// Takes pieces back at once.
     pub(crate) fn take_back(&mut self, pieces: &mut Pieces) {
-        let (mut owner, mut bytes, mut slots) = (0, 0, 0);
-        while let Some(back) = self.port.interface.memory().take_back(pieces) {
-            if back.owner != owner && bytes > 0 {
-                self.stack.tcp().0.give_back(Id::from_raw(owner), bytes, slots);
-                (bytes, slots) = (0, 0);
-            }
-            owner = back.owner;
-            bytes += back.bytes;
-            slots += u32::from(back.in_slot);
-        }
-        if bytes > 0 {
-            self.stack.tcp().0.give_back(Id::from_raw(owner), bytes, slots);
-        }
-        self.lends = self.port.interface.memory_ref().lent() > 0;
+        let tcp = self.stack.tcp().0;
+        self.port.interface.memory().take_back(pieces, |back| {
+            tcp.give_back(Id::from_raw(back.owner), back.bytes, back.slots);
+        });
+        let lends = self.port.interface.memory_ref().lent() > 0;
+        self.set_lends(lends);
     }
 
     /// Takes what came back from other threads.
     #[cold]
     pub(crate) fn take_returns(&mut self) {
         while let Some(back) = self.port.interface.memory().drain() {
-            let slots = u32::from(back.in_slot);
-            self.stack.tcp().0.give_back(Id::from_raw(back.owner), back.bytes, slots);
+            self.stack.tcp().0.give_back(Id::from_raw(back.owner), back.bytes, back.slots);
         }
-        self.lends = self.port.interface.memory_ref().lent() > 0;
+        let lends = self.port.interface.memory_ref().lent() > 0;
+        self.set_lends(lends);
     }
+}
 
-    /// Whether a turn has something to do that the queues do not show.
-    #[cold]
-    pub(crate) fn wants_attention(&self) -> bool {
-        self.expect_work || self.port.interface.memory_ref().has_returns()
+/// Lends what was taken; says whether it keeps a receive slot.
+#[inline]
+fn lend(arena: &mut Arena, owner: u64, taken: Taken, out: &mut Pieces, copied: &mut u64) -> bool {
+    let piece = match taken {
+        Taken::Piece(piece) => to_device(piece),
+        Taken::Bytes(bytes) => {
+            arena.lend_owned(bytes.into_boxed_slice(), owner, out);
+            return false;
+        }
+    };
+    let many = arena.lent_slots() >= arena.total_receive() / LENT_PART;
+    if !many && arena.lend(piece, owner, out) {
+        return true;
     }
+    cold_path();
+    // The slot stays the NIC's, and the application has bytes of its own.
+    arena.lend_owned(arena.piece(piece).into(), owner, out);
+    arena.release(piece.slot);
+    *copied += u64::from(piece.len);
+    false
 }

@@ -474,7 +474,7 @@ fn who_holds_as_many_slots_as_it_may_waits_for_its_own() {
 fn beyond_half_of_the_receive_slots_pieces_are_copies() {
     let mut right = config(2);
     right.memory.receive = 256;
-    right.tcp.lent_slots = 65_536;
+    right.tcp.lent_slots = 65_535;
     right.tcp.receive_buffer = 4 << 20;
     let pair = Pair::of(config(1), right);
     let (client, server) = pair.connect(80);

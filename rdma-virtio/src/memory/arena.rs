@@ -106,7 +106,7 @@ impl Arena {
             leases: Leases::new(),
             lent: 0,
             lent_slots: 0,
-            written: granule(block_first),
+            written: granule(block_first).min(granules),
             free: [FreeList { head: END_OF_LIST, count: 0 }; REFERENCE as usize],
             classes: [Class { held: NOT_A_SLOT, total: 0, len: 0 }; CLASSES as usize],
             state: vec![NOT_A_SLOT; granules as usize].into_boxed_slice(),
@@ -246,11 +246,17 @@ impl Arena {
     /// Gives a reference back; the last one frees the slot.
     #[inline]
     pub fn release(&mut self, slot: Slot) {
+        self.give_back(slot, REFERENCE);
+    }
+
+    /// Gives so much of the word of references back.
+    #[inline(always)]
+    fn give_back(&mut self, slot: Slot, amount: u32) {
         let Some(state) = self.state.get_mut(slot.0 as usize) else {
             return self.release_lease(slot);
         };
         // Without its last reference the word is the class.
-        let rest = state.references.wrapping_sub(REFERENCE);
+        let rest = state.references.wrapping_sub(amount);
         if let Some(free) = self.free.get_mut(rest as usize) {
             *state = State::free(free.head);
             free.head = slot.0;
@@ -281,12 +287,7 @@ impl Arena {
     /// Offset of a piece in the mapping, if it lies in one slot that has a reference.
     #[inline]
     fn locate(&self, slot: Slot, start: u32, len: u32) -> Option<usize> {
-        let state = self.state.get(slot.0 as usize)?;
-        let end = i64::from(start) + i64::from(len);
-        if end >= i64::from(state.limit) {
-            return None;
-        }
-        Some(slot.0 as usize * GRANULE_LEN as usize + start as usize)
+        range_in(*self.state.get(slot.0 as usize)?, slot, start, len)
     }
 
     /// The byte at an offset of the mapping.
@@ -299,7 +300,12 @@ impl Arena {
     /// what an application does.
     #[inline]
     fn locate_written(&self, slot: Slot, start: u32, len: u32) -> Option<usize> {
-        if slot.0 < self.written { self.locate(slot, start, len) } else { None }
+        if slot.0 >= self.written {
+            return None;
+        }
+        // SAFETY: `written` is not more than there are states, as `new` saw to.
+        let state = unsafe { self.state.get_unchecked(slot.0 as usize) };
+        range_in(*state, slot, start, len)
     }
 
     /// The address of a range that lies in one slot with a reference, else `None`.
@@ -477,6 +483,16 @@ impl Arena {
         let held = |kind: usize| self.classes[kind].total - self.free[kind].count;
         [held(SMALL), held(CHUNK), held(RECEIVE), held(BLOCK)]
     }
+}
+
+/// Offset of a range in the mapping, if it lies in its slot and that has a reference.
+#[inline(always)]
+fn range_in(state: State, slot: Slot, start: u32, len: u32) -> Option<usize> {
+    let end = i64::from(start) + i64::from(len);
+    if end >= i64::from(state.limit) {
+        return None;
+    }
+    Some(slot.0 as usize * GRANULE_LEN as usize + start as usize)
 }
 
 /// An address as an index.

@@ -59,7 +59,8 @@ struct Lease {
     addr: u64,
     len: u32,
     references: u32,
-    cookie: u64,
+    /// Without one nobody asks for its end.
+    cookie: Option<u64>,
     /// The next free one, or the next that has ended.
     next: u32,
     /// The next one in its list of cookies.
@@ -101,7 +102,7 @@ impl Leases {
             addr: 0,
             len: 0,
             references: 0,
-            cookie: 0,
+            cookie: None,
             next,
             alike: NONE,
             outcome: SendOutcome::Acknowledged,
@@ -123,19 +124,18 @@ impl Leases {
         &mut self,
         buffer: &Buffer,
         (start, len): (usize, usize),
-        cookie: u64,
+        cookie: Option<u64>,
     ) -> Result<Slot, LeaseError> {
         let fits = start.checked_add(len).is_some_and(|end| end <= buffer.len());
         let (true, Ok(len @ 1..)) = (fits, u32::try_from(len)) else {
             self.counters.refused += 1;
             return Err(LeaseError::BadRange);
         };
-        if self.find(cookie).is_some() {
+        if cookie.is_some_and(|cookie| self.find(cookie).is_some()) {
             self.counters.refused += 1;
             return Err(LeaseError::CookieInUse);
         }
         let index = self.free;
-        let bucket = bucket_of(cookie);
         let Some(lease) = self.table.get_mut(index as usize) else {
             self.counters.exhausted += 1;
             return Err(LeaseError::Exhausted);
@@ -147,32 +147,43 @@ impl Leases {
             references: 1,
             cookie,
             next: NONE,
-            alike: self.buckets[bucket],
+            alike: NONE,
             outcome: SendOutcome::Acknowledged,
             buffer: Some(buffer.clone()),
         };
-        self.buckets[bucket] = index;
+        if let Some(cookie) = cookie {
+            let first = &mut self.buckets[bucket_of(cookie)];
+            lease.alike = std::mem::replace(first, index);
+        }
         self.counters.taken += 1;
         Ok(Slot(LEASE_FIRST + index))
     }
 
     /// Takes a send back that has one reference and that nobody has used.
     pub(super) fn cancel(&mut self, slot: Slot) {
-        let free = self.free;
         let Some(lease) = self.get_mut(slot) else { return };
-        let (cookie, index) = (lease.cookie, slot.0 - LEASE_FIRST);
         lease.references = 0;
-        lease.buffer = None;
+        self.forget(slot.0 - LEASE_FIRST);
+        self.counters.taken -= 1;
+    }
+
+    /// Makes the place of a send free again; what it held.
+    fn forget(&mut self, index: u32) -> Option<Buffer> {
+        let free = self.free;
+        let lease = self.table.get_mut(index as usize)?;
         lease.next = free;
         self.free = index;
-        self.forget_cookie(index, cookie);
-        self.counters.taken -= 1;
+        let (cookie, buffer) = (lease.cookie, lease.buffer.take());
+        if let Some(cookie) = cookie {
+            self.forget_cookie(index, cookie);
+        }
+        buffer
     }
 
     fn find(&self, cookie: u64) -> Option<u32> {
         let mut at = self.buckets[bucket_of(cookie)];
         while let Some(lease) = self.table.get(at as usize) {
-            if lease.cookie == cookie {
+            if lease.cookie == Some(cookie) {
                 return Some(at);
             }
             at = lease.alike;
@@ -232,6 +243,10 @@ impl Leases {
 
     /// Behind those that have ended already.
     fn end(&mut self, index: u32) {
+        if self.table.get(index as usize).is_some_and(|lease| lease.cookie.is_none()) {
+            self.forget(index);
+            return;
+        }
         match self.table.get_mut(self.ended_last as usize) {
             Some(last) if self.ended != NONE => last.next = index,
             _ => self.ended = index,
@@ -251,14 +266,11 @@ impl Leases {
     /// The next one that has ended.
     pub(super) fn take_ended(&mut self) -> Option<Sent> {
         let index = self.ended;
-        let free = self.free;
-        let lease = self.table.get_mut(index as usize)?;
+        let lease = self.table.get(index as usize)?;
+        let (cookie, outcome) = (lease.cookie?, lease.outcome);
         self.ended = lease.next;
-        self.free = index;
-        lease.next = free;
-        let (cookie, outcome, buffer) = (lease.cookie, lease.outcome, lease.buffer.take());
-        self.forget_cookie(index, cookie);
-        buffer.map(|buffer| Sent { cookie, buffer, outcome })
+        let buffer = self.forget(index)?;
+        Some(Sent { cookie, buffer, outcome })
     }
 
     fn forget_cookie(&mut self, index: u32, cookie: u64) {

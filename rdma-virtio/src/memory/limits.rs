@@ -10,9 +10,9 @@ pub const ARENA_LEN_MAX: u64 = 16 << 30;
 /// What the default arena stays below, with everything in it: the usual limit of locked memory.
 pub const ARENA_LEN_DEFAULT_MAX: u64 = 8 << 20;
 
-/// How many slots of which size. The default: 1 MiB of small slots, 2 MiB of chunks, 0.5 MiB
-/// of blocks and 4 MiB of receive slots, 7.5 MiB in all; scratch and queues of 256 entries add
-/// 0.2 MiB, and the last 0.3 MiB stay for the NIC's own rings.
+/// How many slots of which size. The default: 1 MiB of small slots, 1.5 MiB of chunks, 0.5 MiB of
+/// blocks and 4 MiB of receive slots, 7 MiB in all; scratch and queues of 256 entries add 0.2 MiB,
+/// and the last 0.8 MiB stay for the NIC's own rings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ArenaConfig {
     /// Small slots; at least 64.
@@ -35,7 +35,7 @@ impl Default for ArenaConfig {
     fn default() -> ArenaConfig {
         ArenaConfig {
             small: 4096,
-            chunks: 512,
+            chunks: 384,
             blocks: 8,
             block_len: 65_536,
             receive: 1024,

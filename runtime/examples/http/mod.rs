@@ -4,7 +4,7 @@ mod request;
 mod serve;
 
 pub(crate) use request::end_of_head;
-pub(crate) use serve::serve;
+pub(crate) use serve::{Reading, serve};
 
 #[cfg(test)]
 mod tests;

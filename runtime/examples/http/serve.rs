@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use roceway_runtime::shared::{TcpListener, TcpStream};
+use roceway_runtime::shared::{BufferMut, TcpListener, TcpStream};
 
 use super::request::{self, HEAD_MAX, Refusal, Request};
 
@@ -19,8 +20,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A file is read and written in pieces of this size.
 const PIECE: usize = 64 * 1024;
 
+/// How the bytes of a file get into the stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reading {
+    /// Read into memory of the connection's, and copied from there.
+    Copy,
+    /// Read into buffers of the worker's, which are sent as they are; copied while none is free.
+    ZeroCopy,
+}
+
 /// Serves the files below `root` for ever, or until the listener is shut down.
-pub(crate) fn serve(listener: &TcpListener, root: &Path) -> io::Result<()> {
+pub(crate) fn serve(listener: &TcpListener, root: &Path, reading: Reading) -> io::Result<()> {
     let root = Arc::new(root.canonicalize()?);
     let busy = Arc::new(AtomicUsize::new(0));
     loop {
@@ -38,13 +48,13 @@ pub(crate) fn serve(listener: &TcpListener, root: &Path) -> io::Result<()> {
         let (root, busy) = (Arc::clone(&root), Arc::clone(&busy));
         thread::spawn(move || {
             // A client that goes away in between is nothing to report.
-            let _ended = converse(&mut stream, &root);
+            let _ended = converse(&mut stream, &root, reading);
             busy.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }
 
-fn converse(stream: &mut TcpStream, root: &Path) -> io::Result<()> {
+fn converse(stream: &mut TcpStream, root: &Path, reading: Reading) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -66,7 +76,7 @@ fn converse(stream: &mut TcpStream, root: &Path) -> io::Result<()> {
         };
         let keep_alive = match request::parse(&received[..end]) {
             Ok(request) => {
-                send_file(stream, root, &request, &mut piece)?;
+                send_file(stream, root, &request, (&mut piece, reading))?;
                 request.keep_alive
             }
             Err(refusal) => {
@@ -118,7 +128,7 @@ fn send_file(
     stream: &mut TcpStream,
     root: &Path,
     request: &Request,
-    piece: &mut [u8],
+    (piece, reading): (&mut [u8], Reading),
 ) -> io::Result<()> {
     let Some((file, length, path)) = open(root, &request.path) else {
         return answer(stream, "404 Not Found", request.keep_alive);
@@ -141,15 +151,54 @@ fn send_file(
         return Ok(());
     }
     // No more than was promised, should the file grow; less is an error, which ends the connection.
-    let mut file = file.take(length);
-    let mut left = length;
-    while left > 0 {
-        let n = file.read(piece)?;
-        if n == 0 {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
-        stream.write_all(&piece[..n])?;
-        left -= u64::try_from(n).unwrap_or(left);
+    let mut at = 0;
+    while at < length {
+        let n = match reading {
+            Reading::Copy => copy_some(stream, &file, (at, length), piece)?,
+            Reading::ZeroCopy => match stream.worker().buffer() {
+                Ok(buffer) => give_some(stream, &file, (at, length), buffer)?,
+                Err(_all_in_use) => copy_some(stream, &file, (at, length), piece)?,
+            },
+        };
+        at += u64::try_from(n).unwrap_or(0);
     }
     Ok(())
+}
+
+/// The part of a buffer that what is left of a file takes.
+fn part(buffer: &mut [u8], (at, length): (u64, u64)) -> &mut [u8] {
+    let left = usize::try_from(length - at).unwrap_or(usize::MAX);
+    let room = buffer.len().min(left);
+    &mut buffer[..room]
+}
+
+/// Bytes of a file, at least one.
+fn read_some(file: &File, at: u64, into: &mut [u8]) -> io::Result<usize> {
+    match file.read_at(into, at)? {
+        0 => Err(ErrorKind::UnexpectedEof.into()),
+        n => Ok(n),
+    }
+}
+
+fn copy_some(
+    stream: &mut TcpStream,
+    file: &File,
+    left: (u64, u64),
+    piece: &mut [u8],
+) -> io::Result<usize> {
+    let n = read_some(file, left.0, part(piece, left))?;
+    stream.write_all(&piece[..n])?;
+    Ok(n)
+}
+
+/// The file's pages go straight into the worker's memory, and from there to the NIC.
+fn give_some(
+    stream: &TcpStream,
+    file: &File,
+    left: (u64, u64),
+    mut buffer: BufferMut,
+) -> io::Result<usize> {
+    let n = read_some(file, left.0, part(&mut buffer, left))?;
+    stream.give(&buffer.freeze(), 0..n)?;
+    Ok(n)
 }

@@ -8,7 +8,7 @@ use roceway_runtime::settings::Settings;
 use roceway_runtime::shared::{Manner, TcpListener, TcpStream, Worker};
 
 use super::request::{Refusal, Request, end_of_head, parse};
-use super::serve::serve;
+use super::serve::{Reading, serve};
 use crate::support::{second, soft_pair};
 
 fn file(path: &str, keep_alive: bool) -> Result<Request, Refusal> {
@@ -67,16 +67,18 @@ fn ask(client: &Worker, head: &str) -> (String, Vec<u8>) {
 #[test]
 fn files_are_served_in_both_manners() {
     let root = files();
-    let serve_below = |listener: TcpListener, root: &Path| {
+    let serve_below = |listener: TcpListener, root: &Path, reading| {
         let root = root.to_owned();
-        thread::spawn(move || serve(&listener, &root))
+        thread::spawn(move || serve(&listener, &root, reading))
     };
-    for manner in [Manner::Owned, Manner::CallerDriven] {
+    let rows = [(Manner::Owned, Reading::ZeroCopy), (Manner::CallerDriven, Reading::ZeroCopy)];
+    let rows = rows.into_iter().chain(rows.map(|(manner, _)| (manner, Reading::Copy)));
+    for (manner, reading) in rows {
         let [client, server] = soft_pair(&Settings::new()).map(|(nic, settings)| {
             Worker::with_nic(nic, &settings.worker, manner).expect("a worker")
         });
         let listener = TcpListener::bind(&server, second(80)).expect("a listener");
-        let serving = serve_below(listener.try_clone().expect("a handle"), root.path());
+        let serving = serve_below(listener.try_clone().expect("a handle"), root.path(), reading);
         let (status, body) = ask(&client, "GET /large HTTP/1.0\r\n\r\n");
         assert_eq!(status, "HTTP/1.1 200 OK");
         assert!(body == std::fs::read(root.path().join("large")).expect("a file"));

@@ -12,6 +12,7 @@
 mod stalls;
 mod tcp;
 mod udp;
+mod zero_copy;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -29,6 +30,7 @@ use roceway_busypoll::Turned;
 pub use stalls::Stall;
 pub use tcp::{Accept, Connect, TcpListener, TcpStream};
 pub use udp::UdpSocket;
+pub use zero_copy::Given;
 
 use crate::host::Host;
 use crate::local;

@@ -167,11 +167,15 @@ impl TcpStream {
         self.inner.info()
     }
 
-    fn readable(&self) -> (Socket, Readiness) {
+    pub(super) fn host(&self) -> &Rc<Host> {
+        &self.host
+    }
+
+    pub(super) fn readable(&self) -> (Socket, Readiness) {
         (Socket::Connection(self.inner.id()), Readiness::READABLE)
     }
 
-    fn writable(&self) -> (Socket, Readiness) {
+    pub(super) fn writable(&self) -> (Socket, Readiness) {
         (Socket::Connection(self.inner.id()), Readiness::WRITABLE)
     }
 }

@@ -139,7 +139,9 @@ impl Worker {
         let core = &mut *self.shared.core.borrow_mut();
         waits::watch(socket, interest, core);
         // What is ready already is an event now: no sleep before the application was asked.
-        core.expect_work |= core.stack.has_events();
+        if core.stack.has_events() {
+            core.expect_work();
+        }
     }
 }
 

@@ -123,7 +123,7 @@ impl TcpStream {
         let now = core.now;
         let (tcp, ip) = core.stack.tcp();
         let id = tcp.connect(to, from, (now, ip)).map_err(io_error::of_connect)?;
-        core.expect_work = true;
+        core.expect_work();
         Ok(TcpStream { worker: worker.clone(), id })
     }
 
@@ -230,7 +230,7 @@ impl TcpStream {
         let core = &mut *self.worker.shared.core.borrow_mut();
         let now = core.now;
         core.stack.tcp().0.set_option(self.id, option, now);
-        core.expect_work = true;
+        core.expect_work();
     }
 
     /// Sends small segments at once (`TCP_NODELAY`).
@@ -280,6 +280,6 @@ impl Drop for TcpStream {
         let now = core.now;
         let (stack, mut memory) = core.parts();
         stack.tcp().0.close(self.id, now, &mut memory);
-        core.expect_work = true;
+        core.expect_work();
     }
 }

@@ -76,11 +76,7 @@ impl Worker {
     /// `WouldBlock` if all are in use: some come back when sends end and handles are dropped.
     pub fn buffer(&self) -> io::Result<BufferMut> {
         let core = &mut *self.shared.core.borrow_mut();
-        if let Some(buffer) = core.port.interface.memory().buffer() {
-            return Ok(buffer);
-        }
-        core.take_returns();
-        core.port.interface.memory().buffer().ok_or_else(|| ErrorKind::WouldBlock.into())
+        core.block().ok_or_else(|| ErrorKind::WouldBlock.into())
     }
 
     /// The next send that has ended, of any connection. `None` if there is none now, or an executor
@@ -113,7 +109,7 @@ impl TcpStream {
     pub fn give(&self, buffer: &Buffer, range: Range<usize>, cookie: u64) -> io::Result<()> {
         let core = &mut *self.worker().shared.core.borrow_mut();
         let len = range.end.saturating_sub(range.start);
-        core.give(self.id(), buffer, (range.start, len), cookie).map_err(io_error::of_give)
+        core.give(self.id(), buffer, (range.start, len), Some(cookie)).map_err(io_error::of_give)
     }
 
     /// Appends received pieces of at most `max` bytes together to `pieces`, which is given back

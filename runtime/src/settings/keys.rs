@@ -142,8 +142,8 @@ pub const KEYS: &[Key] = &[
         s.worker.tcp.receive_buffer = v.size(BUFFER)?;
         Ok(())
     }),
-    key("tcp.lent_slots", "1..65536", "receive slots an application may keep; 256", |s, v| {
-        s.worker.tcp.lent_slots = v.number(1..=1 << 16)?;
+    key("tcp.lent_slots", "1..65535", "receive slots an application may keep; 256", |s, v| {
+        s.worker.tcp.lent_slots = v.number(1..=65_535)?;
         Ok(())
     }),
     key("tcp.congestion", "cubic|newreno", "congestion control; cubic", |s, v| {
@@ -211,7 +211,7 @@ pub const KEYS: &[Key] = &[
         s.worker.memory.small = v.number(64..=1 << 20)?;
         Ok(())
     }),
-    key("memory.chunks", "32..1048576", "transmit slots of 4 KiB; 512", |s, v| {
+    key("memory.chunks", "32..1048576", "transmit slots of 4 KiB; 384", |s, v| {
         s.worker.memory.chunks = v.number(32..=1 << 20)?;
         Ok(())
     }),

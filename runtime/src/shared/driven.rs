@@ -93,8 +93,12 @@ impl Driven {
         let system = |call| move |source| StartError::System { call, source };
         let mut turning = Loop::new(config.turn);
         let event_fd = nic.event_fd();
-        let core = start::start(nic, config, turning.now())?;
+        let mut core = start::start(nic, config, turning.now())?;
         let bell = Doorbell::new().map_err(system("eventfd"))?;
+        let ringer = bell.clone();
+        core.port.interface.memory().on_return(move || {
+            let _whether_it_slept = ringer.ring();
+        });
         let seat = Seat {
             core,
             turning,

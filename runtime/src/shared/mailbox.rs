@@ -9,6 +9,7 @@
 //! number and so never hits a later one.
 
 use std::io;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
@@ -20,6 +21,7 @@ use roceway_busypoll::Doorbell;
 use super::Wait;
 use crate::calls::{CallError, Data, Reply, Request};
 use crate::core::Core;
+use crate::zero_copy::Moved;
 
 /// Calls under way at once; the next one is refused. A slot holds up to [`CALL_BYTES_MAX`].
 pub(crate) const CALLS_MAX: u32 = 4096;
@@ -62,6 +64,8 @@ struct Call {
     /// Bytes of `buffer` that the call moves.
     length: usize,
     buffer: Vec<u8>,
+    /// What changes hands besides.
+    moved: Moved,
     caller: Option<Thread>,
     outcome: Result<Reply, CallError>,
 }
@@ -106,6 +110,7 @@ impl Mailbox {
                 waits: false,
                 length: 0,
                 buffer: Vec::new(),
+                moved: Moved::Nothing,
                 caller: None,
                 outcome: Ok(Reply::Done),
             }),
@@ -129,7 +134,8 @@ impl Mailbox {
         let slot = lock(&self.free).pop().ok_or_else(|| {
             io::Error::new(io::ErrorKind::ResourceBusy, "too many calls under way on one worker")
         })?;
-        let sequence = self.fill(slot, request, &data, wait);
+        let mut data = data;
+        let sequence = self.fill(slot, request, &mut data, wait);
         let slept = self.send(Command { slot, sequence, what: What::Call });
         self.await_outcome(slot, sequence, wait, !slept);
         let outcome = self.collect(slot, data);
@@ -149,7 +155,7 @@ impl Mailbox {
         &self.slots[usize::try_from(slot % CALLS_MAX).unwrap_or(0)]
     }
 
-    fn fill(&self, slot: u32, request: Request, data: &Data<'_>, wait: Wait) -> u32 {
+    fn fill(&self, slot: u32, request: Request, data: &mut Data<'_>, wait: Wait) -> u32 {
         let slot = self.slot(slot);
         let mut call = lock(&slot.call);
         call.sequence = call.sequence.wrapping_add(1);
@@ -160,6 +166,10 @@ impl Mailbox {
             Data::None => 0,
             Data::Out(bytes) => bytes.len().min(CALL_BYTES_MAX),
             Data::In(out) => out.len().min(CALL_BYTES_MAX),
+            Data::Moved(moved) => {
+                call.moved = mem::take(moved);
+                0
+            }
         };
         let length = call.length;
         if call.buffer.len() < length {
@@ -221,11 +231,14 @@ impl Mailbox {
     }
 
     fn collect(&self, slot: u32, data: Data<'_>) -> Result<Reply, CallError> {
-        let call = lock(&self.slot(slot).call);
-        if let (Data::In(out), Ok(Reply::Bytes(n) | Reply::BytesFrom(n, _))) = (data, &call.outcome)
-        {
-            let n = (*n).min(out.len());
-            out[..n].copy_from_slice(&call.buffer[..n]);
+        let mut call = lock(&self.slot(slot).call);
+        match (data, call.outcome) {
+            (Data::In(out), Ok(Reply::Bytes(n) | Reply::BytesFrom(n, _))) => {
+                let n = n.min(out.len());
+                out[..n].copy_from_slice(&call.buffer[..n]);
+            }
+            (Data::Moved(moved), _) => *moved = mem::take(&mut call.moved),
+            (Data::None | Data::Out(_) | Data::In(_), _) => {}
         }
         call.outcome
     }
@@ -280,6 +293,7 @@ impl Mailbox {
             | Request::Peek(_)
             | Request::ReceiveDatagram(_)
             | Request::PeekDatagram(_) => Data::In(&mut call.buffer[..length]),
+            Request::Give(_) | Request::Take(..) | Request::Block => Data::Moved(&mut call.moved),
             _ => Data::None,
         };
         let outcome = request.execute(core, data);

@@ -14,6 +14,7 @@ mod owned;
 mod patience;
 mod tcp;
 mod udp;
+mod zero_copy;
 
 use std::io;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use roceway_stack::tcp::TcpInfo;
 
 pub use tcp::{Incoming, TcpListener, TcpStream};
 pub use udp::UdpSocket;
+pub use zero_copy::{Buffer, BufferMut, Lent};
 
 use crate::asynchronous::Executor;
 use crate::calls::{Data, Reply, Request};

@@ -26,7 +26,7 @@ pub struct TcpConfig {
     /// Most unread bytes of a connection: the largest window it advertises. 1 KiB to 1 GiB.
     pub receive_buffer: u32,
     /// Most receive slots that a connection's application may hold of what it took without a copy.
-    pub lent_slots: u32,
+    pub lent_slots: u16,
     /// Most unacknowledged and unsent bytes of a connection. 1 KiB to 1 GiB.
     pub send_buffer: u32,
     /// Congestion control of new connections.

@@ -124,13 +124,12 @@ impl Connection {
         if len > u32::from(self.rcv.segment_size) {
             self.rcv.segment_size = u16::try_from(len).unwrap_or(u16::MAX).min(self.snd.mss);
         }
-        let mut skip = segment.header_len;
-        for piece in pieces {
-            let compacted = self.rcv.queue.push(piece.skip(skip), ctx.mem);
-            if compacted > 0 {
-                ctx.counters.bytes_compacted += u64::from(compacted);
-            }
-            skip = 0;
+        let compacted = match pieces {
+            [piece] => self.rcv.queue.push(piece.skip(segment.header_len), ctx.mem),
+            _ => self.rcv.queue.push_several(pieces, segment.header_len, ctx.mem),
+        };
+        if compacted > 0 {
+            ctx.counters.bytes_compacted += u64::from(compacted);
         }
         self.schedule_ack(ctx.now, ctx.config.delayed_ack);
     }

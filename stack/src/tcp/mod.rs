@@ -64,6 +64,7 @@ pub use receive_queue::Taken;
 pub use socket_options::TcpOption;
 pub use state::TcpState;
 pub use tuple::FourTuple;
+pub use zero_copy::Kept;
 
 use calls::Listed;
 use connection::{Context, Ownership};

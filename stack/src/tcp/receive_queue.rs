@@ -2,6 +2,7 @@
 //! receive pool runs low, or a connection pins much memory for few bytes, they are copied into
 //! memory of the connection's own ("compacted"), so that an advertised window is always honoured.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -31,7 +32,9 @@ pub enum Taken {
 pub(super) struct ReceiveQueue {
     lone: Option<Piece>,
     bytes: u32,
-    compacted: VecDeque<u8>,
+    /// Never empty; in a box of its own, since it is rare and an idle connection is to be small.
+    #[expect(clippy::box_collection, reason = "a pointer in place of the deque's four words")]
+    compacted: Option<Box<VecDeque<u8>>>,
     pieces: Ring<Piece>,
 }
 
@@ -58,6 +61,29 @@ impl ReceiveQueue {
         self.push_behind(piece, mem)
     }
 
+    /// Appends pieces of which the first has `skip` bytes that are not wanted, taking over their
+    /// references; returns bytes compacted.
+    #[inline(never)]
+    pub(super) fn push_several<M: Memory>(
+        &mut self,
+        pieces: &[Piece],
+        skip: u32,
+        mem: &mut M,
+    ) -> u32 {
+        self.line_up();
+        let mut skip = skip;
+        for piece in pieces {
+            let piece = piece.skip(skip);
+            skip = 0;
+            self.bytes += piece.len;
+            self.pieces.push_back(piece);
+        }
+        if self.pieces.len() > PIECES_BEFORE_COMPACTION || mem.receive_is_low() {
+            return self.compact_if_sparse(mem);
+        }
+        0
+    }
+
     #[inline(never)]
     fn push_behind<M: Memory>(&mut self, piece: Piece, mem: &mut M) -> u32 {
         self.line_up();
@@ -80,12 +106,14 @@ impl ReceiveQueue {
     /// Appends bytes that lie in no slot.
     pub(super) fn push_bytes<M: Memory>(&mut self, bytes: &[u8], mem: &mut M) {
         self.compact(mem);
-        self.compacted.extend(bytes);
+        if !bytes.is_empty() {
+            self.compacted.get_or_insert_default().extend(bytes);
+        }
         self.bytes += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     }
 
     fn compact_if_sparse<M: Memory>(&mut self, mem: &mut M) -> u32 {
-        let in_pieces = self.bytes - u32::try_from(self.compacted.len()).unwrap_or(self.bytes);
+        let in_pieces = self.bytes - u32::try_from(self.compacted_len()).unwrap_or(self.bytes);
         let count = u32::try_from(self.pieces.len()).unwrap_or(u32::MAX);
         if mem.receive_is_low() || in_pieces / count.max(1) < WORTHWHILE_BYTES {
             return self.compact(mem);
@@ -98,7 +126,9 @@ impl ReceiveQueue {
         self.line_up();
         let mut copied = 0;
         while let Some(piece) = self.pieces.pop_front() {
-            self.compacted.extend(mem.bytes(piece));
+            if piece.len > 0 {
+                self.compacted.get_or_insert_default().extend(mem.bytes(piece));
+            }
             copied += piece.len;
             mem.release(piece.slot);
         }
@@ -124,7 +154,7 @@ impl ReceiveQueue {
     /// Copies unread bytes to `out` and forgets them; returns how many.
     pub(super) fn read<M: Memory>(&mut self, out: &mut [u8], mem: &mut M) -> usize {
         self.line_up();
-        let mut done = if self.compacted.is_empty() { 0 } else { self.read_compacted(out) };
+        let mut done = if self.compacted.is_none() { 0 } else { self.read_compacted(out) };
         while done < out.len() {
             let Some(front) = self.pieces.front_mut() else { break };
             let room = u32::try_from(out.len() - done).unwrap_or(u32::MAX);
@@ -143,52 +173,80 @@ impl ReceiveQueue {
         done
     }
 
+    fn compacted_len(&self) -> usize {
+        self.compacted.as_ref().map_or(0, |compacted| compacted.len())
+    }
+
     #[cold]
     fn read_compacted(&mut self, out: &mut [u8]) -> usize {
-        let n = self.compacted.len().min(out.len());
-        let (a, b) = self.compacted.as_slices();
+        let Some(compacted) = &mut self.compacted else { return 0 };
+        let n = compacted.len().min(out.len());
+        let (a, b) = compacted.as_slices();
         let from_a = n.min(a.len());
         out[..from_a].copy_from_slice(&a[..from_a]);
         out[from_a..n].copy_from_slice(&b[..n - from_a]);
-        self.compacted.drain(..n);
-        if self.compacted.is_empty() {
-            self.compacted = VecDeque::new();
+        compacted.drain(..n);
+        if compacted.is_empty() {
+            self.compacted = None;
         }
         self.bytes -= u32::try_from(n).unwrap_or(self.bytes);
         n
     }
 
-    /// Takes the first unread bytes out, at most `max` of them, as one piece; `None` if there are
-    /// none.
-    pub(super) fn take<M: Memory>(&mut self, max: u32, mem: &mut M) -> Option<Taken> {
-        if !self.compacted.is_empty() {
-            let n = self.compacted.len().min(TAKEN_MAX).min(max as usize);
-            let bytes: Vec<u8> = self.compacted.drain(..n).collect();
-            self.bytes -= u32::try_from(n).unwrap_or(self.bytes);
-            return Some(Taken::Bytes(bytes));
-        }
-        if let Some(piece) = self.lone.take_if(|piece| piece.len <= max) {
-            self.bytes -= piece.len;
-            return Some(Taken::Piece(piece));
+    /// Takes unread bytes out in order, at most `max`, and hands them over piece by piece while
+    /// `each` says that there is room for more; returns how many bytes that were.
+    #[inline]
+    pub(super) fn take_each<M: Memory>(
+        &mut self,
+        max: u32,
+        mem: &mut M,
+        mut each: impl FnMut(&mut M, Taken) -> bool,
+    ) -> u32 {
+        let mut done = 0;
+        if self.compacted.is_some() {
+            let bytes = self.take_compacted(max);
+            done = u32::try_from(bytes.len()).unwrap_or(self.bytes);
+            each(mem, Taken::Bytes(bytes));
+            self.bytes -= done;
+            return done;
         }
         self.line_up();
-        let front = self.pieces.front_mut()?;
-        let piece = *front;
-        if piece.len <= max {
-            self.pieces.pop_front();
-            self.bytes -= piece.len;
-            return Some(Taken::Piece(piece));
+        while done < max
+            && let Some(front) = self.pieces.front_mut()
+        {
+            let mut piece = *front;
+            let left = max - done;
+            if piece.len <= left {
+                self.pieces.pop_front();
+            } else {
+                mem.retain(piece.slot);
+                *front = piece.skip(left);
+                piece = piece.take(left);
+            }
+            done += piece.len;
+            if !each(mem, Taken::Piece(piece)) {
+                break;
+            }
         }
-        mem.retain(piece.slot);
-        *front = piece.skip(max);
-        self.bytes -= max;
-        Some(Taken::Piece(piece.take(max)))
+        self.bytes -= done;
+        done
+    }
+
+    #[cold]
+    fn take_compacted(&mut self, max: u32) -> Vec<u8> {
+        let Some(compacted) = &mut self.compacted else { return Vec::new() };
+        let n = compacted.len().min(TAKEN_MAX).min(max as usize);
+        let bytes = compacted.drain(..n).collect();
+        if compacted.is_empty() {
+            self.compacted = None;
+        }
+        bytes
     }
 
     /// Copies unread bytes to `out` without forgetting them; returns how many.
     pub(super) fn peek<M: Memory>(&self, out: &mut [u8], mem: &M) -> usize {
         let mut done = 0;
-        for (to, from) in out.iter_mut().zip(self.compacted.iter()) {
+        for (to, from) in out.iter_mut().zip(self.compacted.iter().flat_map(|all| all.iter())) {
             *to = *from;
             done += 1;
         }
@@ -207,7 +265,7 @@ impl ReceiveQueue {
         while let Some(piece) = self.pieces.pop_front() {
             mem.release(piece.slot);
         }
-        self.compacted = VecDeque::new();
+        self.compacted = None;
         self.bytes = 0;
     }
 }

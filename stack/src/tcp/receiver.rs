@@ -8,6 +8,7 @@ use super::reassembly::{Data, Reassembly, ReceiveWindow};
 use super::receive_queue::{ReceiveQueue, Taken};
 use super::seq::SeqNum;
 use super::timers::Timer;
+use super::zero_copy::Kept;
 use crate::memory::{Memory, Piece};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{SACK_BLOCKS_MAX, SackBlock};
@@ -93,7 +94,7 @@ pub(super) struct Receiver {
     /// Bytes that the application took without a copy and has not given back, and the slots that
     /// they pin.
     lent: u32,
-    lent_slots: u32,
+    lent_slots: u16,
     /// It was refused more, since it holds as much as it may.
     sated: bool,
     /// The largest segment seen: what "full-sized" means in RFC 9293 §3.8.6.3.
@@ -226,34 +227,34 @@ impl Receiver {
         }
     }
 
-    /// Takes the first unread bytes out without a copy, at most `max`: they stay in the window
-    /// until they are given back. `Err` if that many slots are with the application already.
+    /// Takes unread bytes out without a copy, at most `max`: they stay in the window until they are
+    /// given back. Says how many, and whether the application holds as many slots as it may.
+    #[inline]
     pub(super) fn take<M: Memory>(
         &mut self,
         max: u32,
-        slots_max: u32,
+        slots_max: u16,
         mem: &mut M,
-    ) -> Result<Option<Taken>, Sated> {
-        if self.lent_slots >= slots_max && self.queue.len() > 0 {
+        mut each: impl FnMut(&mut M, Taken) -> Kept,
+    ) -> Result<u32, Sated> {
+        let mut slots = self.lent_slots;
+        if slots >= slots_max && self.queue.len() > 0 {
             self.sated = true;
             return Err(Sated);
         }
-        let Some(taken) = self.queue.take(max, mem) else { return Ok(None) };
-        let bytes = match &taken {
-            Taken::Piece(piece) => {
-                self.lent_slots += 1;
-                piece.len
-            }
-            Taken::Bytes(bytes) => u32::try_from(bytes.len()).unwrap_or(u32::MAX),
-        };
+        let bytes = self.queue.take_each(max, mem, |mem, taken| {
+            let kept = each(mem, taken);
+            slots += u16::from(kept.slot);
+            kept.more && slots < slots_max
+        });
+        self.lent_slots = slots;
         self.lent += bytes;
         self.steady = 0;
-        Ok(Some(taken))
+        Ok(bytes)
     }
 
-    /// What was taken comes back, or its slot does alone when its bytes were copied out; says
-    /// whether more may be taken that could not before.
-    pub(super) fn give_back(&mut self, bytes: u32, slots: u32) -> bool {
+    /// What was taken comes back; says whether more may be taken that could not before.
+    pub(super) fn give_back(&mut self, bytes: u32, slots: u16) -> bool {
         self.lent = self.lent.saturating_sub(bytes);
         self.lent_slots = self.lent_slots.saturating_sub(slots);
         self.on_read();

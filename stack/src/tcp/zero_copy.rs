@@ -15,6 +15,15 @@ use crate::slab::Id;
 /// Longest piece that is taken to be sent: 1 GiB, as the largest send buffer.
 const GIVEN_MAX: u32 = 1 << 30;
 
+/// What became of a piece that was handed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// Whether it still lies in its receive slot; otherwise that was released.
+    pub slot: bool,
+    /// Whether there is room for a further one.
+    pub more: bool,
+}
+
 impl Connection {
     /// Queues a piece, all of it or nothing: into an empty queue always, else within the limit.
     fn give(&mut self, piece: Piece) -> Result<(), SendError> {
@@ -52,28 +61,27 @@ impl Tcp {
         Ok(())
     }
 
-    /// Takes the next received bytes, at most `max`, without a copy; `None` is the end of the
-    /// stream. They count as unread to the peer until [`Tcp::give_back`].
+    /// Takes received bytes, at most `max`, without a copy, and hands them over piece by piece;
+    /// returns how many, 0 at the end of the stream. They count as unread to the peer until
+    /// [`Tcp::give_back`].
     ///
     /// # Errors
     /// See [`ReceiveError`]; `WouldBlock` also while the application holds as many slots as it may.
+    #[inline]
     pub fn take<M: Memory>(
         &mut self,
         id: Id<Connection>,
         max: u32,
         mem: &mut M,
-    ) -> Result<Option<Taken>, ReceiveError> {
+        each: impl FnMut(&mut M, Taken) -> Kept,
+    ) -> Result<u32, ReceiveError> {
         let connection = self.connections.get_mut(id).ok_or(ReceiveError::NoSocket)?;
-        match connection.rcv.take(max, self.config.lent_slots, mem) {
-            Ok(Some(taken)) => {
-                let bytes = match &taken {
-                    Taken::Piece(piece) => u64::from(piece.len),
-                    Taken::Bytes(bytes) => bytes.len() as u64,
-                };
-                self.counters.bytes_taken += bytes;
-                Ok(Some(taken))
+        match connection.rcv.take(max, self.config.lent_slots, mem, each) {
+            Ok(0) => connection.receive_nothing().map(|_end| 0),
+            Ok(bytes) => {
+                self.counters.bytes_taken += u64::from(bytes);
+                Ok(bytes)
             }
-            Ok(None) => connection.receive_nothing().map(|_end| None),
             Err(Sated) => {
                 self.counters.taking_refused += 1;
                 Err(ReceiveError::WouldBlock)
@@ -83,7 +91,7 @@ impl Tcp {
 
     /// Bytes that were taken come back, with the slots that they lay in. Nothing happens if the
     /// connection is gone.
-    pub fn give_back(&mut self, id: Id<Connection>, bytes: u32, slots: u32) {
+    pub fn give_back(&mut self, id: Id<Connection>, bytes: u32, slots: u16) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.rcv.give_back(bytes, slots) {
             connection.notify(Readiness::READABLE);

@@ -58,6 +58,10 @@ impl WorkerTest<'_> {
         if let Some(device) = &self.settings.device {
             check_device(device, self.settings)?;
         }
+        if self.zero_copy && matches!(self.handles, Handles::Shared(_)) {
+            let text = "--zero-copy needs the worker's own sockets: --sockets inside or between";
+            return Err(Failure::Usage(text.into()));
+        }
         let text = match (self.settings.device.is_some(), host) {
             (true, false) => {
                 "HOST is missing: with --device the server is at the other end of the device; \

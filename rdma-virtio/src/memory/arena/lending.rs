@@ -17,15 +17,15 @@ use crate::memory::slot::{GRANULE_LEN, Piece, Slot};
 /// Most pieces of one slot that are lent at once.
 const PINS_MAX: u32 = 1 << 12;
 
-/// A lent piece that came back: whose it was, its bytes, and whether it pinned a slot.
+/// Lent pieces that came back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Returned {
-    /// The number under which it was lent.
+    /// The number under which they were lent.
     pub owner: u64,
     /// Bytes.
     pub bytes: u32,
-    /// Whether it lay in a receive slot.
-    pub in_slot: bool,
+    /// Pieces that lay in receive slots.
+    pub slots: u16,
 }
 
 impl Arena {
@@ -57,7 +57,8 @@ impl Arena {
     }
 
     /// Takes a range of a buffer, first byte and length, to be sent. The slot has one reference and
-    /// can be used like a transmit slot, but for writing.
+    /// can be used like a transmit slot, but for writing. Without a cookie nobody is told of its
+    /// end.
     ///
     /// # Errors
     /// See [`LeaseError`]; nothing was taken then.
@@ -65,7 +66,7 @@ impl Arena {
         &mut self,
         buffer: &Buffer,
         range: (usize, usize),
-        cookie: u64,
+        cookie: Option<u64>,
     ) -> Result<Slot, LeaseError> {
         if !buffer.is_of(&self.home) {
             self.leases.counters.refused += 1;
@@ -195,14 +196,29 @@ impl Arena {
         out.push(Held::owned(bytes, owner));
     }
 
-    /// Takes one piece back at once, from the arena's own thread.
+    /// Takes pieces back at once, from the arena's own thread, and says of each owner what came
+    /// back of it.
     #[inline]
-    pub fn take_back(&mut self, pieces: &mut Pieces) -> Option<Returned> {
+    pub fn take_back(&mut self, pieces: &mut Pieces, mut each: impl FnMut(Returned)) {
         if !pieces.is_of(&self.home) {
-            return None;
+            return;
         }
-        let ended = pieces.pop()?.end();
-        self.settle(ended)
+        let mut sum = Returned { owner: 0, bytes: 0, slots: 0 };
+        while let Some(mut held) = pieces.pop() {
+            let Some(back) = self.settle(held.end()) else { continue };
+            if back.owner != sum.owner {
+                if sum.bytes > 0 {
+                    each(sum);
+                }
+                sum = back;
+            } else {
+                sum.bytes += back.bytes;
+                sum.slots += back.slots;
+            }
+        }
+        if sum.bytes > 0 {
+            each(sum);
+        }
     }
 
     /// Whether handles wait on the queue.
@@ -232,7 +248,7 @@ impl Arena {
                     self.lent_slots = self.lent_slots.saturating_sub(1);
                     self.unpin(Slot(slot));
                 }
-                Some(Returned { owner, bytes, in_slot })
+                Some(Returned { owner, bytes, slots: u16::from(in_slot) })
             }
             Return::Block(granule) => {
                 self.unpin(Slot(granule));
@@ -244,12 +260,6 @@ impl Arena {
     /// Takes a pin back; without another reference the slot is free.
     #[inline]
     fn unpin(&mut self, slot: Slot) {
-        match self.state.get_mut(slot.0 as usize) {
-            Some(state) if state.references >= PIN => {
-                state.references = state.references - PIN + REFERENCE;
-                self.release(slot);
-            }
-            _ => self.misused(slot),
-        }
+        self.give_back(slot, PIN);
     }
 }
