@@ -112,13 +112,14 @@ fn push_connection(text: &mut String, info: &TcpInfo) {
     );
     let _ = writeln!(
         text,
-        "    unacknowledged {}  unsent {}  unread {}  lent {}  timestamps {}  sack {}{}",
+        "    unacknowledged {}  unsent {}  unread {}  lent {}  timestamps {}  sack {}  ecn {}{}",
         info.unacked,
         info.unsent,
         info.unread,
         info.lent,
         switch(info.timestamps),
         switch(info.sack),
+        switch(info.ecn),
         if info.recovering { "  in loss recovery" } else { "" }
     );
 }
@@ -149,6 +150,7 @@ fn connection(info: &TcpInfo) -> Value {
         "recovering": info.recovering,
         "timestamps": info.timestamps,
         "sack": info.sack,
+        "ecn": info.ecn,
         "window_scales": info.window_scales,
     })
 }

@@ -14,7 +14,9 @@ use roceway_rdma_virtio::virtio::features::Features;
 use roceway_rdma_virtio::virtio::layout::{
     DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor, OwnQueue, QueueMemory,
 };
-use roceway_rdma_virtio::virtio::net_header::{NEEDS_CSUM, NetHeader};
+use roceway_rdma_virtio::virtio::net_header::{
+    GSO_ECN, GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM, NetHeader,
+};
 use roceway_rdma_virtio::virtio::ring::{DeviceRing, DriverRing, Policy, SameThread, Shared};
 use virtio_support::{MemoryNic, capabilities};
 
@@ -111,6 +113,50 @@ fn device_refuses_bad_sends<P: Policy>() {
     });
 }
 
+/// Headers that ask for what cannot be: each frame is refused and counted, and nothing is sent.
+fn device_refuses_bad_headers<P: Policy>() {
+    with_device::<P>(|device, nic, [mut tx, _], base, _| {
+        let good = NetHeader {
+            flags: NEEDS_CSUM,
+            gso_type: GSO_TCPV4,
+            gso_size: 1448,
+            csum_start: 34,
+            csum_offset: 16,
+            ..NetHeader::default()
+        };
+        let rows = [
+            ("no size", NetHeader { gso_size: 0, ..good }),
+            ("a size beyond the MTU", NetHeader { gso_size: 1465, ..good }),
+            ("the largest size", NetHeader { gso_size: u16::MAX, ..good }),
+            ("UDP beyond the MTU", NetHeader { gso_type: GSO_UDP_L4, gso_size: 1477, ..good }),
+            ("a checksum outside", NetHeader { csum_start: 3000, ..good }),
+            ("an offset outside", NetHeader { csum_offset: 2965, ..good }),
+            ("an offset that wraps", NetHeader { csum_offset: u16::MAX, ..good }),
+            ("no checksum", NetHeader { flags: 0, ..good }),
+            ("an unknown kind", NetHeader { gso_type: 2, ..good }),
+            ("marks alone", NetHeader { gso_type: GSO_ECN, ..good }),
+            ("UDP with marks", NetHeader { gso_type: GSO_UDP_L4 | GSO_ECN, ..good }),
+            ("a partial checksum outside", NetHeader { gso_type: 0, csum_start: 2999, ..good }),
+        ];
+        for (number, (name, header)) in rows.into_iter().enumerate() {
+            let addr = usize::try_from(base).unwrap();
+            let place = std::ptr::with_exposed_provenance_mut::<[u8; 12]>(addr);
+            // SAFETY: memory of the test's arena, of which nothing is posted.
+            unsafe { place.write_unaligned(header.encode()) };
+            let head = tx.take_descriptor().unwrap();
+            tx.write(head, Descriptor { addr: base, len: 12 + 3000, flags: 0, next: 0 });
+            tx.push_available(head);
+            let _ = tx.publish();
+            let _ = device.transmit(nic);
+            let used = tx.pop_used().unwrap().unwrap();
+            assert_eq!((used.id, used.len), (head.into(), 0), "{name}");
+            tx.give_descriptor(head);
+            assert_eq!(device.counters().tx_bad_header, number as u64 + 1, "{name}");
+        }
+        assert_eq!((device.counters().tx_posted, nic.sent.len()), (0, 0));
+    });
+}
+
 fn device_refuses_bad_room<P: Policy>() {
     with_device::<P>(|device, nic, [_, mut rx], base, _| {
         let d = |addr, len, flags, next| Descriptor { addr, len, flags, next };
@@ -163,6 +209,8 @@ fn device_survives_a_runaway_index<P: Policy>() {
 fn a_hostile_driver_is_refused() {
     device_refuses_bad_sends::<SameThread>();
     device_refuses_bad_sends::<Shared>();
+    device_refuses_bad_headers::<SameThread>();
+    device_refuses_bad_headers::<Shared>();
     device_refuses_bad_room::<SameThread>();
     device_refuses_bad_room::<Shared>();
     device_survives_a_runaway_index::<SameThread>();
@@ -284,14 +332,32 @@ fn driver_refuses_bad_merges<P: Policy>() {
             assert_eq!(driver.counters().rx_drop_merge, dropped, "{name}");
             assert_conserved(&driver.counters());
         }
-        let header = NetHeader { flags: NEEDS_CSUM, csum_start: 999, ..NetHeader::RECEIVED };
-        let head = rx.peek(next);
-        write_header(&rx, head, header);
-        rx.push_used(head, 100);
-        let _ = rx.publish();
-        assert!(!driver.receive(arena, &mut frame));
-        assert_eq!(driver.counters().rx_drop_header, 1);
-        assert_conserved(&driver.counters());
+    });
+}
+
+/// Headers that make no sense: each frame is dropped and counted.
+fn driver_refuses_bad_headers<P: Policy>() {
+    with_driver::<P>(MERGEABLE, |driver, arena, [_, mut rx]| {
+        let mut frame = Received::default();
+        let partial = NetHeader { flags: NEEDS_CSUM, csum_start: 999, ..NetHeader::RECEIVED };
+        let large = NetHeader { gso_type: GSO_TCPV4, gso_size: 20, csum_start: 34, ..partial };
+        let bad = [
+            partial,
+            NetHeader { csum_start: 34, csum_offset: u16::MAX, ..partial },
+            NetHeader { gso_size: 0, ..large },
+            NetHeader { flags: 0, ..large },
+            NetHeader { gso_type: 7, ..large },
+            NetHeader { gso_type: GSO_ECN, ..large },
+        ];
+        for (number, header) in bad.into_iter().enumerate() {
+            let head = rx.peek(u16::try_from(number).unwrap());
+            write_header(&rx, head, header);
+            rx.push_used(head, 100);
+            let _ = rx.publish();
+            assert!(!driver.receive(arena, &mut frame), "{header:?}");
+            assert_eq!(driver.counters().rx_drop_header, number as u64 + 1, "{header:?}");
+            assert_conserved(&driver.counters());
+        }
     });
 }
 
@@ -320,6 +386,8 @@ fn a_hostile_device_is_refused() {
     }
     driver_refuses_bad_merges::<SameThread>();
     driver_refuses_bad_merges::<Shared>();
+    driver_refuses_bad_headers::<SameThread>();
+    driver_refuses_bad_headers::<Shared>();
     driver_releases_once::<SameThread>();
     driver_releases_once::<Shared>();
 }

@@ -9,7 +9,7 @@ use roceway_rdma_virtio::virtio::driver::{Received, TransmitError};
 use roceway_rdma_virtio::virtio::features::Features;
 use roceway_rdma_virtio::virtio::interface::{InterfaceError, NetInterface};
 use roceway_rdma_virtio::virtio::net_header::{
-    DATA_VALID, GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM, NetHeader,
+    DATA_VALID, GSO_ECN, GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM, NetHeader,
 };
 use virtio_support::{MemoryNic, capabilities};
 
@@ -277,7 +277,21 @@ fn messages_that_make_no_sense_are_dropped_and_their_buffers_recycled() {
     let partial = NetHeader { flags: NEEDS_CSUM, csum_start: 900, ..NetHeader::default() };
     let unknown = NetHeader { gso_type: 9, gso_size: 1, ..NetHeader::default() };
     let mut rows = vec![vec![], vec![0; 12], vec![0; 25]];
-    for header in [partial, unknown] {
+    let large = NetHeader { flags: NEEDS_CSUM, gso_type: GSO_TCPV4, ..NetHeader::default() };
+    let large = NetHeader { gso_size: 1448, csum_start: 34, csum_offset: 16, ..large };
+    let bad = [
+        partial,
+        unknown,
+        NetHeader { gso_size: 0, ..large },
+        // Segments that no wire of this MTU can have had.
+        NetHeader { gso_size: 1600, ..large },
+        NetHeader { gso_size: u16::MAX, gso_type: GSO_UDP_L4, csum_offset: 6, ..large },
+        NetHeader { csum_offset: u16::MAX, ..large },
+        NetHeader { csum_start: 59, ..large },
+        NetHeader { flags: 0, ..large },
+        NetHeader { gso_type: GSO_ECN, ..large },
+    ];
+    for header in bad {
         let mut bytes = header.encode().to_vec();
         bytes.extend([0; 60]);
         rows.push(bytes);

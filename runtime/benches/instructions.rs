@@ -15,7 +15,7 @@ use roceway_runtime::rdma_virtio::nic::any::AnyNic;
 use roceway_runtime::rdma_virtio::nic::soft::{SoftNic, SoftOptions};
 use roceway_runtime::stack::tcp::timers::TimerWheel;
 use roceway_runtime::stack::time::{Duration, Instant};
-use roceway_runtime::{Prefix, WorkerConfig};
+use roceway_runtime::{OffloadWish, Prefix, WorkerConfig};
 
 const PORT: u16 = 7;
 
@@ -26,21 +26,28 @@ struct Worlds {
     server_addr: SocketAddr,
 }
 
-fn worker(nic: SoftNic, host: u8) -> Worker {
+fn worker(nic: SoftNic, host: u8, offload: &str) -> Worker {
     let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, host));
     let mut config = WorkerConfig::new(Prefix { address, length: 24 }).spinning();
     // Under an instruction counter time runs some fifty times faster than the program: cold work
     // once a millisecond would then weigh fifty times its share.
     config.turn.cold_period_ns = 50_000_000;
+    let understood = OffloadWish::parse(offload, config.offloads).expect("a legal set");
+    config.offloads = understood.wish;
     Worker::with_nic(AnyNic::from(nic), &config).expect("a worker on the soft link")
 }
 
 impl Worlds {
     fn new() -> Worlds {
+        Worlds::with("all")
+    }
+
+    /// Both ends with this set of offloads.
+    fn with(offload: &str) -> Worlds {
         let (a, b) = SoftNic::pair(&SoftOptions::default()).expect("a soft link");
         let worlds = Worlds {
-            client: worker(a, 1),
-            server: worker(b, 2),
+            client: worker(a, 1, offload),
+            server: worker(b, 2, offload),
             server_addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), PORT),
         };
         // Cold work joins the link.
@@ -165,8 +172,8 @@ fn tcp_crr(count: u64) {
 }
 
 /// 64 KiB written, sent, received and read, `count` times.
-fn tcp_stream_64k(count: u64) {
-    let worlds = Worlds::new();
+fn tcp_stream_64k(count: u64, offload: &str) {
+    let worlds = Worlds::with(offload);
     let listener = TcpListener::bind(&worlds.server, worlds.server_addr).expect("a listener");
     let (client, server) = worlds.connect(&listener);
     let data = vec![7; 65_536];
@@ -315,7 +322,13 @@ fn main() {
         "tcp_rr" => tcp_rr(count),
         "udp_rr" => udp_rr(count),
         "tcp_crr" => tcp_crr(count),
-        "tcp_stream_64k" => tcp_stream_64k(count),
+        "tcp_stream_64k" => tcp_stream_64k(count, "all"),
+        // The same in frames of 1500 bytes, step by step.
+        "frames_64k_none" => tcp_stream_64k(count, "none"),
+        "frames_64k_checksum" => tcp_stream_64k(count, "csum,guest_csum"),
+        "frames_64k_gso" => tcp_stream_64k(count, "csum,guest_csum,gso"),
+        "frames_64k_gro" => tcp_stream_64k(count, "csum,guest_csum,gro"),
+        "frames_64k_gso_gro" => tcp_stream_64k(count, "csum,guest_csum,gso,gro"),
         "segment_received" => segment_received(count),
         "ack_received" => ack_received(count),
         "sent_64k" => sent_64k(count),

@@ -45,6 +45,7 @@ pub(crate) enum Request {
     Bind(SocketAddr),
     SetPeer(UdpId, SocketAddr),
     SendDatagram(UdpId, Option<SocketAddr>),
+    SendSegments(UdpId, Option<SocketAddr>, u16),
     ReceiveDatagram(UdpId),
     PeekDatagram(UdpId),
     DatagramAddr(UdpId),
@@ -196,7 +197,10 @@ impl Request {
                 peeked.map(Reply::Bytes).map_err(CallError::Receive)
             }
             (
-                Request::SendDatagram(..) | Request::ReceiveDatagram(_) | Request::PeekDatagram(_),
+                Request::SendDatagram(..)
+                | Request::SendSegments(..)
+                | Request::ReceiveDatagram(_)
+                | Request::PeekDatagram(_),
                 data,
             ) => self.datagram(core, data),
             (Request::Give(_) | Request::Take(..) | Request::Block, Data::Moved(moved)) => {
@@ -236,6 +240,10 @@ impl Request {
             (Request::SendDatagram(id, to), Data::Out(bytes)) => udp
                 .send_to(&mut cx, id, bytes, to)
                 .map(|()| Reply::Bytes(bytes.len()))
+                .map_err(CallError::Udp),
+            (Request::SendSegments(id, to, size), Data::Out(bytes)) => udp
+                .send_segments(&mut cx, id, (bytes, size), to)
+                .map(Reply::Bytes)
                 .map_err(CallError::Udp),
             (Request::ReceiveDatagram(id), Data::In(out)) => udp
                 .recv_from(id, out, cx.mem)

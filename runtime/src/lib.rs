@@ -21,6 +21,8 @@ pub mod local;
 mod marking;
 mod memory;
 mod offload;
+#[cfg(test)]
+mod offload_tests;
 mod port;
 pub mod settings;
 pub mod shared;

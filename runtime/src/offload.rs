@@ -13,7 +13,7 @@ use roceway_rdma_virtio::virtio::features::{Features, Wish};
 const BASE: Features = Features::VERSION_1.with(Features::INDIRECT_DESC);
 
 /// What software can segment as well as a device.
-const BY_GSO: Features = Features::HOST_TSO4.with(Features::HOST_TSO6);
+const BY_GSO: Features = Features::HOST_LARGE;
 
 /// Everything that a user may switch and a device may offer, in the order in which it is shown.
 const NAMES: &[(&str, Features)] = &[
@@ -21,12 +21,19 @@ const NAMES: &[(&str, Features)] = &[
     ("guest_csum", Features::GUEST_CSUM),
     ("host_tso4", Features::HOST_TSO4),
     ("host_tso6", Features::HOST_TSO6),
+    ("host_ecn", Features::HOST_ECN),
+    ("host_uso", Features::HOST_USO),
     ("guest_tso4", Features::GUEST_TSO4),
     ("guest_tso6", Features::GUEST_TSO6),
+    ("guest_ecn", Features::GUEST_ECN),
+    ("guest_uso4", Features::GUEST_USO4),
+    ("guest_uso6", Features::GUEST_USO6),
     ("mrg_rxbuf", Features::MRG_RXBUF),
 ];
 /// Segmentation in software, as late as can be.
 const GSO: &str = "gso";
+/// Joining of received segments in software, as early as can be.
+const GRO: &str = "gro";
 /// Receive buffers for the largest packet instead of ones that are merged.
 const BIG_PACKETS: &str = "big_packets";
 /// UDP fragmentation offload, which is never offered; [`UFO_BITS`] of LKL's mask.
@@ -38,6 +45,7 @@ const UFO_BITS: u64 = 1 << 10 | 1 << 14;
 pub struct OffloadWish {
     features: Features,
     gso: bool,
+    gro: bool,
 }
 
 /// A wish as it was understood.
@@ -57,7 +65,7 @@ impl Default for OffloadWish {
 
 impl OffloadWish {
     /// Nothing: checksums and segments are the stack's own, and packets fit a buffer.
-    pub const NONE: OffloadWish = OffloadWish { features: Features::NONE, gso: false };
+    pub const NONE: OffloadWish = OffloadWish { features: Features::NONE, gso: false, gro: false };
 
     /// Everything that the device can, and in software what it cannot.
     pub const ALL: OffloadWish = OffloadWish {
@@ -66,11 +74,17 @@ impl OffloadWish {
                 | Features::GUEST_CSUM.0
                 | Features::HOST_TSO4.0
                 | Features::HOST_TSO6.0
+                | Features::HOST_ECN.0
+                | Features::HOST_USO.0
                 | Features::GUEST_TSO4.0
                 | Features::GUEST_TSO6.0
+                | Features::GUEST_ECN.0
+                | Features::GUEST_USO4.0
+                | Features::GUEST_USO6.0
                 | Features::MRG_RXBUF.0,
         ),
         gso: true,
+        gro: true,
     };
 
     /// Understands a list of names, `none`, `all`, or LKL's mask, such as `0x9883`; or changes to
@@ -119,6 +133,7 @@ impl OffloadWish {
         }
         match (name, NAMES.iter().find(|(known, _)| *known == name)) {
             (GSO, _) => self.gso = on,
+            (GRO, _) => self.gro = on,
             (BIG_PACKETS, _) => self.set(Features::MRG_RXBUF, !on),
             (_, Some((_, feature))) => self.set(*feature, on),
             (_, None) => return Err(format!("{}{}", wanted(), nearest(name))),
@@ -147,6 +162,12 @@ impl OffloadWish {
     #[must_use]
     pub fn gso(&self) -> bool {
         self.gso
+    }
+
+    /// Whether software joins received segments.
+    #[must_use]
+    pub fn gro(&self) -> bool {
+        self.gro
     }
 
     /// The virtio-net features among it.
@@ -181,11 +202,11 @@ fn of_mask(text: &str, cleared: &mut Vec<&'static str>) -> Result<OffloadWish, S
             cleared.push(name);
         }
     }
-    Ok(OffloadWish { features: Features(mask & !UFO_BITS), gso: false })
+    Ok(OffloadWish { features: Features(mask & !UFO_BITS), gso: false, gro: false })
 }
 
 fn all_names() -> impl Iterator<Item = &'static str> {
-    NAMES.iter().map(|(name, _)| *name).chain([GSO, BIG_PACKETS])
+    NAMES.iter().map(|(name, _)| *name).chain([GSO, GRO, BIG_PACKETS])
 }
 
 fn wanted() -> String {
@@ -204,6 +225,7 @@ impl fmt::Display for OffloadWish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut names: Vec<&str> = named(self.features).collect();
         names.extend(self.gso.then_some(GSO));
+        names.extend(self.gro.then_some(GRO));
         f.write_str(&if names.is_empty() { "none".to_owned() } else { names.join(",") })
     }
 }
@@ -231,6 +253,7 @@ impl OffloadsInUse {
         let in_use = features.without(software);
         let mut names: Vec<&str> = named(in_use).collect();
         names.extend((software != Features::NONE).then_some(GSO));
+        names.extend(wish.gro.then_some(GRO));
         let big = features.has(Features::GUEST_LARGE) && !features.has(Features::MRG_RXBUF);
         names.extend(big.then_some(BIG_PACKETS));
         OffloadsInUse {
@@ -268,20 +291,31 @@ mod tests {
 
     #[test]
     fn lists_masks_and_changes_are_understood() {
-        let all = "csum,guest_csum,host_tso4,host_tso6,guest_tso4,guest_tso6,mrg_rxbuf,gso";
+        let all = "csum,guest_csum,host_tso4,host_tso6,host_ecn,host_uso,guest_tso4,guest_tso6,\
+                   guest_ecn,guest_uso4,guest_uso6,mrg_rxbuf,gso,gro";
+        let without = |names: &[&str]| {
+            let kept = all.split(',').filter(|name| !names.contains(name));
+            kept.collect::<Vec<&str>>().join(",")
+        };
+        let changed = [
+            ("all,-mrg_rxbuf,-gso", without(&["mrg_rxbuf", "gso"])),
+            ("-gso,-guest_tso6", without(&["gso", "guest_tso6"])),
+            ("+big_packets,-gro", without(&["mrg_rxbuf", "gro"])),
+        ];
+        for (text, expected) in changed {
+            assert_eq!(understood(text), expected, "{text}");
+        }
         let rows = [
             ("none", "none"),
             ("all", all),
             ("csum, guest_csum", "csum,guest_csum"),
             ("none,+csum,+gso", "csum,gso"),
-            ("all,-mrg_rxbuf,-gso", "csum,guest_csum,host_tso4,host_tso6,guest_tso4,guest_tso6"),
-            ("-gso,-guest_tso6", "csum,guest_csum,host_tso4,host_tso6,guest_tso4,mrg_rxbuf"),
-            ("+big_packets,-gso", "csum,guest_csum,host_tso4,host_tso6,guest_tso4,guest_tso6"),
             ("0x0", "none"),
             ("0x9883", "csum,guest_csum,host_tso4,host_tso6,guest_tso4,mrg_rxbuf"),
-            ("0x883,+gso", "csum,guest_csum,host_tso4,guest_tso4,gso"),
+            ("0x883,+gso,+gro", "csum,guest_csum,host_tso4,guest_tso4,gso,gro"),
             ("0x4403", "csum,guest_csum without guest_ufo,host_ufo"),
             ("csum,host_ufo", "csum without host_ufo"),
+            ("0x100000000000003", "csum,guest_csum,host_uso"),
         ];
         for (text, expected) in rows {
             assert_eq!(understood(text), expected, "{text}");
@@ -297,6 +331,10 @@ mod tests {
             ("host_tso4", "host_tso4 needs csum"),
             ("0x800", "host_tso4 needs csum"),
             ("-csum", "needs csum"),
+            ("csum,host_ecn", "host_ecn needs host_tso4 or host_tso6"),
+            ("host_uso", "host_uso needs csum"),
+            ("guest_csum,guest_ecn", "guest_ecn needs guest_tso4 or guest_tso6"),
+            ("guest_uso4", "guest_uso4 needs guest_csum"),
             ("csum,guest_tso6", "guest_tso6 needs guest_csum"),
             ("gso", "gso needs csum"),
             ("csum,gsoo", "did you mean gso?"),

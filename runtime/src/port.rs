@@ -56,6 +56,15 @@ pub(crate) struct PortCounters {
     pub(crate) frames_refused: u64,
 }
 
+/// How a frame came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Came {
+    /// As the first of a turn, which is mostly the only one.
+    Alone,
+    /// Behind others, to which it may be joined.
+    InBurst,
+}
+
 /// The port.
 pub(crate) struct Port {
     pub(crate) interface: NetInterface<AnyNic>,
@@ -68,6 +77,8 @@ pub(crate) struct Port {
     unrung: bool,
     low: u32,
     small_low: u32,
+    /// Segments of a burst are joined before the stack sees them.
+    pub(crate) gro: bool,
     /// Takes a copy of every frame, if it is wanted.
     pub(crate) capture: Option<Box<Capture>>,
 }
@@ -85,6 +96,7 @@ impl Port {
             unrung: false,
             low,
             small_low,
+            gro: false,
             capture: None,
         }
     }
@@ -109,13 +121,35 @@ impl Port {
                 self.capture_received(now);
             }
             if !self.receive_plain(stack, now) {
-                done += self.receive_any(stack, now);
+                done += self.receive_any(stack, now, Came::Alone);
             }
             // This look is shorter than an attempt to take a frame that is not there.
             if !self.interface.recv_ready() {
                 break;
             }
+            if self.gro {
+                return done + self.receive_burst(stack, now, budget.saturating_sub(done));
+            }
         }
+        done
+    }
+
+    /// The rest of a burst, once it is known to be one: a frame that comes alone never gets here.
+    #[inline(never)]
+    fn receive_burst(&mut self, stack: &mut Stack, now: Instant, budget: u32) -> u32 {
+        let mut done = 0;
+        while done < budget && self.interface.receive(&mut self.received) {
+            done += 1;
+            self.counters.frames_received += 1;
+            if self.capture.is_some() {
+                self.capture_received(now);
+            }
+            done += self.receive_any(stack, now, Came::InBurst);
+            if !self.interface.recv_ready() {
+                break;
+            }
+        }
+        stack.end_burst(now, &mut self.memory());
         done
     }
 
@@ -137,10 +171,11 @@ impl Port {
 
     /// Hands up a frame of any kind; returns how many buffers it fills besides the first.
     #[inline(never)]
-    fn receive_any(&mut self, stack: &mut Stack, now: Instant) -> u32 {
+    fn receive_any(&mut self, stack: &mut Stack, now: Instant, came: Came) -> u32 {
         let header = &self.received.header;
         if let [piece] = self.received.pieces[..]
             && header.flags & (NEEDS_CSUM | DATA_VALID) != 0
+            && header.gso_type == GSO_NONE
         {
             let mut memory = StackMemory {
                 arena: self.interface.memory(),
@@ -169,7 +204,10 @@ impl Port {
             low: self.low,
             small_low: self.small_low,
         };
-        stack.on_frame(now, &frame, &mut memory);
+        match came {
+            Came::Alone => stack.on_frame(now, &frame, &mut memory),
+            Came::InBurst => stack.on_burst_frame(now, &frame, &mut memory),
+        }
         u32::try_from(pieces.len().saturating_sub(1)).unwrap_or(0)
     }
 
@@ -374,6 +412,9 @@ fn net_header_of(frame: &TxFrame) -> NetHeader {
             SegmentKind::Tcp6 => net_header::GSO_TCPV6,
             SegmentKind::Udp => net_header::GSO_UDP_L4,
         };
+        if segmentation.ecn {
+            header.gso_type |= net_header::GSO_ECN;
+        }
         header.gso_size = segmentation.size;
         header.hdr_len = segmentation.header_len;
     }

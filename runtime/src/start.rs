@@ -45,6 +45,8 @@ pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core
         tx_checksum: features.has(Features::CSUM),
         tso4: features.has(Features::HOST_TSO4),
         tso6: features.has(Features::HOST_TSO6),
+        tso_ecn: features.has(Features::HOST_ECN),
+        uso: features.has(Features::HOST_USO),
     };
     let now = Instant::from_nanos(now);
     let stack_config = StackConfig {
@@ -61,6 +63,7 @@ pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core
     }
     let in_use = OffloadsInUse::new(config.offloads, features, interface.native());
     let mut port = Port::new(interface, config.receive_low(), config.small_low());
+    port.gro = config.offloads.gro();
     port.capture = capture(config, &capabilities.name, (now, wall))?;
     Ok(Core::new((stack, in_use), port, now))
 }

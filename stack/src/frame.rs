@@ -63,6 +63,8 @@ pub struct TxSegmentation {
     pub size: u16,
     /// Bytes of all headers, from the Ethernet header to the transport's end.
     pub header_len: u16,
+    /// CWR is set, which only the first segment may bear (RFC 3168 §6.1.2).
+    pub ecn: bool,
 }
 
 /// A frame to send. Each piece carries one reference, which the receiver of the frame releases
@@ -99,4 +101,8 @@ pub struct Offloads {
     pub tso4: bool,
     /// TCP over IPv6 may be sent in frames of up to 64 KiB.
     pub tso6: bool,
+    /// They may bear CWR.
+    pub tso_ecn: bool,
+    /// UDP may be sent in frames of up to 64 KiB.
+    pub uso: bool,
 }

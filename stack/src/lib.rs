@@ -21,6 +21,7 @@ pub mod checksum;
 mod copy;
 mod counted;
 pub mod frame;
+mod gro;
 pub mod heap_memory;
 pub mod ip;
 pub mod memory;

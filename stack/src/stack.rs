@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 
 use crate::frame::{Offloads, RxChecksum, RxFrame, TxChecksum, TxFrame};
+use crate::gro::{Gro, Joined};
 use crate::ip::{Incoming, Ip, IpConfig, IpConfigError, Transport};
 use crate::memory::{Memory, Piece};
 use crate::slab::Id;
@@ -43,6 +44,7 @@ pub struct Stack {
     ip: Ip,
     udp: Udp,
     offloads: Offloads,
+    gro: Gro,
 }
 
 impl Stack {
@@ -62,6 +64,7 @@ impl Stack {
             ip: Ip::new(config.ip, keys.ip)?,
             udp: Udp::new(UdpConfig { worker: config.worker, ..config.udp }, keys.udp),
             offloads: config.offloads,
+            gro: Gro::default(),
         })
     }
 
@@ -88,6 +91,39 @@ impl Stack {
         if !taken {
             self.on_other_frame(now, frame, mem);
         }
+    }
+
+    /// As [`Stack::on_frame`], for a frame of a burst: segments that follow one another are joined
+    /// first. [`Stack::end_burst`] follows within the turn.
+    #[inline(never)]
+    pub fn on_burst_frame<M: Memory>(&mut self, now: Instant, frame: &RxFrame<'_>, mem: &mut M) {
+        if !Gro::is_candidate(frame) {
+            self.end_burst(now, mem);
+            self.on_frame(now, frame, mem);
+            return;
+        }
+        match self.gro.join(frame, mem) {
+            Joined::Yes => return,
+            Joined::Last => return self.end_burst(now, mem),
+            Joined::No => self.end_burst(now, mem),
+        }
+        if !self.gro.hold(frame, mem) {
+            self.on_frame(now, frame, mem);
+        }
+    }
+
+    /// Takes what [`Stack::on_burst_frame`] still held back.
+    #[inline]
+    pub fn end_burst<M: Memory>(&mut self, now: Instant, mem: &mut M) {
+        if let Some((pieces, checksum, gso_size)) = self.gro.release(mem) {
+            self.on_frame(now, &RxFrame { pieces: &pieces, checksum, gso_size }, mem);
+        }
+    }
+
+    /// Segments that became part of another one before TCP saw them.
+    #[must_use]
+    pub fn joined(&self) -> u64 {
+        self.gro.joined()
     }
 
     fn on_other_frame<M: Memory>(&mut self, now: Instant, frame: &RxFrame<'_>, mem: &mut M) {
@@ -263,6 +299,7 @@ impl Stack {
 
     /// Calls `visit` with layer, name and value of every counter.
     pub fn visit_counters(&self, visit: &mut dyn FnMut(&'static str, &'static str, u64)) {
+        visit("gro", "joined", self.gro.joined());
         self.tcp.counters().each(|name, value| visit("tcp", name, value));
         self.ip.counters().each(|name, value| visit("ip", name, value));
         self.ip.drops().each(|name, value| visit("ip drops", name, value));

@@ -13,7 +13,7 @@ use roceway_stack::frame::Offloads;
 use roceway_stack::heap_memory::HeapLimits;
 use roceway_stack::slab::Id;
 use roceway_stack::tcp::congestion::Algorithm;
-use roceway_stack::tcp::{Connection, ConnectionError, Listener, TcpConfig, TcpOption};
+use roceway_stack::tcp::{Connection, ConnectionError, EcnMode, Listener, TcpConfig, TcpOption};
 use roceway_stack::time::{Duration, Instant};
 use support::{Faults, Random, Setup, World};
 
@@ -312,12 +312,13 @@ fn setup_of(seed: u64) -> Setup {
         congestion: random.of(&[Algorithm::Cubic, Algorithm::NewReno]),
         timestamps: random.chance(750),
         sack: random.chance(750),
+        ecn: if seed.is_multiple_of(2) { EcnMode::On } else { EcnMode::Accept },
         ..patient()
     };
     Setup {
         seed,
         v6: random.chance(500),
-        offloads: Offloads { tx_checksum, tso4: tso, tso6: tso },
+        offloads: Offloads { tx_checksum, tso4: tso, tso6: tso, tso_ecn: tso, uso: tso },
         cut: random.chance(700),
         finish: random.chance(500),
         tcp,
@@ -465,7 +466,8 @@ fn more_than_four_gigabytes_both_ways() {
     let gigabytes = number("ROCEWAY_SIM_GIGABYTES", 9);
     let mut setup = setup_of(1);
     setup.tcp = TcpConfig { receive_buffer: 1 << 20, send_buffer: 1 << 20, ..patient() };
-    setup.offloads = Offloads { tx_checksum: true, tso4: true, tso6: true };
+    setup.offloads =
+        Offloads { tx_checksum: true, tso4: true, tso6: true, tso_ecn: true, uso: true };
     setup.mtu = 9000;
     (setup.cut, setup.finish, setup.device_lag) = (false, false, Duration::from_micros(5));
     setup.delay = Duration::from_micros(10);

@@ -139,7 +139,7 @@ fn a_megabyte_arrives() {
 
 #[test]
 fn large_segments_arrive() {
-    let offloads = Offloads { tx_checksum: true, tso4: true, tso6: true };
+    let offloads = Offloads { tx_checksum: true, tso4: true, tso6: true, tso_ecn: true, uso: true };
     both_families(|setup| {
         let world = transfer(Setup { offloads, ..setup }, 8 << 20);
         assert!(world.sent < 2000, "{} frames for 8 MiB", world.sent);

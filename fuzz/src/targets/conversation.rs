@@ -55,7 +55,13 @@ fn run(data: &[u8], v6: bool) {
     let mut input = Input::new(data);
     let choice = input.byte();
     let bit = |n: u8| choice & n != 0;
-    let mut host = Host::new(Offloads { tx_checksum: bit(1), tso4: bit(2), tso6: bit(2) });
+    let mut host = Host::new(Offloads {
+        tx_checksum: bit(1),
+        tso4: bit(2),
+        tso6: bit(2),
+        tso_ecn: bit(2),
+        uso: bit(2),
+    });
     let mut peer = Peer { v6, seq: 1000, ack: 0, port: PEER_PORT, timestamps: None };
     introduce(&mut host, v6);
     peer.open(&mut host, bit(4), bit(8));

@@ -19,7 +19,13 @@ pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let offloads = input.byte();
     let bit = |n: u8| offloads & n != 0;
-    let mut host = Host::new(Offloads { tx_checksum: bit(1), tso4: bit(2), tso6: bit(4) });
+    let mut host = Host::new(Offloads {
+        tx_checksum: bit(1),
+        tso4: bit(2),
+        tso6: bit(4),
+        tso_ecn: bit(4),
+        uso: bit(4),
+    });
     steps(&mut host, &mut input);
     host.end();
 }

@@ -88,7 +88,7 @@ impl World {
             ip: IpConfig::new(MAC, &[address]),
             tcp,
             udp: UdpConfig::default(),
-            offloads: Offloads { tx_checksum: true, tso4: true, tso6: true },
+            offloads: Offloads { tx_checksum: true, tso4: true, tso6: true, ..Offloads::default() },
             worker: 0,
         };
         let keys = StackKeys { ip: [1; 16], udp: [2; 16], tcp: [3; 16] };

@@ -61,6 +61,31 @@ impl UdpSocket {
         poll_fn(|cx| poll_io(&self.host, wait, cx, || self.inner.send_to(data, to))).await
     }
 
+    /// Sends `data` to the peer as datagrams of `size` bytes, the last one with what is left; waits
+    /// for room and takes at least one datagram.
+    ///
+    /// # Errors
+    /// `InvalidInput` if `size` is 0 or does not fit a packet; otherwise as [`UdpSocket::send`].
+    pub async fn send_segments(&self, data: &[u8], size: u16) -> io::Result<usize> {
+        let wait = (self.socket(), Readiness::WRITABLE);
+        poll_fn(|cx| poll_io(&self.host, wait, cx, || self.inner.send_segments(data, size))).await
+    }
+
+    /// As [`UdpSocket::send_segments`], to an address.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::send_segments`].
+    pub async fn send_segments_to(
+        &self,
+        data: &[u8],
+        size: u16,
+        to: SocketAddr,
+    ) -> io::Result<usize> {
+        let wait = (self.socket(), Readiness::WRITABLE);
+        let send = || self.inner.send_segments_to(data, size, to);
+        poll_fn(|cx| poll_io(&self.host, wait, cx, send)).await
+    }
+
     /// The next datagram; what does not fit into `out` is cut off.
     ///
     /// # Errors

@@ -74,6 +74,32 @@ impl UdpSocket {
         self.send_datagram(data, Some(to))
     }
 
+    /// Sends `data` to the peer as datagrams of `size` bytes, the last one with what is left, as
+    /// `UDP_SEGMENT` does: in frames that the device cuts where it can. Says how many bytes were
+    /// taken, always whole datagrams; fewer than all of them if there is no more room.
+    ///
+    /// # Errors
+    /// `InvalidInput` if `size` is 0 or does not fit a packet; otherwise as [`UdpSocket::send`].
+    pub fn send_segments(&self, data: &[u8], size: u16) -> io::Result<usize> {
+        self.send_many(data, size, None)
+    }
+
+    /// As [`UdpSocket::send_segments`], to an address.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::send_segments`].
+    pub fn send_segments_to(&self, data: &[u8], size: u16, to: SocketAddr) -> io::Result<usize> {
+        self.send_many(data, size, Some(to))
+    }
+
+    fn send_many(&self, data: &[u8], size: u16, to: Option<SocketAddr>) -> io::Result<usize> {
+        let core = &mut *self.worker.shared.core.borrow_mut();
+        let now = core.now;
+        let (stack, mut memory) = core.parts();
+        let (udp, mut cx) = stack.udp(now, &mut memory);
+        udp.send_segments(&mut cx, self.id, (data, size), to).map_err(io_error::of_udp)
+    }
+
     #[inline(always)]
     fn send_datagram(&self, data: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
         let core = &mut *self.worker.shared.core.borrow_mut();

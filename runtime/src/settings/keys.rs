@@ -2,6 +2,7 @@
 
 use roceway_busypoll::Spin;
 use roceway_rdma_virtio::memory::mapping::PageWish;
+use roceway_stack::tcp::EcnMode;
 use roceway_stack::tcp::congestion::Algorithm;
 use roceway_stack::time::Duration;
 
@@ -159,6 +160,19 @@ pub const KEYS: &[Key] = &[
         s.worker.tcp.sack = v.switch()?;
         Ok(())
     }),
+    key(
+        "tcp.ecn",
+        "off|accept|on",
+        "congestion marks (RFC 3168), asked for if on; accept",
+        |s, v| {
+            s.worker.tcp.ecn = v.one_of(&[
+                ("off", EcnMode::Off),
+                ("accept", EcnMode::Accept),
+                ("on", EcnMode::On),
+            ])?;
+            Ok(())
+        },
+    ),
     key("tcp.delayed_ack", "0..499ms", "longest delay of an acknowledgement; 40ms", |s, v| {
         s.worker.tcp.delayed_ack = time(v, 0, 499_000_000)?;
         Ok(())

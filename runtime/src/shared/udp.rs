@@ -69,6 +69,41 @@ impl UdpSocket {
         }
     }
 
+    /// Sends `data` to the peer as datagrams of `size` bytes, the last one with what is left, as
+    /// `UDP_SEGMENT` does: in frames that the device cuts where it can. Says how many bytes were
+    /// taken, always whole datagrams; fewer than all of them if there is no more room.
+    ///
+    /// # Errors
+    /// `InvalidInput` if `size` is 0 or does not fit a packet; otherwise as [`UdpSocket::send`].
+    pub fn send_segments(&self, data: &[u8], size: u16) -> io::Result<usize> {
+        self.send_many(data, size, None)
+    }
+
+    /// As [`UdpSocket::send_segments`], to an address.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::send_segments`].
+    pub fn send_segments_to(
+        &self,
+        data: &[u8],
+        size: u16,
+        to: impl ToSocketAddrs,
+    ) -> io::Result<usize> {
+        match to.to_socket_addrs()?.next() {
+            Some(to) => self.send_many(data, size, Some(to)),
+            None => Err(io::Error::new(io::ErrorKind::InvalidInput, "no addresses to send to")),
+        }
+    }
+
+    fn send_many(&self, data: &[u8], size: u16, to: Option<SocketAddr>) -> io::Result<usize> {
+        let Bound { worker, id, patience } = &*self.0;
+        let request = Request::SendSegments(*id, to, size);
+        match worker.call(request, Data::Out(data), patience.to_write())? {
+            Reply::Bytes(n) => Ok(n),
+            _ => unexpected(),
+        }
+    }
+
     fn send_datagram(&self, data: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
         let Bound { worker, id, patience } = &*self.0;
         let request = Request::SendDatagram(*id, to);

@@ -75,12 +75,17 @@ impl Connection {
             is_duplicate,
             mss: u32::from(self.snd.mss),
             srtt: self.snd.rtt.srtt(),
-            cwnd_limited: self.snd.cwnd_limited,
+            cwnd_limited: self.snd.cwnd_limited && !self.is_congestion_echo(segment),
         };
         let outcome = self.snd.recovery.on_ack(&info, &mut self.snd.congestion);
         ctx.counters.fast_recoveries += u64::from(outcome.event == RecoveryEvent::Entered);
         ctx.counters.sack_reneged += u64::from(outcome.reneged);
         ctx.counters.sack_ignored += u64::from(outcome.blocks_ignored);
+        if outcome.event == RecoveryEvent::Entered {
+            self.ecn.on_reduced(self.snd.nxt);
+        } else {
+            self.on_congestion_echo(segment, ctx);
+        }
         self.on_bytes_acknowledged(ack, acked, ctx);
     }
 

@@ -1,6 +1,7 @@
 //! What a TCP can be told, with defaults, and the limits of its memory.
 
 use super::congestion::Algorithm;
+use super::ecn::EcnMode;
 use crate::time::Duration;
 
 /// Keep-alive, RFC 9293 §3.8.4. Off unless asked for (MUST-25).
@@ -35,6 +36,8 @@ pub struct TcpConfig {
     pub timestamps: bool,
     /// Offer selective acknowledgements (RFC 2018).
     pub sack: bool,
+    /// Use explicit congestion notification (RFC 3168).
+    pub ecn: EcnMode,
     /// Longest delay of an acknowledgement; below 500 ms (RFC 9293 MUST-40).
     pub delayed_ack: Duration,
     /// Maximum segment lifetime; TIME-WAIT lasts two of them.
@@ -68,6 +71,7 @@ impl Default for TcpConfig {
             congestion: Algorithm::Cubic,
             timestamps: true,
             sack: true,
+            ecn: EcnMode::Accept,
             delayed_ack: Duration::from_millis(40),
             msl: Duration::from_secs(30),
             fin_wait_2: Duration::from_secs(60),

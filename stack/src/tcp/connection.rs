@@ -6,6 +6,7 @@
 
 use super::config::{KeepAlive, TcpConfig};
 use super::counters::TcpCounters;
+use super::ecn::Ecn;
 use super::error::{ConnectionError, ReceiveError, SendError};
 use super::fast_path::EXPECTED_HEADERS_LEN;
 use super::listener::Listener;
@@ -116,6 +117,7 @@ pub struct Connection {
     /// A timer was set to before `scheduled`.
     pub(super) reschedule: bool,
     pub(super) state: State,
+    pub(super) ecn: Ecn,
     pub(super) ownership: Ownership,
     pub(super) watch: Watch,
     pub(super) expectation: FlowV4,
@@ -159,6 +161,7 @@ impl Connection {
             in_demux: false,
             reschedule: false,
             state,
+            ecn: Ecn::default(),
             ownership: Ownership::Held,
             watch: Watch::default(),
             expectation: FlowV4::default(),
@@ -213,6 +216,7 @@ impl Connection {
             && self.rcv.urgent.is_none()
             && self.snd.urgent.is_none()
             && self.snd.recovery.is_open_and_clean()
+            && !self.ecn.is_busy()
             && !self.timers.is_armed(Timer::Persist)
             && self.keep_alive_probes_sent == 0;
     }

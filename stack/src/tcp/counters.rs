@@ -64,6 +64,10 @@ counters! {
         bytes_refused,
         /// Payload bytes copied out of NIC buffers before the application read them.
         bytes_compacted,
+        /// Segments with data that were marked by congestion (RFC 3168).
+        ecn_marked,
+        /// Reductions of the congestion window since the peer told of marks.
+        ecn_reductions,
         /// Segments refused by PAWS (RFC 7323 §5).
         paws_rejected,
         /// Segments outside the window.

@@ -151,11 +151,12 @@ impl Connection {
         let frame = Piece { slot: payload.slot, start, len: header_len + payload.len };
         let behind = payload.len + self.snd.template.option_len();
         let fields = self.fields(head, behind, ctx);
+        let reduced = fields.flags & TcpFlags::CWR.bits() != 0;
         self.snd.template.emit(ctx.mem.bytes_mut(frame), &fields);
         ctx.mem.retain(frame.slot);
         out.pieces.clear();
         out.pieces.push(frame);
-        self.finish(payload.len, ctx, out);
+        self.finish((payload.len, reduced), ctx, out);
     }
 
     /// Headers in a slot of their own, payload pieces behind.
@@ -172,9 +173,11 @@ impl Connection {
         };
         let len = head.len;
         let blocks = self.rcv.sack_blocks();
+        let mut reduced = false;
         let header_len = if blocks.is_empty() {
             let header_len = self.snd.template.len();
             let fields = self.fields(head, len + self.snd.template.option_len(), ctx);
+            reduced = fields.flags & TcpFlags::CWR.bits() != 0;
             let place = Piece { slot, start: TX_HEADROOM, len: header_len };
             self.snd.template.emit(ctx.mem.bytes_mut(place), &fields);
             header_len
@@ -193,7 +196,7 @@ impl Connection {
             ctx.mem.retain(piece.slot);
             out.pieces.push(*piece);
         }
-        self.finish(len, ctx, out);
+        self.finish((len, reduced), ctx, out);
         Emitted::Frame
     }
 
@@ -220,7 +223,9 @@ impl Connection {
     fn fields<M: Memory>(&mut self, head: Head, behind: u32, ctx: &mut Context<'_, M>) -> Fields {
         let syn = head.flags.intersects(TcpFlags::SYN);
         let window = self.rcv.advertise(if syn { 0 } else { self.rcv.scale });
-        let mut flags = head.flags;
+        // RFC 3168 §6.1.4 to §6.1.6: only what carries new data is ECN-capable.
+        let new_data = head.len > 0 && head.seq == self.snd.nxt;
+        let mut flags = if syn { head.flags } else { head.flags.with(self.ecn.flags(new_data)) };
         let mut urgent = 0;
         if let Some(up) = self.snd.urgent {
             // RFC 9293 §3.8.5: the pointer stands as long as urgent data is unacknowledged.
@@ -238,12 +243,19 @@ impl Connection {
             ts_value: self.snd.clock.value(ctx.now),
             ts_echo: self.rcv.ts_recent,
             behind,
+            capable: new_data,
         }
     }
 
-    /// Checksum and segmentation, counters, and what sending an acknowledgement settles.
+    /// Checksum and segmentation, counters, and what sending an acknowledgement settles. `reduced`
+    /// is whether the frame bears CWR, which the first segment of it alone may.
     #[inline]
-    fn finish<M: Memory>(&mut self, payload_len: u32, ctx: &mut Context<'_, M>, out: &mut TxFrame) {
+    fn finish<M: Memory>(
+        &mut self,
+        (payload_len, reduced): (u32, bool),
+        ctx: &mut Context<'_, M>,
+        out: &mut TxFrame,
+    ) {
         ctx.counters.segments_sent += 1;
         ctx.counters.bytes_sent += u64::from(payload_len);
         self.timers.disarm(Timer::DelayedAck);
@@ -257,6 +269,7 @@ impl Connection {
                 kind: if v6 { SegmentKind::Tcp6 } else { SegmentKind::Tcp4 },
                 size: self.snd.mss,
                 header_len: u16::try_from(header_len).unwrap_or(u16::MAX),
+                ecn: reduced,
             });
         } else if !ctx.offloads.tx_checksum {
             reply::complete(out, ctx.mem);
@@ -281,13 +294,16 @@ impl Connection {
             ctx.counters.no_transmit_slot += 1;
             return Emitted::NoSlot;
         };
+        let again = self.snd.nxt != self.snd.una;
+        let ecn = self.ecn.syn_flags(ctx.config.ecn, received, again);
         let flags = if received { TcpFlags::SYN.with(TcpFlags::ACK) } else { TcpFlags::SYN };
+        let flags = flags.with(ecn);
         let options = options::grant(&self.syn_options(received, ctx));
         let head = Head { seq: self.snd.una, flags, len: 0 };
         let header_len = self.emit_head_with_options(head, slot, &options, ctx);
         out.pieces.clear();
         out.pieces.push(Piece { slot, start: TX_HEADROOM, len: header_len });
-        self.finish(0, ctx, out);
+        self.finish((0, false), ctx, out);
         self.on_syn_sent_out(ctx);
         Emitted::Frame
     }

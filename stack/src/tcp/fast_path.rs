@@ -210,6 +210,7 @@ impl Connection {
             ts_value: self.snd.clock.value(now),
             ts_echo: self.rcv.ts_recent,
             behind: len + EXPECTED_OPTIONS_LEN,
+            capable: true,
         }
     }
 

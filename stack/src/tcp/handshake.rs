@@ -60,6 +60,7 @@ impl Connection {
     pub(super) fn on_peer_syn(&mut self, segment: &Segment<'_>, now: Instant, config: &TcpConfig) {
         let options: &Options = &segment.options;
         self.rcv.synchronize(segment.header.seq);
+        self.ecn.on_peer_syn(segment.header.flags, config.ecn);
         if let Some(timestamps) = options.timestamps.filter(|_| config.timestamps) {
             self.rcv.timestamps = true;
             self.rcv.ts_recent = timestamps.value;
@@ -88,6 +89,8 @@ impl Connection {
         self.snd.recovery = Recovery::new(self.rcv.sack);
         let (link, marking) = (self.snd.template.link(), self.snd.template.marking());
         self.snd.template = HeaderTemplate::new(&self.tuple, self.rcv.timestamps);
+        self.ecn.set_device(ctx.offloads.tso_ecn);
+        self.snd.template.set_ecn_capable(self.ecn.is_on());
         self.snd.template.set_marking(marking);
         self.snd.template.restore_link(link);
         let mss = self.snd.peer_mss.max(MSS_MIN).min(self.snd.mss_offered);

@@ -49,6 +49,8 @@ pub struct TcpInfo {
     pub timestamps: bool,
     /// SACK is in use.
     pub sack: bool,
+    /// Explicit congestion notification is in use.
+    pub ecn: bool,
     /// Our and the peer's window scale, if in use.
     pub window_scales: Option<(u8, u8)>,
     /// Bytes up to the urgent mark that were not yet read, if there is one (RFC 6093).
@@ -79,6 +81,7 @@ impl Connection {
             recovering: snd.recovery.state() != RecoveryState::Open,
             timestamps: self.rcv.timestamps,
             sack: self.rcv.sack,
+            ecn: self.ecn.is_on(),
             window_scales: snd.scaling.then_some((self.rcv.scale, snd.scale)),
             urgent: self.urgent_offset(),
         }

@@ -149,6 +149,7 @@ fn write<M: Memory>(
         ts_value: timestamps.value,
         ts_echo: timestamps.echo,
         behind: template.option_len(),
+        capable: false,
     };
     template.emit(mem.bytes_mut(piece), &fields);
     out.pieces.clear();

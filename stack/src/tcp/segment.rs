@@ -72,7 +72,7 @@ impl Connection {
             // Read over: the mark is no more.
             self.rcv.urgent = None;
         }
-        self.snd.template.expect_tos(segment.tos);
+        self.snd.template.expect_tos(self.ecn.expected_tos(segment.tos));
         self.refresh_fast();
         disposition
     }
@@ -93,6 +93,7 @@ impl Connection {
         if let Err(disposition) = steps {
             return disposition;
         }
+        self.on_congestion_mark(segment, ctx);
         self.on_urgent(segment);
         let after_text = self.on_text_and_fin(segment, ctx);
         if after_text != Disposition::Done {

@@ -232,6 +232,9 @@ impl Connection {
             mss = mss.saturating_sub(blocks).max(1);
             len = len.min(mss);
         }
+        if self.ecn.wants_lone_segment() {
+            len = len.min(mss);
+        }
         let last = len == unsent;
         let fin = last && snd.fin == Fin::Queued;
         if len >= mss {

@@ -24,7 +24,7 @@ pub enum TcpOption {
     /// Most unread bytes (`SO_RCVBUF`); at least 4096. Not below what was promised to the peer.
     ReceiveBuffer(u32),
     /// How far segments go, or of what class they are (`IP_TTL`, `IP_TOS`): RFC 9293 MUST-48,
-    /// MUST-49. The two ECN bits stay zero, for ECN is not used.
+    /// MUST-49. The two ECN bits are TCP's own.
     Mark(Mark),
     /// Whether [`Tcp::take_error`] also tells errors that end nothing yet (`IP_RECVERR`): ICMP
     /// errors, and [`ConnectionError::TimedOut`] when R1 is reached. At first it does not.

@@ -7,6 +7,7 @@
 use core::net::IpAddr;
 use core::num::NonZeroU8;
 
+use super::ecn::ECT0;
 use super::seq::SeqNum;
 use super::tuple::FourTuple;
 use crate::frame::TxChecksum;
@@ -33,6 +34,8 @@ pub(super) struct Fields {
     pub(super) ts_echo: u32,
     /// Bytes behind the fixed TCP header: options other than the template's, and payload.
     pub(super) behind: u32,
+    /// Whether the packet may say that its transport is ECN-capable.
+    pub(super) capable: bool,
 }
 
 /// The template.
@@ -42,6 +45,8 @@ pub(super) struct HeaderTemplate {
     len: u8,
     v6: bool,
     timestamps: bool,
+    /// The ECN field of what carries new data.
+    ecn: u8,
     /// Type of service of the peer's last packet on the full path: what its next one will have.
     peer_tos: u8,
     /// What lengths and sums in `bytes` are for: the bytes behind the fixed TCP header.
@@ -122,6 +127,7 @@ impl HeaderTemplate {
             len: u8::try_from(len).unwrap_or(u8::MAX),
             v6,
             timestamps,
+            ecn: 0,
             peer_tos: 0,
             sized_for: u32::MAX,
             linked: false,
@@ -135,6 +141,7 @@ impl HeaderTemplate {
     /// sums follow with the next segment.
     pub(super) fn set_marking(&mut self, marking: Marking) {
         let Marking { ttl, tos } = marking.without_ecn();
+        let tos = tos | self.ecn;
         if self.v6 {
             // RFC 8200 §3: the version, then the class across both bytes, then the flow label.
             self.bytes[14] = 0x60 | (tos >> 4);
@@ -150,6 +157,26 @@ impl HeaderTemplate {
         self.sized_for = u32::MAX;
     }
 
+    /// Both ends use ECN: data says so with the marking that is set next (RFC 3168 §6.1.2).
+    pub(super) fn set_ecn_capable(&mut self, capable: bool) {
+        self.ecn = if capable { ECT0 } else { 0 };
+    }
+
+    /// Takes the ECN field out of a header that was written: not ECN-capable.
+    #[cold]
+    fn clear_ecn(&self, out: &mut [u8]) {
+        if self.v6 {
+            out[15] &= !(3 << 4);
+            return;
+        }
+        let checksum = u16::from_be_bytes([out[24], out[25]]);
+        let word = u16::from(out[15] & 3);
+        out[15] &= !3;
+        // RFC 1624: the sum has so much less in it, so its complement has so much more.
+        let sum = fold(u32::from(checksum) + u32::from(word));
+        out[24..26].copy_from_slice(&sum.to_be_bytes());
+    }
+
     /// The peer's packets are of this class.
     pub(super) fn expect_tos(&mut self, tos: u8) {
         self.peer_tos = tos;
@@ -162,7 +189,8 @@ impl HeaderTemplate {
         } else {
             (self.bytes[15], self.bytes[22])
         };
-        Marking { ttl: NonZeroU8::new(ttl).unwrap_or(NonZeroU8::MAX), tos }
+        let ttl = NonZeroU8::new(ttl).unwrap_or(NonZeroU8::MAX);
+        Marking { ttl, tos }.without_ecn()
     }
 
     /// Fills in the link header.
@@ -252,6 +280,9 @@ impl HeaderTemplate {
             self.emit_bare(out, fields)
         };
         debug_assert!(ok, "header room is too small");
+        if self.ecn != 0 && !fields.capable {
+            self.clear_ecn(out);
+        }
     }
 
     /// As [`HeaderTemplate::emit`] on the fast path, which only takes IPv4 with timestamps.
@@ -266,6 +297,9 @@ impl HeaderTemplate {
     pub(super) fn emit_with_options(&mut self, out: &mut [u8], fields: &Fields, option_len: u32) {
         let ok = self.emit_bare(out, fields);
         debug_assert!(ok, "header room is too small");
+        if self.ecn != 0 && !fields.capable {
+            self.clear_ecn(out);
+        }
         let offset = if self.v6 { 54 } else { 34 } + 12;
         let words = u8::try_from(5 + option_len / 4).unwrap_or(15).min(15);
         out[offset] = words << 4;

@@ -74,6 +74,7 @@ impl Connection {
             self.snd.rtt.on_timeout();
             let snd = &mut self.snd;
             snd.recovery.on_timeout(snd.una, snd.nxt, &mut snd.congestion);
+            self.ecn.on_reduced(self.snd.nxt);
         }
         self.fast = false;
         self.arm(Timer::Retransmit, ctx.now + self.snd.rtt.rto().duration());

@@ -15,7 +15,7 @@ reasons! {
         NoSocket = "no_socket",
         /// The socket's queue is full.
         QueueFull = "queue_full",
-        /// Several datagrams in one frame, which was never asked for.
+        /// Several datagrams in one frame, so many that it makes no sense, or only one.
         Coalesced = "coalesced",
     }
 }
@@ -38,6 +38,10 @@ counters! {
         sent,
         /// Frames handed to the device.
         frames_sent,
+        /// Frames of several datagrams that were left to the device to cut.
+        sent_large,
+        /// Frames of several datagrams received; each of these is counted as received.
+        received_large,
         /// Datagrams sent in fragments.
         sent_fragmented,
         /// Calls to send that found no room or no memory.

@@ -13,6 +13,7 @@ mod counters;
 mod demux;
 mod fast_path;
 mod receive;
+mod segments;
 mod send;
 mod socket;
 mod template;

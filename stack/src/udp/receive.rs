@@ -22,13 +22,14 @@ use crate::wire::udp::HEADER_LEN;
 const PIECES_MAX: usize = 48;
 
 /// A datagram whose header was read.
-struct Datagram {
+#[derive(Clone, Copy)]
+pub(super) struct Datagram {
     /// Source and destination port as they stand in the header.
-    ports: [u8; 4],
-    checksum: u16,
+    pub(super) ports: [u8; 4],
+    pub(super) checksum: u16,
     /// First byte of the payload, counted from the Ethernet header.
-    start: u32,
-    len: u32,
+    pub(super) start: u32,
+    pub(super) len: u32,
 }
 
 impl Datagram {
@@ -70,10 +71,23 @@ impl Udp {
         let bytes = cx.mem.bytes(first);
         let transport = bytes.get(packet.transport_start as usize..).unwrap_or(&[]);
         let datagram = read_header(transport, packet)?;
-        if frame.gso_size != 0 {
-            return Err(UdpDrop::Coalesced);
-        }
         verify(frame, packet, &datagram, cx.mem)?;
+        if frame.gso_size != 0 {
+            let size = u32::from(frame.gso_size);
+            return self.take_coalesced(cx, (frame, size), packet, &datagram);
+        }
+        self.queue(cx, frame.pieces, packet, &datagram)
+    }
+
+    /// Finds the socket of a datagram and queues it there; its pieces are taken over.
+    #[inline]
+    pub(super) fn queue<M: Memory>(
+        &mut self,
+        cx: &mut UdpContext<'_, M>,
+        pieces: &[Piece],
+        packet: &Packet,
+        datagram: &Datagram,
+    ) -> Result<(), UdpDrop> {
         let found = match self.demux.last(packet, datagram.ports) {
             Some(id) => {
                 self.counters.last_hits += 1;
@@ -82,7 +96,11 @@ impl Udp {
             None => self.demux.find(&self.sockets, &datagram.ends(packet)),
         };
         let Some((id, socket)) = found.and_then(|id| Some((id, self.sockets.get_mut(id)?))) else {
-            cx.ip.port_unreachable(cx.now, frame, packet, cx.mem);
+            // Of several in one frame, none has the headers that an answer quotes.
+            if datagram.start != 0 {
+                let frame = RxFrame { pieces, checksum: RxChecksum::Valid, gso_size: 0 };
+                cx.ip.port_unreachable(cx.now, &frame, packet, cx.mem);
+            }
             return Err(UdpDrop::NoSocket);
         };
         let (len, source, config) = (datagram.len, datagram.source(packet), &self.config);
@@ -90,18 +108,21 @@ impl Udp {
             return Err(UdpDrop::QueueFull);
         }
         let slots_left = u32::from(config.receive_slots).saturating_sub(socket.receive.slots());
-        let is_tight = slots_left < u32::try_from(frame.pieces.len()).unwrap_or(u32::MAX);
-        if let ([_], Some(flow)) = (frame.pieces, flow_of(packet, bytes)) {
+        let is_tight = slots_left < u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+        // Only what is a frame by itself says what the next one will look like.
+        if datagram.start != 0
+            && let [piece] = pieces
+            && let Some(flow) = flow_of(packet, cx.mem.bytes(*piece))
+        {
             self.demux.expected = Some(Expected { flow, source, id });
         }
         if is_tight || cx.mem.receive_is_low() {
-            self.counters.compacted +=
-                queue_copy(socket, (frame.pieces, &datagram, source), cx.mem);
-        } else if let [piece] = frame.pieces {
+            self.counters.compacted += queue_copy(socket, (pieces, datagram, source), cx.mem);
+        } else if let [piece] = pieces {
             let start = piece.start + datagram.start;
             socket.receive.push_slot(source, Piece { slot: piece.slot, start, len });
         } else {
-            queue_pieces(socket, (frame.pieces, &datagram, source), cx.mem);
+            queue_pieces(socket, (pieces, datagram, source), cx.mem);
         }
         if !socket.holding {
             socket.holding = true;

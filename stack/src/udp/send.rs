@@ -9,32 +9,34 @@ use super::socket::{UdpSocket, Waiting};
 use super::template::{Checksum, Flow, FragmentHead, Template};
 use super::{Udp, UdpContext, UdpError, UdpId};
 use crate::checksum::{Sum, copy_and_sum};
-use crate::frame::{TX_HEADROOM, TxChecksum, TxFrame};
+use crate::frame::{SegmentKind, TX_HEADROOM, TxChecksum, TxFrame, TxSegmentation};
 use crate::ip::{Resolution, fragment_payload};
 use crate::memory::{CHUNK_SLOT_LEN, Memory, Piece, SMALL_SLOT_LEN, SlotClass};
 use crate::ring::Ring;
 use crate::wire::ipv4::MORE_FRAGMENTS;
 
 /// Longest payload over IPv4: 65,535 bytes less both headers.
-const PAYLOAD_MAX: usize = 65_507;
+pub(super) const PAYLOAD_MAX: usize = 65_507;
 
 /// A frame in the queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outgoing {
-    socket: UdpId,
-    first: Piece,
+    pub(super) socket: UdpId,
+    pub(super) first: Piece,
     /// Pieces besides the first, in the queue's chain.
-    more: u16,
-    checksum: Option<TxChecksum>,
+    pub(super) more: u16,
+    pub(super) checksum: Option<TxChecksum>,
+    /// Payload bytes of each datagram if the frame is several, else 0.
+    pub(super) segment: u16,
 }
 
 /// Frames of one datagram on their way into the queue.
-struct Build<'a, M> {
-    mem: &'a mut M,
-    chain: &'a mut VecDeque<Piece>,
-    cut: &'a mut Vec<Outgoing>,
-    socket: UdpId,
-    template: &'a Template,
+pub(super) struct Build<'a, M> {
+    pub(super) mem: &'a mut M,
+    pub(super) chain: &'a mut VecDeque<Piece>,
+    pub(super) cut: &'a mut Vec<Outgoing>,
+    pub(super) socket: UdpId,
+    pub(super) template: &'a Template,
 }
 
 impl Udp {
@@ -71,7 +73,7 @@ impl Udp {
         else {
             return self.block(id);
         };
-        self.outgoing.push_back(Outgoing { socket: id, first, more: 0, checksum });
+        self.outgoing.push_back(Outgoing { socket: id, first, more: 0, checksum, segment: 0 });
         socket.frames_queued += 1;
         self.counters.sent += 1;
         Ok(())
@@ -97,7 +99,7 @@ impl Udp {
     }
 
     /// Makes the headers for a destination, and keeps them if the neighbour is known.
-    fn prepare<M: Memory>(
+    pub(super) fn prepare<M: Memory>(
         &mut self,
         cx: &mut UdpContext<'_, M>,
         id: UdpId,
@@ -206,7 +208,7 @@ impl Udp {
 
     /// Remembers that a call found no room.
     #[cold]
-    fn block(&mut self, id: UdpId) -> Result<(), UdpError> {
+    pub(super) fn block(&mut self, id: UdpId) -> Result<(), UdpError> {
         self.counters.send_blocked += 1;
         if let Some(socket) = self.sockets.get_mut(id)
             && !socket.blocked
@@ -256,7 +258,15 @@ impl Udp {
             out.pieces.extend(self.chain.drain(..usize::from(frame.more)));
         }
         out.checksum = frame.checksum;
-        out.segmentation = None;
+        out.segmentation = match (frame.segment, frame.checksum) {
+            (0, _) | (_, None) => None,
+            (size, Some(checksum)) => Some(TxSegmentation {
+                kind: SegmentKind::Udp,
+                size,
+                header_len: checksum.start + 8,
+                ecn: false,
+            }),
+        };
         self.counters.frames_sent += 1;
         if let Some(socket) = self.sockets.get_mut(frame.socket) {
             socket.frames_queued -= 1;
@@ -312,7 +322,7 @@ fn retry_socket<M: Memory>(
             Resolution::Resolved(mac) => {
                 cx.mem.bytes_mut(frame.piece)[..6].copy_from_slice(&mac);
                 let Waiting { piece: first, checksum, .. } = frame;
-                outgoing.push_back(Outgoing { socket: id, first, more: 0, checksum });
+                outgoing.push_back(Outgoing { socket: id, first, more: 0, checksum, segment: 0 });
                 socket.frames_queued += 1;
             }
             Resolution::Unreachable => {
@@ -325,7 +335,7 @@ fn retry_socket<M: Memory>(
 }
 
 /// Whether the headers for a destination are complete.
-enum Prepared {
+pub(super) enum Prepared {
     Ready,
     /// All but the Ethernet address of this neighbour.
     Pending(Template, IpAddr),
@@ -375,7 +385,7 @@ impl<M: Memory> Build<'_, M> {
     /// Queues a datagram as one packet; `false` if memory ran out. The payload is at most what
     /// the MTU leaves, which is less than 64 KiB.
     #[inline]
-    fn whole(&mut self, data: &[u8], ident: u16, partial: bool) -> bool {
+    pub(super) fn whole(&mut self, data: &[u8], ident: u16, partial: bool) -> bool {
         let Ok(len) = u16::try_from(data.len()) else { return false };
         let Some((first, more, sum)) = self.place(self.template.len(), data, !partial) else {
             return false;
@@ -386,7 +396,8 @@ impl<M: Memory> Build<'_, M> {
             (Checksum::Full(sum), None)
         };
         self.template.write(self.mem.bytes_mut(first), len, ident, checksum);
-        self.cut.push(Outgoing { socket: self.socket, first, more, checksum: left });
+        let socket = self.socket;
+        self.cut.push(Outgoing { socket, first, more, checksum: left, segment: 0 });
         true
     }
 
@@ -418,7 +429,7 @@ impl<M: Memory> Build<'_, M> {
             };
             self.template.write_fragment(self.mem.bytes_mut(first), &head);
             let socket = self.socket;
-            self.cut.push(Outgoing { socket, first, more, checksum: None });
+            self.cut.push(Outgoing { socket, first, more, checksum: None, segment: 0 });
             offset = offset.saturating_add(per_fragment);
             rest = later;
         }

@@ -4,6 +4,7 @@
 mod fast_path;
 mod hostile;
 mod receive;
+mod segments;
 mod send;
 
 use std::vec::Vec;
@@ -102,6 +103,12 @@ impl Host {
         Ok((buffer, received.source))
     }
 
+    fn send_segments(&mut self, id: UdpId, data: &[u8], size: u16) -> Result<usize, UdpError> {
+        let (ip, mem) = (&mut self.ip, &mut self.mem);
+        let mut cx = UdpContext { now: self.now, ip, mem, offloads: self.offloads };
+        self.udp.send_segments(&mut cx, id, (data, size), None)
+    }
+
     /// Every frame that waits, with what was left to the device.
     fn sent(&mut self) -> Vec<(Vec<u8>, Option<crate::frame::TxChecksum>)> {
         let mut frames = Vec::new();
@@ -121,8 +128,12 @@ impl Host {
     }
 
     fn give(&mut self, bytes: &[u8]) {
+        self.give_coalesced(bytes, 0);
+    }
+
+    fn give_coalesced(&mut self, bytes: &[u8], gso_size: u16) {
         let pieces = self.mem.receive_chain(bytes).unwrap();
-        let frame = RxFrame { pieces: &pieces, checksum: self.received_checksum, gso_size: 0 };
+        let frame = RxFrame { pieces: &pieces, checksum: self.received_checksum, gso_size };
         match self.ip.on_frame(self.now, &frame, &mut self.mem) {
             Incoming::Consumed => {}
             Incoming::Udp(packet) => {

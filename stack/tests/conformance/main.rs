@@ -4,6 +4,7 @@
 mod support;
 
 mod closing;
+mod ecn;
 mod flow;
 mod hostile;
 mod icmp;

@@ -337,7 +337,7 @@ fn what_the_device_still_reads_is_not_sent_again_by_duplicates() {
 
 #[test]
 fn large_frames_hold_whole_segments() {
-    let offloads = Offloads { tx_checksum: true, tso4: true, tso6: true };
+    let offloads = Offloads { tx_checksum: true, tso4: true, tso6: true, tso_ecn: true, uso: true };
     let syn = seg("S", 0, 0).mss(1000).scale(7);
     let (mut script, id) = Script::established_with(Setup { offloads, ..Setup::default() }, syn);
     script.write(id, &[0; 100_500]);

@@ -91,7 +91,7 @@ impl Default for Setup {
         Setup {
             seed: 1,
             v6: false,
-            offloads: Offloads { tx_checksum: true, tso4: false, tso6: false },
+            offloads: Offloads { tx_checksum: true, ..Offloads::default() },
             cut: false,
             finish: false,
             tcp: TcpConfig::default(),

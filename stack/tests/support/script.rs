@@ -38,7 +38,7 @@ pub struct Seg {
     pub data: Vec<u8>,
 }
 
-/// A segment with these flags (letters of SFRPAU), number and acknowledgment.
+/// A segment with these flags (letters of SFRPAUEW; E is ECE and W is CWR), number and acknowledgment.
 pub fn seg(flags: &'static str, seq: u32, ack: u32) -> Seg {
     Seg { flags, seq, ack, window: 65_535, urgent: 0, options: Vec::new(), data: Vec::new() }
 }
@@ -119,13 +119,15 @@ fn flags_of(letters: &str) -> TcpFlags {
             'P' => TcpFlags::PSH,
             'A' => TcpFlags::ACK,
             'U' => TcpFlags::URG,
+            'E' => TcpFlags::ECE,
+            'W' => TcpFlags::CWR,
             other => panic!("no flag {other}"),
         })
     })
 }
 
 fn letters_of(flags: TcpFlags) -> String {
-    "SFRPAU".chars().filter(|it| flags.intersects(flags_of(&it.to_string()))).collect()
+    "SFRPAUEW".chars().filter(|it| flags.intersects(flags_of(&it.to_string()))).collect()
 }
 
 /// One stack and its hand-made peer.
@@ -204,7 +206,7 @@ impl Script {
         let id = tcp.connect(remote, None, (now, ip)).unwrap();
         script.pump();
         let syn = script.sent.pop_front().expect("no SYN");
-        assert_eq!((syn.flags.as_str(), syn.seq), ("S", 0));
+        assert!(syn.flags.starts_with('S') && syn.seq == 0, "{syn:?}");
         script.local_port = syn.ports.0;
         (script, id, syn)
     }
@@ -432,6 +434,21 @@ impl Script {
     #[expect(clippy::needless_pass_by_value, reason = "a call reads as what is sent")]
     pub fn send(&mut self, seg: Seg) {
         let frame = self.frame(&seg);
+        self.deliver(frame);
+    }
+
+    /// The peer's segment arrives with this ECN field in its IP header.
+    #[expect(clippy::needless_pass_by_value, reason = "a call reads as what is sent")]
+    pub fn send_marked(&mut self, seg: Seg, ecn: u8) {
+        let mut frame = self.frame(&seg);
+        if self.peer.is_ipv6() {
+            frame[15] |= ecn << 4;
+        } else {
+            frame[15] |= ecn;
+            frame[24..26].fill(0);
+            let sum = Sum::of(&frame[14..34]).checksum();
+            frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        }
         self.deliver(frame);
     }
 
