@@ -51,7 +51,7 @@ impl ReceiveQueue {
     }
 
     /// Appends a piece, taking over its reference; returns bytes compacted.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push<M: Memory>(&mut self, piece: Piece, mem: &mut M) -> u32 {
         if self.bytes == 0 && self.lone.is_none() && !mem.receive_is_low() {
             self.bytes = piece.len;
