@@ -12,8 +12,8 @@ use super::rdma::raw::RawNic;
 use super::soft::SoftNic;
 use super::tap::TapNic;
 use super::{
-    Accepted, Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne,
-    PostError, RecvBatch, RecvWr, RegionView, SendWr, Sge,
+    Accepted, Armed, BareFrame, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent,
+    PolledOne, PostError, RecvBatch, RecvWr, RegionView, SendWr, Sge,
 };
 
 /// Any of the NICs.
@@ -134,11 +134,26 @@ impl Nic for AnyNic {
     }
 
     #[inline(always)]
-    fn post_send_short(&mut self, sge: Sge, checksum: bool) -> bool {
+    fn post_send_short(&mut self, sge: Sge) -> bool {
         match self {
-            AnyNic::Soft(nic) => nic.post_send_short(sge, checksum),
-            AnyNic::Raw(nic) => nic.post_send_short(sge, checksum),
-            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Rdma(_) | AnyNic::Faulty(_) => false,
+            AnyNic::Soft(nic) => nic.post_send_short(sge),
+            AnyNic::Tap(_)
+            | AnyNic::Packet(_)
+            | AnyNic::Rdma(_)
+            | AnyNic::Raw(_)
+            | AnyNic::Faulty(_) => false,
+        }
+    }
+
+    #[inline]
+    fn post_bare_short(&mut self, sge: Sge, checksum: bool) -> bool {
+        match self {
+            AnyNic::Raw(nic) => nic.post_bare_short(sge, checksum),
+            AnyNic::Soft(_)
+            | AnyNic::Tap(_)
+            | AnyNic::Packet(_)
+            | AnyNic::Rdma(_)
+            | AnyNic::Faulty(_) => false,
         }
     }
 
@@ -146,10 +161,23 @@ impl Nic for AnyNic {
     fn poll_recv_one(&mut self) -> PolledOne {
         match self {
             AnyNic::Soft(nic) => nic.poll_recv_one(),
-            AnyNic::Raw(nic) => nic.poll_recv_one(),
-            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Rdma(_) | AnyNic::Faulty(_) => {
-                PolledOne::Unknown
-            }
+            AnyNic::Tap(_)
+            | AnyNic::Packet(_)
+            | AnyNic::Rdma(_)
+            | AnyNic::Raw(_)
+            | AnyNic::Faulty(_) => PolledOne::Unknown,
+        }
+    }
+
+    #[inline]
+    fn poll_bare_one(&mut self) -> Option<BareFrame> {
+        match self {
+            AnyNic::Raw(nic) => nic.poll_bare_one(),
+            AnyNic::Soft(_)
+            | AnyNic::Tap(_)
+            | AnyNic::Packet(_)
+            | AnyNic::Rdma(_)
+            | AnyNic::Faulty(_) => None,
         }
     }
 

@@ -189,19 +189,21 @@ pub enum PolledOne {
         /// Bytes received.
         byte_len: u32,
     },
-    /// The same of a [`Wire::Frames`].
-    Bare {
-        /// Of the work request.
-        wr_id: u64,
-        /// Bytes received.
-        byte_len: u32,
-        /// Whether the NIC found its transport checksum right.
-        verified: bool,
-    },
     /// There is no completion.
     Nothing,
     /// Only [`Nic::poll_recv`] knows.
     Unknown,
+}
+
+/// A whole frame of [`Wire::Frames`] in one receive, without errors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BareFrame {
+    /// Of the work request.
+    pub wr_id: u64,
+    /// Bytes received.
+    pub byte_len: u32,
+    /// Whether the NIC found its transport checksum right.
+    pub verified: bool,
 }
 
 /// What a message consists of.
@@ -492,11 +494,16 @@ pub trait Nic {
         false
     }
 
-    /// Posts an inline send of one element, with a checksum by the NIC if that is asked for
-    /// ([`Wire::Frames`] only), if this NIC has a short way for it. False says only that nothing
-    /// was posted: [`Nic::post_send`] is to be called then.
+    /// Posts an inline send of one element without offloads, if this NIC has a short way for it.
+    /// False says only that nothing was posted: [`Nic::post_send`] is to be called then.
     #[inline]
-    fn post_send_short(&mut self, _sge: Sge, _checksum: bool) -> bool {
+    fn post_send_short(&mut self, _sge: Sge) -> bool {
+        false
+    }
+
+    /// The same with [`Wire::Frames`], with a checksum by the NIC if that is asked for.
+    #[inline]
+    fn post_bare_short(&mut self, _sge: Sge, _checksum: bool) -> bool {
         false
     }
 
@@ -513,6 +520,13 @@ pub trait Nic {
     #[inline]
     fn poll_recv_one(&mut self) -> PolledOne {
         PolledOne::Unknown
+    }
+
+    /// Takes the oldest receive completion, if this NIC has a short way to it and it is a whole
+    /// frame.
+    #[inline]
+    fn poll_bare_one(&mut self) -> Option<BareFrame> {
+        None
     }
 
     /// Takes send completions, oldest first; returns their number.

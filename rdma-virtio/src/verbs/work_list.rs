@@ -390,6 +390,25 @@ pub struct ReceiveList {
 unsafe impl Send for ReceiveList {}
 
 impl ReceiveList {
+    /// Appends a receive of one element.
+    ///
+    /// # Errors
+    /// If the list is full; it is as before.
+    #[inline]
+    pub fn push_one(&mut self, wr_id: u64, sge: Sge) -> Result<(), PushError> {
+        let chain = &mut self.chain;
+        if chain.end == chain.requests.len || chain.sges_each == 0 {
+            return Err(PushError::Full);
+        }
+        let start = chain.end * chain.sges_each;
+        let element = sys::ibv_sge { addr: sge.addr, length: sge.length, lkey: sge.lkey.0 };
+        chain.sges.write(start, element);
+        let sg_list = chain.sges.at(start);
+        let next = std::ptr::null_mut();
+        chain.append(sys::ibv_recv_wr { wr_id, next, sg_list, num_sge: 1 });
+        Ok(())
+    }
+
     /// Makes an empty list for so many requests of so many elements each; all its memory is
     /// allocated here.
     #[must_use]

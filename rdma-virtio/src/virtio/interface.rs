@@ -270,6 +270,9 @@ impl<N: Nic> NetInterface<N> {
 
     #[inline(never)]
     fn receive_batch(&mut self, frame: &mut Received) -> bool {
+        if let Some(used) = self.device.receive_bare(&mut self.nic, &mut frame.header) {
+            return self.driver.received_one(&mut self.arena, frame, used);
+        }
         // The short look at the NIC may have returned frames through the queue.
         self.has_returned = self.driver.has_received();
         if self.has_returned {

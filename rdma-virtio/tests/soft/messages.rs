@@ -45,7 +45,7 @@ fn the_short_ways_take_what_is_short_and_refuse_what_is_wrong() {
     for length in [1, 63, 64, 65, 79, 111, 112] {
         let bytes = pattern(u64::from(length), usize::try_from(length).unwrap());
         left.write_tx(100, &bytes);
-        assert!(left.nic.post_send_short(left.tx_sge(100, length), false), "{length}");
+        assert!(left.nic.post_send_short(left.tx_sge(100, length)), "{length}");
         left.write_tx(100, &[0xff; 112]);
         let PolledOne::Taken { wr_id, byte_len } = right.nic.poll_recv_one() else {
             panic!("{length}");
@@ -61,7 +61,7 @@ fn the_short_ways_take_what_is_short_and_refuse_what_is_wrong() {
     let mut beyond = left.tx_sge(0, 64);
     beyond.addr += 1 << 20;
     for wrong in [left.tx_sge(0, 113), left.tx_sge(0, 0), bad_key, beyond] {
-        assert!(!left.nic.post_send_short(wrong, false), "{wrong:?}");
+        assert!(!left.nic.post_send_short(wrong), "{wrong:?}");
     }
     assert_eq!(left.nic.counters().sent, sent);
     let good = Sge { addr: right.rx.addr(), length: 64, lkey: right.rx_lkey };
@@ -95,7 +95,7 @@ fn a_message_without_a_receive_waits_on_the_short_way_too() {
     let (mut left, mut right) = linked_pair(&SoftOptions::default(), 1);
     for round in 0..2_u64 {
         left.write_tx(0, &pattern(round, 79));
-        assert!(left.nic.post_send_short(left.tx_sge(0, 79), false));
+        assert!(left.nic.post_send_short(left.tx_sge(0, 79)));
     }
     assert_eq!(right.nic.poll_recv_one(), PolledOne::Taken { wr_id: 0, byte_len: 79 });
     assert_eq!(right.nic.poll_recv_one(), PolledOne::Unknown);

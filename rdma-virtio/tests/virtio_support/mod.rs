@@ -247,7 +247,7 @@ impl Nic for MemoryNic {
         n
     }
 
-    fn post_send_short(&mut self, sge: Sge, _checksum: bool) -> bool {
+    fn post_send_short(&mut self, sge: Sge) -> bool {
         self.short = !self.short;
         let wr = SendWr {
             wr_id: 0,

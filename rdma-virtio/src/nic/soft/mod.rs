@@ -252,7 +252,7 @@ impl Nic for SoftNic {
     }
 
     #[inline(always)]
-    fn post_send_short(&mut self, sge: Sge, _checksum: bool) -> bool {
+    fn post_send_short(&mut self, sge: Sge) -> bool {
         self.sender.post_short(&self.regions, &sge, &mut self.counters)
     }
 

@@ -174,6 +174,17 @@ impl<P: Policy> NetDevice<P> {
         self.rx.poll_one(nic, &self.setup, &mut self.counters, header)
     }
 
+    /// As [`NetDevice::receive_directly`] for a NIC that has a short way to a frame without a
+    /// header, which is made and handed over by value, too.
+    #[inline]
+    pub(super) fn receive_bare<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        header: &mut NetHeader,
+    ) -> Option<UsedElement> {
+        self.rx.poll_bare(nic, &self.setup, &mut self.counters, header)
+    }
+
     /// The short form of posting for one thread: prepares to take single buffers by value, all of
     /// the same length and in the same region as `first`. [`NetDevice::post_staged`] follows.
     /// `None` if they must come through the queue.

@@ -42,19 +42,23 @@ pub(super) fn native_checksum(
 /// without tags that is no fragment: what a NIC finds by itself.
 #[inline]
 fn is_transport(header: &NetHeader, frame: &[Segment]) -> bool {
-    let mut bytes = [0_u8; 24];
-    let one = frame.first().is_some_and(|first| first.read_all(&mut bytes));
-    if !one {
+    let first = frame.first().map(|first| first.skip(12)).and_then(|rest| rest.read::<12>());
+    let bytes = first.unwrap_or_else(|| {
+        let mut bytes = [0_u8; 24];
         let mut have = 0;
         for segment in frame {
             have += segment.read_into(&mut bytes[have..]);
         }
-    }
-    let [.., t0, t1, version, _, _, _, _, _, f0, f1, _, v4_protocol] = bytes;
-    let (start, protocol) = match (t0, t1) {
-        (0x08, 0x00) if version == 0x45 && (f0 & 0x3f, f1) == (0, 0) => (34, v4_protocol),
+        *bytes.last_chunk().unwrap_or(&[0; 12])
+    });
+    // Type, version and class of service; then IPv4's place of the fragment, and the protocol.
+    let [t0, t1, version, class, .., f0, f1, ttl, v4_protocol] = bytes;
+    let kind = u32::from_le_bytes([t0, t1, version, class]);
+    let rest = u32::from_le_bytes([f0, f1, ttl, v4_protocol]);
+    let (start, protocol) = match kind & 0xffff {
+        0x0008 if kind & 0xff_0000 == 0x45_0000 && rest & 0xff3f == 0 => (34, v4_protocol),
         // The next header stands where IPv4 has its flags.
-        (0x86, 0xdd) => (54, f0),
+        0xdd86 => (54, f0),
         _ => return false,
     };
     header.csum_start == start && matches!((protocol, header.csum_offset), (6, 16) | (17, 6))

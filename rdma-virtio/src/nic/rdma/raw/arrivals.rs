@@ -13,7 +13,7 @@ use super::tag::{TAG_LEN, Tag};
 use crate::nic::rdma::scratch::read_at;
 use crate::nic::rdma::transmit::status_of;
 use crate::nic::{
-    Completion, Lkey, PolledOne, PostError, RecvBatch, RecvWr, Sge, WcChecksum, WcStatus,
+    BareFrame, Completion, Lkey, PostError, RecvBatch, RecvWr, Sge, WcChecksum, WcStatus,
 };
 use crate::verbs::work_completion::WorkCompletion;
 use crate::verbs::work_list::ReceiveList;
@@ -130,6 +130,9 @@ impl Arrivals {
         for part in batch.places.chunks(LIST_LEN) {
             for place in part {
                 let sge = Sge { addr: place.addr, length: batch.length, lkey: batch.lkey };
+                if self.stage_one(place.wr_id, sge) {
+                    continue;
+                }
                 if let Err(error) = self.stage(place.wr_id, &[sge]) {
                     taken += self.post(link);
                     return if taken == 0 { Err(error) } else { Ok(taken) };
@@ -159,6 +162,22 @@ impl Arrivals {
             }
         }
         Ok(taken)
+    }
+
+    /// Puts a receive of one element into the list; false if that is not all there is to do.
+    #[inline]
+    fn stage_one(&mut self, wr_id: u64, sge: Sge) -> bool {
+        if self.tag.is_some() || self.outstanding() >= self.depth {
+            return false;
+        }
+        let id = u64::from(self.generation) << 32 | u64::from(self.next);
+        if self.list.push_one(id, sge).is_err() {
+            return false;
+        }
+        let at = self.index(self.next);
+        self.ring[at] = Posted { wr_id, addr: sge.addr };
+        self.next = self.next.wrapping_add(1);
+        true
     }
 
     /// Puts a receive into the list.
@@ -234,17 +253,14 @@ impl Arrivals {
 
     /// The oldest frame, if it is one that needs no look.
     #[inline]
-    pub(super) fn take_one(&mut self, link: Option<&Link>) -> PolledOne {
-        if self.at == self.count && !self.look(link) {
-            return PolledOne::Nothing;
-        }
-        if self.looks || self.to_flush > 0 {
-            return PolledOne::Unknown;
+    pub(super) fn take_one(&mut self, link: Option<&Link>) -> Option<BareFrame> {
+        if (self.at == self.count && !self.look(link)) || self.looks || self.to_flush > 0 {
+            return None;
         }
         let completion = &self.completions[self.at];
         let id = u64::from(self.generation) << 32 | u64::from(self.oldest);
         if !completion.is_success() || completion.wr_id() != id || self.outstanding() == 0 {
-            return PolledOne::Unknown;
+            return None;
         }
         let byte_len = completion.byte_len();
         let verified = completion.checksum_verified() && self.trusts_checksums;
@@ -255,7 +271,7 @@ impl Arrivals {
         self.counters.delivered += 1;
         self.counters.bytes += u64::from(byte_len);
         self.counters.verified += u64::from(verified);
-        PolledOne::Bare { wr_id, byte_len, verified }
+        Some(BareFrame { wr_id, byte_len, verified })
     }
 
     /// Takes completions of every kind, oldest first.

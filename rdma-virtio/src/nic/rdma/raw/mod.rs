@@ -35,7 +35,7 @@ use super::conversation::Watch;
 use super::open::Settings;
 use super::options::RdmaOptions;
 use crate::nic::{
-    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne, PostError,
+    Armed, BareFrame, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PostError,
     RecvBatch, RecvWr, RegionView, SendWr, Sge,
 };
 use crate::verbs::region::{Access, Region};
@@ -112,11 +112,6 @@ impl RawNic {
             remedy: "see the kernel's log, and start again".to_owned(),
         }
     }
-
-    #[inline]
-    fn is_usable(&self) -> bool {
-        self.link.is_some() && self.port_up
-    }
 }
 
 impl Nic for RawNic {
@@ -167,11 +162,11 @@ impl Nic for RawNic {
     }
 
     #[inline]
-    fn post_send_short(&mut self, sge: Sge, checksum: bool) -> bool {
-        if !self.is_usable() || self.arrivals.get_mut().tag().is_some() {
+    fn post_bare_short(&mut self, sge: Sge, checksum: bool) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        if !self.port_up || self.arrivals.get_mut().tag().is_some() {
             return false;
         }
-        let Some(link) = &mut self.link else { return false };
         self.sends.post_short(link, sge, checksum)
     }
 
@@ -192,7 +187,7 @@ impl Nic for RawNic {
     }
 
     #[inline]
-    fn poll_recv_one(&mut self) -> PolledOne {
+    fn poll_bare_one(&mut self) -> Option<BareFrame> {
         self.arrivals.get_mut().take_one(self.link.as_ref())
     }
 

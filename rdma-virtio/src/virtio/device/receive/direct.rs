@@ -10,7 +10,7 @@ use super::deliver::{Checked, check_received, finish_checksum};
 use super::{COMPLETIONS, ReceiveSide};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{Near, Segment};
-use crate::nic::{Completion, Nic, PolledOne, WcChecksum, Wire};
+use crate::nic::{BareFrame, Completion, Nic, PolledOne, WcChecksum, Wire};
 use crate::virtio::device::{FRAME_LEN_MIN, NO_COMPLETION, Setup};
 use crate::virtio::features::Features;
 use crate::virtio::net_header::{DATA_VALID, GSO_NONE, NET_HEADER_LEN, NetHeader};
@@ -71,10 +71,6 @@ impl<P: Policy> ReceiveSide<P> {
     ) -> ReceivedOne {
         let (wr_id, byte_len) = match nic.poll_recv_one() {
             PolledOne::Taken { wr_id, byte_len } => (wr_id, byte_len),
-            PolledOne::Bare { wr_id, byte_len, verified } => {
-                cold_path();
-                return self.take_bare(setup, counters, (wr_id, byte_len, verified), header);
-            }
             PolledOne::Nothing => return ReceivedOne::Nothing,
             PolledOne::Unknown => return ReceivedOne::Unknown,
         };
@@ -117,15 +113,17 @@ impl<P: Policy> ReceiveSide<P> {
         Some(UsedElement { id: low_word(wr_id), len })
     }
 
-    /// A frame that came without a header, in one buffer: its header is made, by value.
-    #[inline(never)]
-    fn take_bare(
+    /// As [`ReceiveSide::poll_directly`], for a NIC with a short way to frames without headers: the
+    /// header of one in one buffer is made, by value.
+    #[inline]
+    pub(in crate::virtio::device) fn poll_bare<N: Nic>(
         &mut self,
+        nic: &mut N,
         setup: &Setup,
         counters: &mut DeviceCounters,
-        (wr_id, byte_len, verified): (u64, u32, bool),
         header: &mut NetHeader,
-    ) -> ReceivedOne {
+    ) -> Option<UsedElement> {
+        let BareFrame { wr_id, byte_len, verified } = nic.poll_bare_one()?;
         let room = usize::try_from(wr_id).ok().and_then(|head| self.rooms.get_mut(head));
         let len = byte_len.saturating_add(setup.in_front);
         let fits = |room: &Segment| byte_len >= FRAME_LEN_MIN && len <= room.length();
@@ -137,14 +135,14 @@ impl<P: Policy> ReceiveSide<P> {
                 let vouched = verified && setup.features.has(Features::GUEST_CSUM);
                 *header = NetHeader::RECEIVED;
                 header.flags = if vouched { DATA_VALID } else { 0 };
-                ReceivedOne::Frame(UsedElement { id: low_word(wr_id), len })
+                Some(UsedElement { id: low_word(wr_id), len })
             }
             Some(_) | None => {
                 let checksum = if verified { WcChecksum::Valid } else { WcChecksum::Unknown };
                 let completion = Completion { wr_id, byte_len, checksum, ..NO_COMPLETION };
                 self.collect(setup, counters, completion);
                 let _: Notify = self.ring.publish();
-                ReceivedOne::Unknown
+                None
             }
         }
     }

@@ -36,7 +36,7 @@ impl<P: Policy> TransmitSide<P> {
         let Some(segment) = regions.find_near(&mut self.near, addr, len) else { return false };
         let plain =
             setup.passes_out && header.gso_type == GSO_NONE && header.check(len - NET_HEADER_LEN);
-        if !(plain && nic.post_send_short(segment.sge(), false)) {
+        if !(plain && nic.post_send_short(segment.sge())) {
             cold_path();
             if !self.send_inline(nic, setup, segment, &header) {
                 return false;
@@ -66,7 +66,7 @@ impl<P: Policy> TransmitSide<P> {
             return false;
         };
         if setup.wire == Wire::Frames
-            && nic.post_send_short(frame.sge(), offload.checksum.is_some())
+            && nic.post_bare_short(frame.sge(), offload.checksum.is_some())
         {
             return true;
         }
