@@ -123,7 +123,7 @@ impl Core {
     }
 
     /// See [`Stack::send_at_once`]; false if nothing was done.
-    #[inline(never)]
+    #[inline(always)]
     fn send_at_once(&mut self, id: Id<Connection>, data: &[u8]) -> bool {
         if !self.in_turn || self.port.is_stalled() {
             return false;
@@ -158,7 +158,7 @@ impl Core {
     }
 
     /// See [`Stack::send_datagram_at_once`]; false if nothing was done.
-    #[inline(never)]
+    #[inline(always)]
     fn send_datagram_at_once(&mut self, id: UdpId, data: &[u8], to: Option<SocketAddr>) -> bool {
         if !self.in_turn || self.port.is_stalled() {
             return false;

@@ -2,7 +2,8 @@
 //! at both ends, streams both ways in both families, and datagrams that one end cuts.
 //!
 //! A plain run takes a covering set, in which each legal pair of settings occurs, named as it runs.
-//! `tools/test --all` sets `ROCEWAY_ALL_OFFLOADS=1`: every legal set. Skipped, loudly, without root.
+//! `tools/test --all` sets `ROCEWAY_ALL_OFFLOADS=1`: every legal set. Skipped, loudly, without
+//! root.
 
 mod kernel_world;
 

@@ -81,7 +81,7 @@ struct Tx<'a>(&'a FrameNic<SoftNic>);
 
 impl phy::RxToken for Rx<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        // A receive that cannot be posted again is missed by the link, which then stalls and says so.
+        // A receive that cannot be posted again is missed by the link, which stalls and says so.
         self.0.read(self.1, f).expect("the receive that was taken is posted again")
     }
 }
@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn every_row_of_smoltcp_moves_something() {
         let plan = Plan {
-            // On a busy machine a round trip of two threads that spin takes their turns on the cpus.
+            // On a busy machine a round trip of two threads that spin takes turns on the cpus.
             length: Duration::from_millis(200),
             warmup: Duration::ZERO,
             ..Plan::new(Cores::default())

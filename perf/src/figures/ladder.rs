@@ -1,7 +1,7 @@
 //! The rungs: what each changes of the one before, and what the papers measured there.
 //!
-//! The papers' numbers are those that H.K. Jerry Chu and Yuan Liu give in words in "User Space TCP -
-//! Getting LKL Ready for the Prime Time" (netdev 1.2, 2016) beside its figures 6, 7 and 8. What
+//! The papers' numbers are those that H.K. Jerry Chu and Yuan Liu give in words in "User Space TCP
+//! - Getting LKL Ready for the Prime Time" (netdev 1.2, 2016) beside its figures 6, 7 and 8. What
 //! only a bar of a figure shows is not guessed from it.
 
 /// Title and authors of the papers' numbers.
@@ -40,9 +40,9 @@ impl Unit {
 /// An option that a rung sets: one of the runtime's settings, or one of [`OWN`].
 pub type Change = (&'static str, &'static str);
 
-/// Options that are not the runtime's settings: which stack; which of the runtime's sockets; whether
-/// an end's stack has a core of its own; how the kernel's sockets are waited for, over which device,
-/// and whether its interfaces have their offloads.
+/// Options that are not the runtime's settings: which stack; which of the runtime's sockets;
+/// whether an end's stack has a core of its own; how the kernel's sockets are waited for, over
+/// which device, and whether its interfaces have their offloads.
 pub const OWN: [&str; 6] = ["stack", "sockets", "core", "wait", "device", "interface"];
 
 /// A rung of a ladder.

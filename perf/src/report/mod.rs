@@ -40,7 +40,7 @@ pub struct Row {
     /// CPU seconds of both ends for each transaction.
     #[serde(default)]
     pub cpu_s_per_transaction: Option<f64>,
-    /// Processor cycles of both ends for each transaction or for 10^9 bytes, where they are counted.
+    /// Processor cycles of both ends a transaction or for 10^9 bytes, where they are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycles: Option<f64>,
     /// Bytes of a message of a stream: what one send call is given. Null for other tests.

@@ -38,7 +38,8 @@ pub struct Seg {
     pub data: Vec<u8>,
 }
 
-/// A segment with these flags (letters of SFRPAUEW; E is ECE and W is CWR), number and acknowledgment.
+/// A segment with these flags (letters of SFRPAUEW; E is ECE and W is CWR), number and
+/// acknowledgment.
 pub fn seg(flags: &'static str, seq: u32, ack: u32) -> Seg {
     Seg { flags, seq, ack, window: 65_535, urgent: 0, options: Vec::new(), data: Vec::new() }
 }
