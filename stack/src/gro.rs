@@ -45,7 +45,6 @@ struct Held {
     /// Payload bytes of each segment but the last.
     size: u32,
     payload_len: u32,
-    push: bool,
     checksum: RxChecksum,
 }
 
@@ -105,7 +104,6 @@ impl Gro {
         self.pieces.push(piece.skip(header_len));
         self.joined += 1;
         held.payload_len += shape.payload_len;
-        held.push |= shape.push;
         let last = shape.push || shape.payload_len < held.size || self.pieces.is_full();
         if last { Joined::Last } else { Joined::Yes }
     }
@@ -122,24 +120,19 @@ impl Gro {
         }
         let checksum = if unknown { RxChecksum::Valid } else { frame.checksum };
         let size = shape.payload_len;
-        self.held = Some(Held { shape, size, payload_len: size, push: false, checksum });
+        self.held = Some(Held { shape, size, payload_len: size, checksum });
         self.pieces.push(piece);
         true
     }
 
-    /// Ends what is held; its pieces are the caller's, as `frame`.
+    /// Ends what is held; its pieces are the caller's. The headers stay those of the first segment,
+    /// for received memory may be anybody's to read; the length of the frame is that of the whole.
     #[inline]
-    pub(crate) fn release<M: Memory>(
-        &mut self,
-        mem: &mut M,
-    ) -> Option<(ArrayVec<Piece, SEGMENTS_MAX>, RxChecksum, u16)> {
+    pub(crate) fn release(&mut self) -> Option<(ArrayVec<Piece, SEGMENTS_MAX>, RxChecksum, u16)> {
         let held = self.held.take()?;
         let pieces = self.pieces.take();
         if pieces.len() == 1 {
             return Some((pieces, held.checksum, 0));
-        }
-        if let Some(&first) = pieces.first() {
-            lengthen(mem.bytes_mut(first), &held);
         }
         let size = u16::try_from(held.size).unwrap_or(u16::MAX);
         Some((pieces, RxChecksum::Valid, size))
@@ -210,23 +203,6 @@ fn is_right(bytes: &[u8], shape: &Shape) -> bool {
         .plus(Sum::of_u16(length))
         .plus(Sum::of(segment))
         .is_valid()
-}
-
-/// Makes the headers those of the whole.
-fn lengthen(bytes: &mut [u8], held: &Held) {
-    let Shape { v6, tcp, header_len, .. } = held.shape;
-    let behind = u32::try_from(header_len).unwrap_or(0) + held.payload_len;
-    let length = u16::try_from(behind - if v6 { 54 } else { 14 }).unwrap_or(u16::MAX);
-    let place = if v6 { 18 } else { 16 };
-    bytes[place..place + 2].copy_from_slice(&length.to_be_bytes());
-    if !v6 {
-        bytes[24..26].fill(0);
-        let sum = Sum::of(&bytes[ETHERNET_LEN..34]).checksum();
-        bytes[24..26].copy_from_slice(&sum.to_be_bytes());
-    }
-    if held.push {
-        bytes[tcp + 13] |= PUSH;
-    }
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ impl Stack {
     /// Takes what [`Stack::on_burst_frame`] still held back.
     #[inline]
     pub fn end_burst<M: Memory>(&mut self, now: Instant, mem: &mut M) {
-        if let Some((pieces, checksum, gso_size)) = self.gro.release(mem) {
+        if let Some((pieces, checksum, gso_size)) = self.gro.release() {
             self.on_frame(now, &RxFrame { pieces: &pieces, checksum, gso_size }, mem);
         }
     }
@@ -130,7 +130,12 @@ impl Stack {
         use crate::tcp::SegmentBytes;
         match self.ip.on_frame(now, frame, mem) {
             Incoming::Consumed => {}
-            Incoming::Tcp(packet) => {
+            Incoming::Tcp(mut packet) => {
+                if frame.gso_size != 0 {
+                    // Joined segments: the headers are still those of the first.
+                    let len: u32 = frame.pieces.iter().map(|piece| piece.len).sum();
+                    packet.transport_len = len.saturating_sub(packet.transport_start);
+                }
                 let bytes = SegmentBytes::Frame(frame);
                 self.tcp.on_packet(&packet, &bytes, (now, &self.ip), mem);
             }

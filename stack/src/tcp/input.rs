@@ -54,13 +54,17 @@ impl Tcp {
         let Some(&first) = frame.pieces.first() else { return false };
         let bytes = ctx.mem.bytes(first);
         let Some(headers) = bytes.first_chunk::<V4_HEADERS>() else { return false };
-        let Some(expected) = expect_v4(headers, &connection.expectation) else { return false };
+        let Some(mut expected) = expect_v4(headers, &connection.expectation) else { return false };
         let len = match frame.pieces {
             [piece] => piece.len,
             pieces => pieces.iter().map(|piece| piece.len).sum(),
         };
         if expected.header_len + expected.payload_len != len {
-            return false;
+            if frame.gso_size == 0 {
+                return false;
+            }
+            // Joined segments: the headers are still those of the first.
+            expected.payload_len = len - expected.header_len;
         }
         if frame.checksum == RxChecksum::Unknown
             && !checksum_is_right(frame.pieces, 34, len, ctx.mem)
