@@ -1,8 +1,8 @@
 //! The rungs: what each changes of the one before, and what the papers measured there.
 //!
-//! The papers' numbers are those that H.K. Jerry Chu and Yuan Liu give in words in "User Space TCP
-//! - Getting LKL Ready for the Prime Time" (netdev 1.2, 2016) beside its figures 6, 7 and 8. What
-//! only a bar of a figure shows is not guessed from it.
+//! The papers' numbers are those that H.K. Jerry Chu and Yuan Liu give in words in "User Space
+//! TCP - Getting LKL Ready for the Prime Time" (netdev 1.2, 2016) beside its figures 6, 7 and 8.
+//! What only a bar of a figure shows is not guessed from it.
 
 /// Title and authors of the papers' numbers.
 pub const SOURCE: &str = "H.K. Jerry Chu, Yuan Liu: User Space TCP - Getting LKL Ready for the \
