@@ -172,8 +172,8 @@ impl Contender for ChurnRival {
         };
         vec![format!(
             "TCP_CRR: in Roceway's last run {connections} connections used the client's ports \
-             {:.0} times over; {reused} TIME-WAITs were used again by timestamps, {sent} resets sent, \
-             {received} received",
+             {:.0} times over; {reused} TIME-WAITs were used again by timestamps, {sent} resets \
+             sent, {received} received",
             real(*connections) / PORTS
         )]
     }
