@@ -98,7 +98,8 @@ fn a_json_row_has_the_fields_of_its_test_and_null_for_the_others() {
     let expected = serde_json::json!({
         "test": "TCP_STREAM", "stack": "kernel", "device": "loopback", "mode": "spin",
         "p50_ns": null, "p99_ns": null, "p999_ns": null, "transactions_per_s": null,
-        "gbit_per_s": 16.0, "cpu_s_per_gbyte": 0.75, "message_bytes": 65_536,
+        "gbit_per_s": 16.0, "cpu_s_per_gbyte": 0.75, "cpu_s_per_transaction": null,
+        "message_bytes": 65_536,
     });
     assert_eq!(document["rows"][0], expected);
     assert_eq!(document["options"]["message"], "65536 B");

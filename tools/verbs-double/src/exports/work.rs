@@ -15,9 +15,12 @@ use crate::world::{self, World};
 /// Longest list that is read; no device here has so many elements.
 const SGES_MAX: usize = 1024;
 
-/// Copies a list of SGEs; a length that cannot be gives a list of another length.
+/// Copies a list of SGEs. A number of elements that cannot be gives a list that is longer than any
+/// device takes, without a look at memory that the program did not state.
 fn sges(list: *const Sge, count: c_int) -> Vec<Sge> {
-    let count = usize::try_from(count).unwrap_or(SGES_MAX).min(SGES_MAX);
+    let Ok(count @ 0..=SGES_MAX) = usize::try_from(count) else {
+        return vec![Sge { addr: 0, length: 0, lkey: 0 }; SGES_MAX];
+    };
     if count == 0 || list.is_null() {
         return Vec::new();
     }
