@@ -51,15 +51,15 @@ fn check(plan: &Plan, segments: &[Segment], frame: &[u8]) {
             segment.read_into(&mut bytes[from..]);
         }
         together.extend_from_slice(&bytes[header_len..]);
-        // The TCP part alone sums to the pseudo-header's complement: checked by the sum of what
-        // the partial form leaves there.
+        // The transport's part alone sums to the pseudo-header's complement: checked by the sum of
+        // what the partial form leaves there. Zero is stored as all ones, which UDP asks for.
         plan.write_headers(number, segments, SegmentChecksum::Partial, &mut headers);
-        let tcp = usize::from(plan.checksum_start());
-        let place = tcp + 16;
+        let transport = usize::from(plan.checksum_start());
+        let place = transport + usize::from(plan.checksum_offset());
         bytes[place..place + 2].copy_from_slice(&headers[place..place + 2]);
         let mut sum = Sum::default();
-        sum.add(&bytes[tcp..]);
-        let wanted = sum.checksum();
+        sum.add(&bytes[transport..]);
+        let wanted = sum.stored();
         plan.write_headers(number, segments, SegmentChecksum::Full, &mut headers);
         assert_eq!(headers[place..place + 2], wanted, "segment {number}");
     }
