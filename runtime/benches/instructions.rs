@@ -44,7 +44,11 @@ impl Worlds {
 
     /// Both ends with this set of offloads.
     fn with(offload: &str) -> Worlds {
-        let (a, b) = SoftNic::pair(&SoftOptions::default()).expect("a soft link");
+        Worlds::over(&SoftOptions::default(), offload)
+    }
+
+    fn over(options: &SoftOptions, offload: &str) -> Worlds {
+        let (a, b) = SoftNic::pair(options).expect("a soft link");
         let worlds = Worlds {
             client: worker(a, 1, offload),
             server: worker(b, 2, offload),
@@ -106,8 +110,7 @@ fn tcp_counter(worker: &Worker, wanted: &str) -> u64 {
     found.expect("a counter of this name")
 }
 
-fn tcp_rr(count: u64) {
-    let worlds = Worlds::new();
+fn tcp_rr(count: u64, worlds: &Worlds) {
     let listener = TcpListener::bind(&worlds.server, worlds.server_addr).expect("a listener");
     let (client, server) = worlds.connect(&listener);
     let mut byte = [0];
@@ -319,7 +322,12 @@ fn main() {
     let (Some(name), Some(count)) = (args.next(), args.next()) else { return };
     let count = count.parse().expect("a number of transactions");
     match name.as_str() {
-        "tcp_rr" => tcp_rr(count),
+        "tcp_rr" => tcp_rr(count, &Worlds::new()),
+        // Every checksum computed and verified in software, on a wire of bare frames.
+        "tcp_rr_csum" => {
+            let bare = SoftOptions { large: false, csum: false, ..SoftOptions::default() };
+            tcp_rr(count, &Worlds::over(&bare, "all"));
+        }
         "udp_rr" => udp_rr(count),
         "tcp_crr" => tcp_crr(count),
         "tcp_stream_64k" => tcp_stream_64k(count, "all"),

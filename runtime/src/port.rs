@@ -14,10 +14,10 @@ use roceway_stack::time::Instant;
 use crate::capture::{Capture, Direction};
 use crate::memory::{StackMemory, to_device, to_stack};
 
-/// What is said of a frame of one piece that is plain but for its checksum.
+/// What is said of a frame of one piece that is plain, perhaps but for its checksum.
 struct Plain {
     header: NetHeader,
-    checksum: TxChecksum,
+    checksum: Option<TxChecksum>,
 }
 
 impl Plain {
@@ -31,12 +31,20 @@ impl Plain {
             csum_offset: checksum.offset,
             num_buffers: 0,
         };
-        Plain { header, checksum }
+        Plain { header, checksum: Some(checksum) }
+    }
+
+    const fn complete() -> Plain {
+        let Plain { mut header, .. } = Plain::of(TxChecksum { start: 0, offset: 0 });
+        header.flags = 0;
+        Plain { header, checksum: None }
     }
 }
 
 /// A frame of [`Stack::poll_plain_frame`].
 const SEGMENT: &Plain = &Plain::of(Stack::PLAIN_CHECKSUM);
+/// The same from a stack that computes its checksums.
+const COMPLETE: &Plain = &Plain::complete();
 /// A frame of [`Stack::send_datagram_at_once`].
 const DATAGRAM: &Plain = &Plain::of(Stack::DATAGRAM_CHECKSUM);
 
@@ -79,6 +87,8 @@ pub(crate) struct Port {
     small_low: u32,
     /// Segments of a burst are joined before the stack sees them.
     pub(crate) gro: bool,
+    /// The stack computes checksums: nothing is left to the device.
+    pub(crate) checksums_by_stack: bool,
     /// Takes a copy of every frame, if it is wanted.
     pub(crate) capture: Option<Box<Capture>>,
 }
@@ -97,6 +107,7 @@ impl Port {
             low,
             small_low,
             gro: false,
+            checksums_by_stack: false,
             capture: None,
         }
     }
@@ -159,7 +170,7 @@ impl Port {
     fn receive_plain(&mut self, stack: &mut Stack, now: Instant) -> bool {
         let [piece] = self.received.pieces[..] else { return false };
         if self.received.header.flags & (NEEDS_CSUM | DATA_VALID) == 0 {
-            return false;
+            return self.receive_unverified(stack, now);
         }
         let mut memory = StackMemory {
             arena: self.interface.memory(),
@@ -167,6 +178,18 @@ impl Port {
             small_low: self.small_low,
         };
         stack.on_plain_frame(now, to_stack(piece), &mut memory)
+    }
+
+    /// The same where nobody answers for the checksum.
+    #[inline(never)]
+    fn receive_unverified(&mut self, stack: &mut Stack, now: Instant) -> bool {
+        let [piece] = self.received.pieces[..] else { return false };
+        let mut memory = StackMemory {
+            arena: self.interface.memory(),
+            low: self.low,
+            small_low: self.small_low,
+        };
+        stack.on_unverified_frame(now, to_stack(piece), &mut memory)
     }
 
     /// Hands up a frame of any kind; returns how many buffers it fills besides the first.
@@ -235,7 +258,7 @@ impl Port {
     pub(crate) fn transmit_at_once(&mut self, piece: Piece, now: Instant) {
         self.counters.frames_sent += 1;
         self.unrung = true;
-        let _taken_or_waiting = self.transmit_piece(piece, SEGMENT, now);
+        let _taken_or_waiting = self.transmit_segment(piece, now);
     }
 
     /// Passes on a frame of [`Stack::send_datagram_at_once`], and gives its reference back.
@@ -259,7 +282,21 @@ impl Port {
             small_low: self.small_low,
         };
         let Some(piece) = stack.poll_plain_frame(now, &mut memory) else { return false };
+        self.transmit_segment(piece, now)
+    }
+
+    /// Gives a plain segment to the device; false if it waits for room.
+    #[inline(always)]
+    fn transmit_segment(&mut self, piece: Piece, now: Instant) -> bool {
+        if self.checksums_by_stack {
+            return self.transmit_complete(piece, now);
+        }
         self.transmit_piece(piece, SEGMENT, now)
+    }
+
+    #[inline(never)]
+    fn transmit_complete(&mut self, piece: Piece, now: Instant) -> bool {
+        self.transmit_piece(piece, COMPLETE, now)
     }
 
     /// Gives a plain frame to the device; false if it waits for room.
@@ -286,12 +323,12 @@ impl Port {
     #[cold]
     fn transmit_held_later(
         &mut self,
-        (piece, checksum): (Piece, TxChecksum),
+        (piece, checksum): (Piece, Option<TxChecksum>),
         error: TransmitError,
     ) -> bool {
         self.sending.pieces.clear();
         self.sending.pieces.push(piece);
-        self.sending.checksum = Some(checksum);
+        self.sending.checksum = checksum;
         self.sending.segmentation = None;
         self.after_refusal(error)
     }

@@ -42,7 +42,9 @@ pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core
     let mut interface = NetInterface::new(nic, &config.memory, wanted, config.queue_size)?;
     let features = interface.features();
     let offloads = Offloads {
-        tx_checksum: features.has(Features::CSUM),
+        // What the NIC does not do itself the stack does better than the device half, which would
+        // need a copy for it. Of large frames the device half completes each segment in any case.
+        tx_checksum: features.and(interface.native()).has(Features::CSUM),
         tso4: features.has(Features::HOST_TSO4),
         tso6: features.has(Features::HOST_TSO6),
         tso_ecn: features.has(Features::HOST_ECN),
@@ -64,6 +66,7 @@ pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core
     let in_use = OffloadsInUse::new(config.offloads, features, interface.native());
     let mut port = Port::new(interface, config.receive_low(), config.small_low());
     port.gro = config.offloads.gro();
+    port.checksums_by_stack = !offloads.tx_checksum;
     port.capture = capture(config, &capabilities.name, (now, wall))?;
     Ok(Core::new((stack, in_use), port, now))
 }

@@ -25,20 +25,52 @@ fn add_words(accumulator: u64, words: &[u8; 64]) -> u64 {
 }
 
 /// The sum of fewer than 64 bytes; an odd last byte is padded with zero (RFC 1071 §1).
+#[inline]
 fn add_tail(accumulator: u64, tail: &[u8]) -> u64 {
     let (words, rest) = tail.as_chunks::<8>();
     let mut sum = accumulator;
     for word in words {
         sum = add_carry(sum, u64::from_ne_bytes(*word));
     }
+    add_carry(sum, last_word(tail, rest))
+}
+
+/// The last bytes, fewer than eight, as a word padded with zeros behind; `all` ends with them.
+#[inline]
+fn last_word(all: &[u8], rest: &[u8]) -> u64 {
     if rest.is_empty() {
-        return sum;
+        return 0;
+    }
+    if let Some(word) = all.last_chunk::<8>() {
+        // The bytes before them are shifted out: no loop over a number that is hard to predict.
+        return (u64::from_le_bytes(*word) >> (64 - 8 * rest.len())).to_le();
     }
     let mut last = [0; 8];
     for (to, from) in last.iter_mut().zip(rest) {
         *to = *from;
     }
-    add_carry(sum, u64::from_ne_bytes(last))
+    u64::from_ne_bytes(last)
+}
+
+/// From so many bytes on the lanes are faster than the chain of carries.
+const WIDE_MIN: usize = 256;
+/// Lanes that do not wait for each other, and the bytes that they take at a time.
+const LANES: usize = 8;
+const LANES_LEN: usize = 4 * LANES;
+
+/// The sum of many bytes, and what is left of them: 32-bit words in 64-bit lanes, which have room
+/// for the carries of four thousand million. The compiler makes vectors of the lanes, with what
+/// every x86-64 has; it takes two thirds of the time of a chain of carries.
+#[inline(never)]
+fn wide(bytes: &[u8]) -> (u64, &[u8]) {
+    let (blocks, tail) = bytes.as_chunks::<LANES_LEN>();
+    let mut lanes = [0_u64; LANES];
+    for block in blocks {
+        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<4>().0) {
+            *lane += u64::from(u32::from_ne_bytes(*word));
+        }
+    }
+    (lanes.into_iter().fold(0, add_carry), tail)
 }
 
 impl Sum {
@@ -49,8 +81,8 @@ impl Sum {
     #[must_use]
     #[inline]
     pub fn of(bytes: &[u8]) -> Sum {
+        let (mut sum, bytes) = if bytes.len() < WIDE_MIN { (0, bytes) } else { wide(bytes) };
         let (blocks, tail) = bytes.as_chunks::<64>();
-        let mut sum = 0;
         for block in blocks {
             sum = add_words(sum, block);
         }
@@ -216,7 +248,7 @@ mod tests {
 
     #[test]
     fn all_ones_and_zeros_at_every_length() {
-        for length in 0..300 {
+        for length in (0..600).chain([65_535, 65_536]) {
             for value in [0u8, 1, 0x80, 0xff] {
                 let bytes = vec![value; length];
                 assert_eq!(Sum::of(&bytes).checksum(), naive(&bytes), "{length} of {value}");
@@ -240,16 +272,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_sum_is_the_naive_sum(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            prop_assert_eq!(Sum::of(&bytes).checksum(), naive(&bytes));
+        fn the_sum_is_the_naive_sum(
+            bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(0xff)], 0..2000),
+            from in 0..9_usize,
+        ) {
+            // At any alignment, too: what is read in words may begin between them.
+            let bytes = bytes.get(from..).unwrap_or_default();
+            prop_assert_eq!(Sum::of(bytes).checksum(), naive(bytes));
             let mut copy = vec![0; bytes.len() + 3];
-            prop_assert_eq!(copy_and_sum(&mut copy, &bytes).checksum(), naive(&bytes));
-            prop_assert_eq!(&copy[..bytes.len()], &bytes[..]);
+            prop_assert_eq!(copy_and_sum(&mut copy, bytes).checksum(), naive(bytes));
+            prop_assert_eq!(&copy[..bytes.len()], bytes);
         }
 
         #[test]
         fn sums_of_pieces_combine_at_any_offset(
-            bytes in proptest::collection::vec(any::<u8>(), 1..600),
+            bytes in proptest::collection::vec(any::<u8>(), 1..2000),
             cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..6),
         ) {
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();

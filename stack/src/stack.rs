@@ -77,6 +77,19 @@ impl Stack {
         self.tcp.on_expected_frame(now, &frame, mem)
     }
 
+    /// As [`Stack::on_plain_frame`], where nobody answers for the checksum: it is verified here.
+    #[inline(always)]
+    pub fn on_unverified_frame<M: Memory>(
+        &mut self,
+        now: Instant,
+        piece: Piece,
+        mem: &mut M,
+    ) -> bool {
+        let pieces = [piece];
+        let frame = RxFrame { pieces: &pieces, checksum: RxChecksum::Unknown, gso_size: 0 };
+        self.tcp.on_expected_frame(now, &frame, mem)
+    }
+
     /// The same for a datagram: for a frame that [`Stack::on_plain_frame`] did not take.
     #[inline(always)]
     pub fn on_plain_datagram<M: Memory>(&mut self, piece: Piece, mem: &mut M) -> bool {
@@ -156,9 +169,9 @@ impl Stack {
     }
 
     /// The next frame to send, if it is the plainest there is: one piece, with
-    /// [`Stack::PLAIN_CHECKSUM`] left to the device. It is only lent: who reads it after the next
-    /// call of the stack retains its slot. `None` says nothing about other frames: ask
-    /// [`Stack::poll_frame`] then.
+    /// [`Stack::PLAIN_CHECKSUM`] left to the device if that computes checksums. It is only lent:
+    /// who reads it after the next call of the stack retains its slot. `None` says nothing about
+    /// other frames: ask [`Stack::poll_frame`] then.
     #[inline(always)]
     pub fn poll_plain_frame<M: Memory>(&mut self, now: Instant, mem: &mut M) -> Option<Piece> {
         self.tcp.poll_expected(now, &self.ip, mem)

@@ -2,8 +2,11 @@
 
 mod support;
 
+use roceway_stack::checksum::Sum;
 use roceway_stack::frame::Offloads;
-use roceway_stack::tcp::TcpState;
+use roceway_stack::memory::Memory;
+use roceway_stack::slab::Id;
+use roceway_stack::tcp::{Connection, TcpOption, TcpState};
 use roceway_stack::time::Duration;
 use support::{Faults, Setup, World};
 
@@ -196,4 +199,80 @@ fn a_host_that_is_gone_takes_its_own_connections_with_it_and_no_others() {
         assert_eq!(state, TcpState::Established);
         world.check();
     });
+}
+
+/// A small write in one frame of one piece, by either of the two short ways out.
+fn small_frame(world: &mut World, id: Id<Connection>, data: &[u8], at_once: bool) -> Vec<u8> {
+    let now = world.now_at(0);
+    let host = &mut world.hosts[0];
+    let piece = if at_once {
+        host.stack.send_at_once(id, data, now, &mut host.mem)
+    } else {
+        assert_eq!(host.stack.tcp().0.send(id, data, &mut host.mem), Ok(data.len()));
+        host.stack.poll_plain_frame(now, &mut host.mem)
+    };
+    let piece = piece.expect("a short way");
+    host.mem.bytes(piece).to_vec()
+}
+
+/// What a device does that completes partial checksums.
+fn completed(mut frame: Vec<u8>) -> Vec<u8> {
+    let sum = Sum::of(&frame[34..]).checksum();
+    frame[50..52].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+#[test]
+fn a_small_write_has_the_same_checksum_whoever_computes_it() {
+    let frames: Vec<Vec<Vec<u8>>> = [false, true]
+        .into_iter()
+        .map(|tx_checksum| {
+            let offloads = Offloads { tx_checksum, ..Offloads::default() };
+            let mut world = World::new(Setup { offloads, ..Setup::default() });
+            let (client, server) = world.pair();
+            let now = world.now;
+            world.hosts[0].stack.tcp().0.set_option(client, TcpOption::NoDelay(true), now);
+            let mut sent = Vec::new();
+            for len in (1..=172).chain([1, 2, 1]) {
+                for at_once in [false, true] {
+                    let data: Vec<u8> = (0..len).map(|byte: u8| 0xff - byte % 3).collect();
+                    let frame = small_frame(&mut world, client, &data, at_once);
+                    let frame = if tx_checksum { completed(frame) } else { frame };
+                    let piece = world.hosts[1].mem.receive(&frame).expect("a slot");
+                    let now = world.now_at(1);
+                    let peer = &mut world.hosts[1];
+                    assert!(peer.stack.on_unverified_frame(now, piece, &mut peer.mem), "{len}");
+                    let mut out = [0; 256];
+                    assert_eq!(world.read(1, server, &mut out), Some(data.len()));
+                    assert_eq!(out[..data.len()], data);
+                    world.run_for(Duration::from_millis(100));
+                    sent.push(frame);
+                }
+            }
+            sent
+        })
+        .collect();
+    assert_eq!(frames[0], frames[1]);
+}
+
+#[test]
+fn a_damaged_small_segment_is_not_taken_on_trust() {
+    let mut world = World::new(Setup { offloads: Offloads::default(), ..Setup::default() });
+    let (client, server) = world.pair();
+    let frame = small_frame(&mut world, client, b"whole", false);
+    for place in 34..frame.len() {
+        let mut damaged = frame.clone();
+        damaged[place] ^= 4;
+        let now = world.now_at(1);
+        let peer = &mut world.hosts[1];
+        let piece = peer.mem.receive(&damaged).expect("a slot");
+        assert!(!peer.stack.on_unverified_frame(now, piece, &mut peer.mem), "byte {place}");
+        peer.mem.release(piece.slot);
+    }
+    assert_eq!(world.read(1, server, &mut [0; 8]), None);
+    let now = world.now_at(1);
+    let peer = &mut world.hosts[1];
+    let piece = peer.mem.receive(&frame).expect("a slot");
+    assert!(peer.stack.on_unverified_frame(now, piece, &mut peer.mem), "undamaged");
+    assert_eq!(world.read(1, server, &mut [0; 8]), Some(5));
 }

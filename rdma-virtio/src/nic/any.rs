@@ -149,11 +149,8 @@ impl Nic for AnyNic {
     fn post_bare_short(&mut self, sge: Sge, checksum: bool) -> bool {
         match self {
             AnyNic::Raw(nic) => nic.post_bare_short(sge, checksum),
-            AnyNic::Soft(_)
-            | AnyNic::Tap(_)
-            | AnyNic::Packet(_)
-            | AnyNic::Rdma(_)
-            | AnyNic::Faulty(_) => false,
+            AnyNic::Soft(nic) => nic.post_bare_short(sge, checksum),
+            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Rdma(_) | AnyNic::Faulty(_) => false,
         }
     }
 

@@ -11,6 +11,7 @@ use super::sender::{Fin, ProbeDue};
 use super::seq::SeqNum;
 use super::template::Fields;
 use super::timers::Timer;
+use crate::checksum::Sum;
 use crate::copy::copy;
 use crate::frame::TX_HEADROOM;
 use crate::memory::{Memory, Piece, SlotClass};
@@ -147,8 +148,7 @@ impl Connection {
             && (snd.nodelay || in_flight == 0)
             && len.wrapping_sub(1) < u32::from(snd.mss)
             && in_flight + len <= snd.wnd.min(cwnd)
-            && (in_flight > 0 || ctx.now.is_within(SURELY_NOT_IDLE, snd.last_sent))
-            && ctx.offloads.tx_checksum;
+            && (in_flight > 0 || ctx.now.is_within(SURELY_NOT_IDLE, snd.last_sent));
         if !plain {
             return None;
         }
@@ -157,7 +157,12 @@ impl Connection {
         let start = payload.start.wrapping_sub(header_len);
         let frame = Piece { slot: payload.slot, start, len: header_len + len };
         let fields = self.expected_fields(len, ctx.now);
-        self.snd.template.emit_expected(ctx.mem.bytes_mut(frame), &fields);
+        let bytes = ctx.mem.bytes_mut(frame);
+        self.snd.template.emit_expected(bytes, &fields);
+        if !ctx.offloads.tx_checksum {
+            let (headers, payload) = bytes.split_at_mut(header_len as usize);
+            self.snd.template.complete_expected(headers, fields, Sum::of(payload));
+        }
         self.on_expected_sent(len, in_flight == 0, ctx);
         Some(frame)
     }
@@ -180,7 +185,6 @@ impl Connection {
             && data.len() <= usize::from(snd.mss)
             && data.len() <= snd.wnd as usize
             && ctx.now.is_within(SURELY_NOT_IDLE, snd.last_sent)
-            && ctx.offloads.tx_checksum
             && !ctx.mem.small_is_low();
         if !plain {
             return None;
@@ -193,6 +197,9 @@ impl Connection {
         let (headers, payload) = bytes.split_at_mut(EXPECTED_HEADERS_LEN as usize);
         copy(payload, data);
         self.snd.template.emit_expected(headers, &fields);
+        if !ctx.offloads.tx_checksum {
+            self.snd.template.complete_expected(headers, fields, Sum::of(data));
+        }
         self.snd.queue.put_sent(frame.skip(EXPECTED_HEADERS_LEN));
         self.on_expected_sent(len, true, ctx);
         Some(frame)

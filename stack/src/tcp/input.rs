@@ -66,9 +66,7 @@ impl Tcp {
             // Joined segments: the headers are still those of the first.
             expected.payload_len = len - expected.header_len;
         }
-        if frame.checksum == RxChecksum::Unknown
-            && !checksum_is_right(frame.pieces, 34, len, ctx.mem)
-        {
+        if frame.checksum == RxChecksum::Unknown && !checksum_is_right(frame.pieces, len, ctx.mem) {
             return false;
         }
         if !connection.on_expected(&expected, frame.pieces, &mut ctx) {
@@ -393,13 +391,18 @@ fn sum_of<M: Memory>(pieces: &[Piece], start: u32, end: u32, mem: &M) -> Sum {
     sum
 }
 
-/// Whether the TCP checksum of an unfragmented IPv4 frame is right; the addresses lie before it.
-fn checksum_is_right<M: Memory>(pieces: &[Piece], start: u32, end: u32, mem: &M) -> bool {
-    let Some(&first) = pieces.first() else { return false };
-    let addresses = mem.bytes(first).get(26..34).map_or(Sum::ZERO, Sum::of);
-    let length = u16::try_from(end - start).unwrap_or(u16::MAX);
-    let pseudo = addresses.plus(Sum::of_u16(u16::from(protocol::TCP))).plus(Sum::of_u16(length));
-    pseudo.plus(sum_of(pieces, start, end, mem)).is_valid()
+/// Whether the TCP checksum of an unfragmented IPv4 frame without IP options is right; `end` is
+/// its length. The addresses lie just before the segment.
+fn checksum_is_right<M: Memory>(pieces: &[Piece], end: u32, mem: &M) -> bool {
+    const SEGMENT: u32 = 34;
+    const ADDRESSES: u32 = 26;
+    let length = u16::try_from(end - SEGMENT).unwrap_or(u16::MAX);
+    let pseudo = Sum::of_u16(u16::from(protocol::TCP)).plus(Sum::of_u16(length));
+    let sum = match pieces {
+        [piece] => Sum::of(mem.bytes(piece.skip(ADDRESSES).take(end - ADDRESSES))),
+        pieces => sum_of(pieces, ADDRESSES, end, mem),
+    };
+    pseudo.plus(sum).is_valid()
 }
 
 /// The payload, its pieces still owned; what is not payload is released.

@@ -72,7 +72,8 @@ impl Tcp {
     }
 
     /// The next frame if it is one small segment of a connection in its plainest state: the whole
-    /// frame in one piece, with a partial checksum at [`EXPECTED_CHECKSUM`]. The piece is lent: a
+    /// frame in one piece, with a partial checksum at [`EXPECTED_CHECKSUM`] if the device completes
+    /// it. The piece is lent: a
     /// device that reads it later than now needs a reference of its own.
     #[inline(always)]
     pub(crate) fn poll_expected<M: Memory>(

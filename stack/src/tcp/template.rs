@@ -10,6 +10,7 @@ use core::num::NonZeroU8;
 use super::ecn::ECT0;
 use super::seq::SeqNum;
 use super::tuple::FourTuple;
+use crate::checksum::Sum;
 use crate::frame::TxChecksum;
 use crate::ip::Marking;
 use crate::wire::prediction::{FLOW_LEN, FlowV4};
@@ -292,6 +293,34 @@ impl HeaderTemplate {
         debug_assert!(ok, "header room is too small");
     }
 
+    /// Completes the checksum of headers that [`HeaderTemplate::emit_expected`] has just written
+    /// from the same fields, before a payload with this sum. Nothing of them is read again: words
+    /// that were written in parts a moment ago are not there yet.
+    #[inline(never)]
+    pub(super) fn complete_expected(&self, out: &mut [u8], fields: Fields, payload: Sum) {
+        const TCP: usize = 34;
+        let Some(out) = out.first_chunk_mut::<66>() else { return };
+        let b = &self.bytes;
+        let word = |at: usize| u32::from_be_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
+        let offset_and_flags = u32::from_be_bytes([b[TCP + 12], fields.flags, 0, 0]);
+        let pseudo = u32::from(u16::from_be_bytes([b[TCP + 16], b[TCP + 17]]));
+        let sum = [
+            word(TCP),
+            fields.seq.get(),
+            fields.ack.get(),
+            offset_and_flags,
+            u32::from(fields.window),
+            pseudo,
+            u32::from(fields.urgent),
+            word(TCP + 20),
+            fields.ts_value,
+            fields.ts_echo,
+            u32::from(payload.partial()),
+        ];
+        let checksum = !fold_wide(sum.into_iter().map(u64::from).sum());
+        out[TCP + 16..TCP + 18].copy_from_slice(&checksum.to_be_bytes());
+    }
+
     /// Writes the headers without any option and with a data offset for `option_len` bytes of
     /// options, which the caller writes behind.
     pub(super) fn emit_with_options(&mut self, out: &mut [u8], fields: &Fields, option_len: u32) {
@@ -375,6 +404,13 @@ fn sum_words(bytes: &[u8]) -> u32 {
 pub(super) fn fold(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     low16((sum & 0xffff) + (sum >> 16))
+}
+
+/// The same of a sum of so few 32-bit words that it has 36 bits at most.
+#[inline]
+fn fold_wide(sum: u64) -> u16 {
+    let words = [sum & 0xffff, (sum >> 16) & 0xffff, sum >> 32];
+    fold(words.into_iter().map(|word| u32::try_from(word).unwrap_or(0)).sum())
 }
 
 #[inline]

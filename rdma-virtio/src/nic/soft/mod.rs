@@ -125,11 +125,7 @@ impl SoftNic {
             .map_err(|error| device_error(name, "epoll_create1", error, "raise ulimit -n"))?;
         let capabilities = options.capabilities(name);
         Ok(SoftNic {
-            sender: Sender::new(
-                options.slots,
-                capabilities.max_message,
-                capabilities.wire == Wire::VirtioNet,
-            ),
+            sender: Sender::new(options.slots, capabilities.max_message),
             receiver: Receiver::new(
                 capabilities.max_recv_wr,
                 options.receive,
@@ -254,6 +250,11 @@ impl Nic for SoftNic {
     #[inline(always)]
     fn post_send_short(&mut self, sge: Sge) -> bool {
         self.sender.post_short(&self.regions, &sge, &mut self.counters)
+    }
+
+    #[inline]
+    fn post_bare_short(&mut self, sge: Sge, checksum: bool) -> bool {
+        self.frames && !checksum && self.sender.post_short(&self.regions, &sge, &mut self.counters)
     }
 
     fn signal_last(&mut self) -> bool {

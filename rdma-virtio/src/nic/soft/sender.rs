@@ -64,8 +64,7 @@ pub(super) type Pieces = ArrayVec<Resolved, ELEMENTS_MAX>;
 
 impl Sender {
     /// A sender without a link. `slots` is a power of two.
-    /// Without `short_way`, every post goes the general one.
-    pub(super) fn new(slots: u32, max_message: u32, short_way: bool) -> Sender {
+    pub(super) fn new(slots: u32, max_message: u32) -> Sender {
         let inline_max = u32::try_from(INLINE_MAX).unwrap_or(0);
         let capacity = usize::try_from(slots).unwrap_or(usize::MAX);
         Sender {
@@ -77,7 +76,7 @@ impl Sender {
             starved: false,
             max_message,
             short_max: 0,
-            short_max_ever: if short_way { max_message.min(inline_max) } else { 0 },
+            short_max_ever: max_message.min(inline_max),
             full_at: 0,
             outstanding: vec![NONE; capacity].into_boxed_slice(),
             first: 0,
