@@ -4,7 +4,10 @@
 //!
 //! The path is the product's own from end to end: socket call, stack, driver, virtqueue, device,
 //! soft NIC, the turn and its counters; one turn a side per frame, the application inside the turn.
+//! `tcp_rr_raw`, `tcp_rr_rc` and `tcp_rr_ud` have an RDMA NIC over the double of libibverbs.
 
+#[path = "instructions/link.rs"]
+mod link;
 #[path = "instructions/many.rs"]
 mod many;
 
@@ -12,21 +15,22 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use roceway_runtime::local::{TcpListener, TcpStream, UdpSocket, Worker};
 use roceway_runtime::rdma_virtio::nic::any::AnyNic;
-use roceway_runtime::rdma_virtio::nic::soft::{SoftNic, SoftOptions};
 use roceway_runtime::stack::tcp::timers::TimerWheel;
 use roceway_runtime::stack::time::{Duration, Instant};
 use roceway_runtime::{OffloadWish, Prefix, WorkerConfig};
 
+use link::Link;
+
 const PORT: u16 = 7;
 
-/// Two workers on one soft link.
+/// Two workers on one link.
 struct Worlds {
     client: Worker,
     server: Worker,
     server_addr: SocketAddr,
 }
 
-fn worker(nic: SoftNic, host: u8, offload: &str) -> Worker {
+fn worker(nic: AnyNic, host: u8, offload: &str) -> Worker {
     let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, host));
     let mut config = WorkerConfig::new(Prefix { address, length: 24 }).spinning();
     // Under an instruction counter time runs some fifty times faster than the program: cold work
@@ -34,21 +38,17 @@ fn worker(nic: SoftNic, host: u8, offload: &str) -> Worker {
     config.turn.cold_period_ns = 50_000_000;
     let understood = OffloadWish::parse(offload, config.offloads).expect("a legal set");
     config.offloads = understood.wish;
-    Worker::with_nic(AnyNic::from(nic), &config).expect("a worker on the soft link")
+    Worker::with_nic(nic, &config).expect("a worker on the link")
 }
 
 impl Worlds {
     fn new() -> Worlds {
-        Worlds::with("all")
+        Worlds::over(Link::Soft, "all")
     }
 
     /// Both ends with this set of offloads.
-    fn with(offload: &str) -> Worlds {
-        Worlds::over(&SoftOptions::default(), offload)
-    }
-
-    fn over(options: &SoftOptions, offload: &str) -> Worlds {
-        let (a, b) = SoftNic::pair(options).expect("a soft link");
+    fn over(link: Link, offload: &str) -> Worlds {
+        let (a, b) = link.ends();
         let worlds = Worlds {
             client: worker(a, 1, offload),
             server: worker(b, 2, offload),
@@ -110,7 +110,8 @@ fn tcp_counter(worker: &Worker, wanted: &str) -> u64 {
     found.expect("a counter of this name")
 }
 
-fn tcp_rr(count: u64, worlds: &Worlds) {
+fn tcp_rr(count: u64, link: Link) {
+    let worlds = Worlds::over(link, "all");
     let listener = TcpListener::bind(&worlds.server, worlds.server_addr).expect("a listener");
     let (client, server) = worlds.connect(&listener);
     let mut byte = [0];
@@ -176,7 +177,7 @@ fn tcp_crr(count: u64) {
 
 /// 64 KiB written, sent, received and read, `count` times.
 fn tcp_stream_64k(count: u64, offload: &str) {
-    let worlds = Worlds::with(offload);
+    let worlds = Worlds::over(Link::Soft, offload);
     let listener = TcpListener::bind(&worlds.server, worlds.server_addr).expect("a listener");
     let (client, server) = worlds.connect(&listener);
     let data = vec![7; 65_536];
@@ -322,12 +323,12 @@ fn main() {
     let (Some(name), Some(count)) = (args.next(), args.next()) else { return };
     let count = count.parse().expect("a number of transactions");
     match name.as_str() {
-        "tcp_rr" => tcp_rr(count, &Worlds::new()),
+        "tcp_rr" => tcp_rr(count, Link::Soft),
         // Every checksum computed and verified in software, on a wire of bare frames.
-        "tcp_rr_csum" => {
-            let bare = SoftOptions { large: false, csum: false, ..SoftOptions::default() };
-            tcp_rr(count, &Worlds::over(&bare, "all"));
-        }
+        "tcp_rr_csum" => tcp_rr(count, Link::Bare),
+        "tcp_rr_raw" => tcp_rr(count, Link::Raw),
+        "tcp_rr_rc" => tcp_rr(count, Link::Rc),
+        "tcp_rr_ud" => tcp_rr(count, Link::Ud),
         "udp_rr" => udp_rr(count),
         "tcp_crr" => tcp_crr(count),
         "tcp_stream_64k" => tcp_stream_64k(count, "all"),

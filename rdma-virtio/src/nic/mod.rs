@@ -494,6 +494,11 @@ pub trait Nic {
         false
     }
 
+    /// Longest message that [`Nic::post_send_short`] takes.
+    fn short_max(&self) -> u32 {
+        self.capabilities().max_inline
+    }
+
     /// Posts an inline send of one element without offloads, if this NIC has a short way for it.
     /// False says only that nothing was posted: [`Nic::post_send`] is to be called then.
     #[inline]

@@ -12,6 +12,7 @@
 //! calls.
 
 pub mod address;
+mod array;
 pub mod attributes;
 pub mod completion;
 pub mod connect;
@@ -26,6 +27,7 @@ pub mod gid;
 mod interfaces;
 pub mod library;
 pub mod queue_pair;
+pub mod receive_slots;
 pub mod region;
 pub mod shared_receive;
 #[doc(hidden)]

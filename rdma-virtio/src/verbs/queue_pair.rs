@@ -10,6 +10,7 @@ use super::context::ContextInner;
 use super::domain::DomainInner;
 use super::flow::{Flow, FlowRule};
 use super::gid::Gid;
+use super::receive_slots::ReceiveSlots;
 use super::shared_receive::{SharedInner, SharedReceiveQueue};
 use super::sys::{self, Zero};
 use super::transition::{InitAttributes, ReceiveAttributes, SendAttributes};
@@ -272,6 +273,15 @@ impl<S: Receives> QueuePair<S> {
     #[inline]
     pub fn post_recv(&self, list: &mut ReceiveList) -> Result<(), PostFailure> {
         list.post(self.inner.pair)
+    }
+
+    /// The same with receives that keep their elements; says how many were posted.
+    ///
+    /// # Errors
+    /// If one was not taken: those from it on stay staged.
+    #[inline]
+    pub fn post_slots(&self, slots: &mut ReceiveSlots) -> Result<usize, PostFailure> {
+        slots.post(self.inner.pair)
     }
 }
 

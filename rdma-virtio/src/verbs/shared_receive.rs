@@ -4,6 +4,7 @@
 
 use super::context::ContextInner;
 use super::domain::DomainInner;
+use super::receive_slots::ReceiveSlots;
 use super::sys::{self, Zero};
 use super::work_list::{PostFailure, ReceiveList};
 use crate::nic::DeviceError;
@@ -95,6 +96,15 @@ impl SharedReceiveQueue {
     #[inline]
     pub fn post_recv(&self, list: &mut ReceiveList) -> Result<(), PostFailure> {
         list.post_shared(self.inner.queue)
+    }
+
+    /// The same with receives that keep their elements; says how many were posted.
+    ///
+    /// # Errors
+    /// If one was not taken: those from it on stay staged.
+    #[inline]
+    pub fn post_slots(&self, slots: &mut ReceiveSlots) -> Result<usize, PostFailure> {
+        slots.post_shared(self.inner.queue)
     }
 
     /// Asks for one asynchronous event when fewer than `limit` receives are posted; 0 asks for

@@ -5,6 +5,7 @@
 //! and at its own part of the element array; what could not be posted stays in the list.
 
 use super::address::AddressHandle;
+use super::array::Array;
 use super::sys::{self, Zero};
 use crate::nic::Sge;
 use std::ptr::{self, NonNull};
@@ -33,59 +34,33 @@ pub struct PostFailure {
     pub errno: i32,
 }
 
-/// An array that C code points into: it stays where it is, and is touched through pointers only.
-struct Array<T> {
-    base: NonNull<T>,
-    len: usize,
-}
-
-// SAFETY: owns its elements like a Vec; elements are plain data.
-unsafe impl<T: Send> Send for Array<T> {}
-
-impl<T: Clone> Array<T> {
-    fn new(value: T, len: usize) -> Array<T> {
-        let elements: Box<[T]> = vec![value; len].into_boxed_slice();
-        Array { base: NonNull::from(Box::leak(elements)).cast(), len }
-    }
-
-    /// The element at `index`, which may be one past the last.
-    #[inline]
-    fn at(&self, index: usize) -> *mut T {
-        assert!(index <= self.len, "within the array");
-        // SAFETY: within the array or one past it.
-        unsafe { self.base.as_ptr().add(index) }
-    }
-
-    #[inline]
-    fn write(&mut self, index: usize, value: T) {
-        assert!(index < self.len, "within the array");
-        // SAFETY: within the array, of which `&mut self` is the only user.
-        unsafe { self.at(index).write(value) }
-    }
-}
-
-impl<T> Drop for Array<T> {
-    fn drop(&mut self) {
-        let elements = ptr::slice_from_raw_parts_mut(self.base.as_ptr(), self.len);
-        // SAFETY: leaked from a box of this length by `new`.
-        drop(unsafe { Box::from_raw(elements) });
-    }
-}
-
 /// What both kinds of request have.
 trait Request: Clone {
     fn link(&mut self, next: *mut Self);
+    fn gather(&mut self, sges: *mut sys::ibv_sge);
 }
 
 impl Request for sys::ibv_send_wr {
+    #[inline]
     fn link(&mut self, next: *mut Self) {
         self.next = next;
+    }
+
+    #[inline]
+    fn gather(&mut self, sges: *mut sys::ibv_sge) {
+        self.sg_list = sges;
     }
 }
 
 impl Request for sys::ibv_recv_wr {
+    #[inline]
     fn link(&mut self, next: *mut Self) {
         self.next = next;
+    }
+
+    #[inline]
+    fn gather(&mut self, sges: *mut sys::ibv_sge) {
+        self.sg_list = sges;
     }
 }
 
@@ -103,8 +78,14 @@ struct Chain<R> {
 impl<R: Request + Zero> Chain<R> {
     fn new(capacity: usize, sges_each: usize) -> Chain<R> {
         let sges = capacity.checked_mul(sges_each).expect("a list that fits into memory");
-        let requests = Array::new(R::zero(), capacity);
+        let mut requests = Array::new(R::zero(), capacity);
         let sges = Array::new(sys::ibv_sge::zero(), sges);
+        for place in 0..capacity {
+            let mut request = R::zero();
+            request.link(requests.at(place + 1));
+            request.gather(sges.at(place * sges_each));
+            requests.write(place, request);
+        }
         Chain { requests, sges, sges_each, first: 0, end: 0 }
     }
 
@@ -147,7 +128,7 @@ impl<R: Request + Zero> Chain<R> {
 
     /// Posts what is there with `post`, which returns an errno and sets the pointer to the first
     /// request that was not posted.
-    #[inline]
+    #[inline(always)]
     fn post(&mut self, post: impl FnOnce(*mut R, &mut *mut R) -> i32) -> Result<(), PostFailure> {
         if self.first == self.end {
             return Ok(());
@@ -158,7 +139,11 @@ impl<R: Request + Zero> Chain<R> {
         let mut bad = ptr::null_mut();
         let result = post(head, &mut bad);
         // SAFETY: as above; the call is over and the library keeps no pointer to requests.
-        unsafe { (*last).link(self.requests.at(self.end)) };
+        unsafe { (*last).link(last.wrapping_add(1)) };
+        if result == 0 {
+            self.clear();
+            return Ok(());
+        }
         match super::error::check(result) {
             Ok(()) => {
                 self.clear();
@@ -236,6 +221,8 @@ pub struct SendListSize {
     pub sges: usize,
     /// Bytes of a header for segmentation; 0 if there is none.
     pub header: usize,
+    /// Bytes of a send that is copied into the list; 0 if there is none.
+    pub copy: usize,
 }
 
 /// A list of sends.
@@ -243,6 +230,9 @@ pub struct SendList {
     chain: Chain<sys::ibv_send_wr>,
     headers: Array<u8>,
     header_max: usize,
+    /// Bytes of each request's own, for sends that are copied.
+    copies: Array<u8>,
+    copy_max: usize,
     /// The handle that each place last named, held until another replaces it.
     handles: Vec<Option<AddressHandle>>,
 }
@@ -256,10 +246,13 @@ impl SendList {
     #[must_use]
     pub fn new(size: SendListSize) -> SendList {
         let headers = size.requests.checked_mul(size.header).expect("a list that fits into memory");
+        let copies = size.requests.checked_mul(size.copy).expect("a list that fits into memory");
         SendList {
-            chain: Chain::new(size.requests, size.sges),
+            chain: Chain::new(size.requests, size.sges.max(usize::from(size.copy > 0))),
             headers: Array::new(0, headers),
             header_max: size.header,
+            copies: Array::new(0, copies),
+            copy_max: size.copy,
             handles: vec![None; size.requests],
         }
     }
@@ -314,6 +307,57 @@ impl SendList {
     #[inline]
     pub unsafe fn push_inline(&mut self, request: &SendRequest<'_>) -> Result<(), PushError> {
         self.push_with(request, sys::IBV_SEND_INLINE)
+    }
+
+    /// Appends an inline send of a header and a message, which are copied into the list's own
+    /// memory. False if it does not fit; the list is as before.
+    ///
+    /// # Safety
+    /// `message` names readable bytes of this process that nobody writes during the call.
+    #[inline(always)]
+    pub unsafe fn push_copied<const N: usize>(
+        &mut self,
+        (wr_id, signalled): (u64, bool),
+        header: [u8; N],
+        message: &Sge,
+        destination: Option<Destination<'_>>,
+    ) -> bool {
+        let place = self.chain.end;
+        let length = message.length as usize;
+        if place >= self.chain.requests.len || N + length > self.copy_max {
+            return false;
+        }
+        if let Some(to) = destination {
+            self.hold(place, to.handle);
+        }
+        let to = self.copies.at(place * self.copy_max);
+        // SAFETY: `copy_max` bytes of this place's own, which are enough for both.
+        unsafe { to.cast::<[u8; N]>().write_unaligned(header) };
+        let from = ptr::with_exposed_provenance(usize::try_from(message.addr).unwrap_or(0));
+        // SAFETY: as above; the caller vouches for what is read.
+        unsafe { copy_short(from, to.wrapping_add(N), length) };
+        // SAFETY: within the array, of which `&mut self` is the only user; its pointers to the next
+        // one and to its own elements were set when the array was made.
+        let wr = unsafe { &mut *self.chain.requests.at(place) };
+        wr.wr_id = wr_id;
+        wr.num_sge = 1;
+        wr.opcode = sys::IBV_WR_SEND;
+        wr.send_flags = if signalled {
+            sys::IBV_SEND_INLINE | sys::IBV_SEND_SIGNALED
+        } else {
+            sys::IBV_SEND_INLINE
+        };
+        if let Some(to) = destination {
+            wr.wr.ud.ah = to.handle.as_ptr();
+            wr.wr.ud.remote_qpn = to.queue_pair;
+            wr.wr.ud.remote_qkey = to.qkey;
+        }
+        let addr = u64::try_from(to.expose_provenance()).unwrap_or(0);
+        let length = u32::try_from(N).unwrap_or(0) + message.length;
+        // SAFETY: the first of this request's own elements, of which there is one at least.
+        unsafe { wr.sg_list.write(sys::ibv_sge { addr, length, lkey: 0 }) };
+        self.chain.end = place + 1;
+        true
     }
 
     #[inline]
@@ -376,6 +420,24 @@ impl SendList {
         // SAFETY: the queue pair lives; the chain ends, and what it points at is the list's own.
         self.chain.post(|head, bad| unsafe { sys::ibv_post_send(qp.as_ptr(), head, bad) })
     }
+}
+
+/// Copies few bytes: the usual lengths of small frames in two pieces that may overlap.
+///
+/// # Safety
+/// As for [`ptr::copy_nonoverlapping`].
+#[inline(always)]
+unsafe fn copy_short(from: *const u8, to: *mut u8, length: usize) {
+    if !(64..=128).contains(&length) {
+        // SAFETY: as the caller promised.
+        unsafe { ptr::copy_nonoverlapping(from, to, length) };
+        return;
+    }
+    // SAFETY: as the caller promised; the first 64 of at least as many bytes.
+    unsafe { ptr::copy_nonoverlapping(from, to, 64) };
+    let (from, to) = (from.wrapping_add(length - 64), to.wrapping_add(length - 64));
+    // SAFETY: as the caller promised; the last 64 of at least as many bytes.
+    unsafe { ptr::copy_nonoverlapping(from, to, 64) };
 }
 
 /// The member of a send that describes segmentation.

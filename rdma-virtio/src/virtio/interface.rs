@@ -48,7 +48,9 @@ pub struct NetInterface<N: Nic> {
     features: Features,
     native: Features,
     layout: ReceiveLayout,
-    /// Longest frame that is posted inline.
+    /// Longest frame that is posted inline, at once, if it can be.
+    short_frame_max: u32,
+    /// Longest frame that always is.
     inline_frame_max: u32,
     /// Whether the device half may have returned received frames through the queue.
     has_returned: bool,
@@ -101,6 +103,7 @@ impl<N: Nic> NetInterface<N> {
             Wire::Frames => 0,
             Wire::VirtioNet => NET_HEADER_LEN,
         };
+        let short_frame_max = nic.short_max().saturating_sub(in_message);
         let mut interface = NetInterface {
             nic,
             device,
@@ -109,6 +112,7 @@ impl<N: Nic> NetInterface<N> {
             features,
             native,
             layout,
+            short_frame_max,
             inline_frame_max: capabilities.max_inline.saturating_sub(in_message),
             has_returned: false,
             nic_lacks_receives: false,
@@ -158,7 +162,7 @@ impl<N: Nic> NetInterface<N> {
     /// called after false.
     #[inline(always)]
     pub fn transmit_lent(&mut self, piece: Piece, header: &NetHeader) -> bool {
-        if piece.len <= self.inline_frame_max
+        if piece.len <= self.short_frame_max
             && let Some(descriptor) = self.driver.describe(&mut self.arena, piece, header)
             && self.device.transmit_directly(&mut self.nic, descriptor, *header)
         {

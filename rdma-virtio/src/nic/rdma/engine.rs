@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::conversation::{Heard, Watch};
-use super::lane::Lane;
+use super::lane::{Lane, LanePlan};
 use super::options::RdmaOptions;
 use super::receives::{Receives, Sink};
 use super::scratch::Scratch;
@@ -16,6 +16,7 @@ use super::talk::{Meeting, Talk};
 use super::wire::counters::WireCounters;
 use super::wire::credit::Credit;
 use super::wire::exchange::Mode;
+use super::wire::header::{HEADER_BYTES, HEADER_LEN, START_LEN};
 use super::wire::ledger::Ledger;
 use super::wire::macs::Macs;
 use super::wire::peer::PeerId;
@@ -32,6 +33,10 @@ use crate::verbs::work_completion::WorkCompletion;
 
 /// Completions taken at a time.
 pub(super) const BATCH: usize = 16;
+/// Most receives that wait to be posted together.
+const POSTED_TOGETHER_MAX: u32 = 32;
+/// So many of a queue with fewer than eight times as many.
+const FEW: u32 = 4;
 /// The GRH area in front of a datagram.
 pub(super) const GRH_LEN: u32 = 40;
 /// virtio-net header and Ethernet header: the shortest frame.
@@ -70,6 +75,9 @@ pub(super) struct Full {
     pub(super) session_in: u32,
     pub(super) session_out: u32,
     pub(super) incarnation: u32,
+    /// How its data messages begin, and those to it.
+    pub(super) start_in: [u8; START_LEN],
+    pub(super) start_out: [u8; START_LEN],
     pub(super) up: bool,
     /// Its hardware address.
     pub(super) mac: [u8; 6],
@@ -78,6 +86,10 @@ pub(super) struct Full {
     pub(super) asked_ns: u64,
     /// Whether it is in the engine's list of those that may be owed an update.
     pub(super) dirty: bool,
+    /// Whether it is in the list of those that used credits since receives were posted.
+    pub(super) touched: bool,
+    /// Messages of it after which nothing is to be done but to pass them on.
+    pub(super) calm: u32,
 }
 
 impl Full {
@@ -92,12 +104,25 @@ impl Full {
             session_in: 0,
             session_out: 0,
             incarnation: 0,
+            start_in: [0; START_LEN],
+            start_out: [0; START_LEN],
             up: false,
             mac: [0; 6],
             heard_ns: 0,
             asked_ns: 0,
             dirty: false,
+            touched: false,
+            calm: 0,
         }
+    }
+}
+
+impl Full {
+    /// Whether this is how a data message of the session begins; kinds of no interest and bytes
+    /// that are reserved are left to who looks closer.
+    #[inline]
+    pub(super) fn is_next_data(&self, head: &[u8; HEADER_LEN]) -> bool {
+        head[..START_LEN] == self.start_in
     }
 }
 
@@ -123,7 +148,7 @@ pub(super) struct DatagramPlan {
     pub(super) sizes: QueueSizes,
     pub(super) port: u8,
     pub(super) qkey: u32,
-    pub(super) depth: usize,
+    pub(super) lane: LanePlan,
 }
 
 /// Verbs' objects, dropped from the top down.
@@ -169,6 +194,7 @@ pub(super) struct Engine {
     pub(super) receives: Receives,
     pub(super) scratch: Scratch,
     pub(super) cells: Vec<u16>,
+    /// Cells that are left for control messages.
     pub(super) cells_kept: usize,
     pub(super) slots: Slots,
     pub(super) ledger: Ledger,
@@ -179,14 +205,24 @@ pub(super) struct Engine {
     pub(super) watch: Watch,
     pub(super) objects: Objects,
     pub(super) mode: Mode,
+    /// Bytes in front of a message.
+    pub(super) in_front: u32,
     pub(super) path: PathPlan,
     pub(super) options: RdmaOptions,
     pub(super) message_max: u32,
-    pub(super) depth: usize,
-    pub(super) send_sges: usize,
+    pub(super) lane: LanePlan,
     pub(super) tags: u16,
     pub(super) random: u64,
+    /// Completions of receives, and which of them were not looked at yet.
     pub(super) completions: Box<[WorkCompletion; BATCH]>,
+    pub(super) at: usize,
+    pub(super) count: usize,
+    /// Whether the next look may be spared.
+    pub(super) is_spent: bool,
+    /// Receives are posted again when so many are staged, or when a peer has so few credits.
+    pub(super) posted_together: usize,
+    pub(super) credits_low: u32,
+    pub(super) touched: Vec<PeerId>,
     pub(super) dirty: Vec<PeerId>,
     pub(super) unflushed: Vec<PeerId>,
     pub(super) broken: Vec<PeerId>,
@@ -201,6 +237,8 @@ pub(super) struct Engine {
     pub(super) idle_polls: u32,
     /// Whether a peer has fewer credits than its share.
     pub(super) hungry: bool,
+    /// Whether what was received makes work: updates, frames that waited, sessions that end.
+    pub(super) attend: bool,
     /// UD: the one queue pair failed and is to be made anew.
     pub(super) shared_broken: bool,
     pub(super) datagrams: Option<DatagramPlan>,
@@ -231,8 +269,7 @@ pub(super) struct Parts {
     pub(super) wish: GidWish,
     pub(super) options: RdmaOptions,
     pub(super) message_max: u32,
-    pub(super) depth: usize,
-    pub(super) send_sges: usize,
+    pub(super) lane: LanePlan,
     pub(super) random: u64,
 }
 
@@ -260,14 +297,23 @@ impl Engine {
             watch: parts.watch,
             objects: parts.objects,
             mode,
+            in_front: match mode {
+                Mode::Rc => HEADER_BYTES,
+                Mode::Ud => HEADER_BYTES + GRH_LEN,
+            },
             path: parts.path,
             options: parts.options,
             message_max: parts.message_max,
-            depth: parts.depth,
-            send_sges: parts.send_sges,
+            lane: parts.lane,
             tags: 0,
             random: parts.random,
             completions: Box::new([WorkCompletion::default(); BATCH]),
+            at: 0,
+            count: 0,
+            is_spent: false,
+            posted_together: 1,
+            credits_low: 0,
+            touched: Vec::with_capacity(places),
             dirty: Vec::with_capacity(places),
             unflushed: Vec::with_capacity(places),
             broken: Vec::with_capacity(places),
@@ -279,6 +325,7 @@ impl Engine {
             up_count: 0,
             idle_polls: 0,
             hungry: false,
+            attend: false,
             shared_broken: false,
             datagrams: parts.datagrams,
             meeting: parts.meeting,
@@ -376,11 +423,38 @@ impl Engine {
 }
 
 impl Engine {
-    /// Buffers came: receives are made of them, and credits.
+    /// Buffers came: receives are made of them, and posted.
     pub(super) fn replenish(&mut self) {
+        self.receives.replenish();
+        if self.receives.staged_count() >= self.posted_together {
+            self.post_receives();
+        }
+    }
+
+    /// Posts the receives that are staged; who used credits gets others.
+    #[inline(never)]
+    pub(super) fn post_receives(&mut self) {
+        if self.receives.staged_count() == 0 {
+            return;
+        }
         let pair = self.shared.as_ref().map(|lane| &lane.pair);
-        let posted = self.receives.replenish((&self.sink, pair));
+        let posted = self.receives.flush((&self.sink, pair));
         self.ledger.on_posted(posted);
+        while let Some(peer) = self.touched.pop() {
+            if let Some(full) = self.full(peer) {
+                full.touched = false;
+                full.calm = 0;
+                self.grant(peer);
+            }
+            if self.full(peer).is_some_and(|full| full.credit.may_owe()) {
+                self.mark(peer);
+            }
+        }
         self.feed();
+        // An eighth of the queue, or some of a short one, so that credits do not run out meanwhile.
+        let peak = self.ledger.posted_peak();
+        let together = (peak / 8).max((peak / 3).min(FEW)).clamp(1, POSTED_TOGETHER_MAX);
+        self.posted_together = usize::try_from(together).unwrap_or(1);
+        self.credits_low = self.ledger.share() / 2;
     }
 }

@@ -1,11 +1,12 @@
 //! A queue pair's send queue: what was posted, in order, and what its completions say.
 //!
 //! Invariants: an entry leaves when its own or a later completion of the lane comes, or when the
-//! queue pair is gone; its header's cell and its slot are free only then. What is posted at once
-//! ends with a request that is signalled, so no tail waits for a later one.
+//! queue pair is gone; its header's cell and its slot are free only then. Every 32nd is signalled,
+//! and those beyond half of the queue; and what is posted at once with a frame of a slot among it
+//! ends with one that is signalled, so that nobody's frame waits for a later one.
 
-use std::collections::VecDeque;
-
+use super::open::INLINE_MAX;
+use super::wire::header::{HEADER_BYTES, HEADER_LEN};
 use crate::nic::{Sge, WcStatus};
 use crate::verbs::queue_pair::{QueuePair, Rts};
 use crate::verbs::work_list::{
@@ -13,21 +14,25 @@ use crate::verbs::work_list::{
 };
 
 /// A signal at least every so many work requests of a lane.
-const SIGNAL_EVERY: u32 = 32;
+const SIGNAL_EVERY: usize = 32;
 /// Work requests posted with one call.
 const LIST_LEN: usize = 64;
 /// Entries kept for control messages.
-pub(super) const CONTROL_ENTRIES: usize = 4;
+pub(super) const CONTROL_ENTRIES: u32 = 4;
 
-/// No slot: a control message.
+/// No slot: a control message, or a frame that was copied beside its header.
 pub(super) const NO_SLOT: u32 = u32::MAX;
+/// No cell: a frame that was copied beside its header.
+pub(super) const NO_CELL: u16 = u16::MAX;
+/// Longest short message, with its header.
+const COPY_LEN: usize = 256;
 
 /// A work request that is with the device.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
-    /// The slot of the frame, or [`NO_SLOT`].
+    /// The slot of the frame, or [`NO_SLOT`] if nobody waits for it.
     pub(super) slot: u32,
-    /// The cell of its header.
+    /// The cell of its header, or [`NO_CELL`].
     pub(super) cell: u16,
 }
 
@@ -40,38 +45,65 @@ pub(super) struct Posting<'a> {
     pub(super) destination: Option<Destination<'a>>,
 }
 
+/// What a lane is made for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LanePlan {
+    /// Work requests that may be outstanding.
+    pub(super) depth: usize,
+    /// Elements of each.
+    pub(super) sges: usize,
+    /// Cells there are for each lane: so many of them may wait for a signal that others have some.
+    pub(super) cells_each: usize,
+}
+
 /// A lane.
 pub(super) struct Lane {
     pub(super) pair: QueuePair<Rts>,
     list: SendList,
-    sent: VecDeque<Sent>,
+    /// By number, modulo the length.
+    sent: Box<[Sent]>,
     /// Number of the next work request, and of the oldest that is not complete.
     next: u32,
     oldest: u32,
-    depth: usize,
+    depth: u32,
+    half: u32,
+    /// Entries with a cell.
+    with_cell: u32,
     unsignalled: u32,
+    signal_every: u32,
+    /// Whether a slot's frame is among those that were not signalled.
+    is_waited_for: bool,
     /// Upper half of every work request's id.
     tag: u32,
     pub(super) max_inline: u32,
+    /// Longest message, without its header, that goes the short way.
+    pub(super) short_max: u32,
 }
 
 impl Lane {
     /// A lane over a connected queue pair. `tag` names it in completions, differently from any
     /// before.
-    pub(super) fn new(pair: QueuePair<Rts>, tag: u32, depth: usize, sges: usize) -> Lane {
+    pub(super) fn new(pair: QueuePair<Rts>, tag: u32, plan: &LanePlan) -> Lane {
+        let LanePlan { depth, sges, cells_each } = *plan;
+        let signal_every = SIGNAL_EVERY.min(cells_each / 4).min(depth / 4).max(1);
         let requests = LIST_LEN.min(depth);
-        let list = SendList::new(SendListSize { requests, sges, header: 0 });
+        let list = SendList::new(SendListSize { requests, sges, header: 0, copy: COPY_LEN });
         let max_inline = pair.sizes().max_inline;
         Lane {
             pair,
             list,
-            sent: VecDeque::with_capacity(depth),
+            sent: vec![Sent { slot: NO_SLOT, cell: 0 }; depth.next_power_of_two()].into(),
             next: 0,
             oldest: 0,
-            depth,
+            depth: u32::try_from(depth).unwrap_or(u32::MAX),
+            with_cell: 0,
+            half: u32::try_from(depth / 2).unwrap_or(u32::MAX),
             unsignalled: 0,
+            signal_every: u32::try_from(signal_every).unwrap_or(1),
+            is_waited_for: false,
             tag,
             max_inline,
+            short_max: max_inline.min(INLINE_MAX).saturating_sub(HEADER_BYTES),
         }
     }
 
@@ -83,13 +115,30 @@ impl Lane {
     #[inline]
     pub(super) fn has_room(&self, control: bool) -> bool {
         let kept = if control { 0 } else { CONTROL_ENTRIES };
-        self.sent.len() + kept < self.depth
+        self.outstanding() + kept < self.depth
+    }
+
+    #[inline]
+    fn outstanding(&self) -> u32 {
+        self.next.wrapping_sub(self.oldest)
+    }
+
+    #[inline]
+    fn at(&self, number: u32) -> usize {
+        usize::try_from(number).unwrap_or(0) & (self.sent.len() - 1)
+    }
+
+    /// Whether half of the queue is in use.
+    #[inline]
+    pub(super) fn is_half_full(&self) -> bool {
+        self.outstanding() >= self.half
     }
 
     /// Puts a request into the list; false if it cannot be posted at all.
     #[inline]
     pub(super) fn push(&mut self, posting: &Posting<'_>) -> bool {
-        let signalled = posting.signalled || self.unsignalled + 1 >= SIGNAL_EVERY;
+        let signalled =
+            posting.signalled || self.unsignalled + 1 >= self.signal_every || self.is_half_full();
         let request = SendRequest {
             wr_id: u64::from(self.tag) << 32 | u64::from(self.next),
             sges: posting.sges,
@@ -109,10 +158,44 @@ impl Lane {
         if pushed.is_err() {
             return false;
         }
-        self.unsignalled = if signalled { 0 } else { self.unsignalled + 1 };
-        self.next = self.next.wrapping_add(1);
-        self.sent.push_back(posting.sent);
+        self.record(posting.sent, signalled);
         true
+    }
+
+    /// The same for a short message that is copied behind its header and goes inline, for which
+    /// nobody waits, and which is not beyond half of the queue.
+    ///
+    /// # Safety
+    /// `message` names readable bytes of this process that nobody writes during the call.
+    #[inline(always)]
+    pub(super) unsafe fn push_short(
+        &mut self,
+        header: [u8; HEADER_LEN],
+        message: &Sge,
+        destination: Option<Destination<'_>>,
+    ) -> bool {
+        let signalled = self.unsignalled + 1 >= self.signal_every;
+        let id = (u64::from(self.tag) << 32 | u64::from(self.next), signalled);
+        // SAFETY: the caller's promise.
+        let pushed = unsafe { self.list.push_copied(id, header, message, destination) };
+        if pushed {
+            self.record(Sent { slot: NO_SLOT, cell: NO_CELL }, signalled);
+        }
+        pushed
+    }
+
+    #[inline(always)]
+    fn record(&mut self, sent: Sent, signalled: bool) {
+        if signalled {
+            (self.unsignalled, self.is_waited_for) = (0, false);
+        } else {
+            self.unsignalled += 1;
+            self.is_waited_for |= sent.slot != NO_SLOT;
+        }
+        self.with_cell += u32::from(sent.cell != NO_CELL);
+        let at = self.at(self.next);
+        self.sent[at] = sent;
+        self.next = self.next.wrapping_add(1);
     }
 
     #[inline]
@@ -136,15 +219,12 @@ impl Lane {
     ///
     /// # Errors
     /// The errno; the queue pair is to be given up then.
-    #[inline]
+    #[inline(always)]
     pub(super) fn flush(&mut self) -> Result<(), i32> {
-        if self.list.is_empty() {
-            return Ok(());
-        }
         // Nothing more may follow for long, and somebody waits for what was sent.
-        if self.unsignalled != 0 {
+        if self.is_waited_for {
             self.list.signal_last();
-            self.unsignalled = 0;
+            (self.unsignalled, self.is_waited_for) = (0, false);
         }
         self.pair.post_send(&mut self.list).map_err(|failure| {
             self.list.clear();
@@ -159,9 +239,24 @@ impl Lane {
         if !covered {
             return None;
         }
-        let sent = self.sent.pop_front()?;
+        if self.outstanding() == 0 {
+            return None;
+        }
+        let sent = self.sent[self.at(self.oldest)];
+        self.with_cell -= u32::from(sent.cell != NO_CELL);
         self.oldest = self.oldest.wrapping_add(1);
         Some(sent)
+    }
+
+    /// Completes all up to this number at once, if nothing of any of them is to be given back.
+    #[inline]
+    pub(super) fn complete_shorts(&mut self, number: u32) -> bool {
+        let covered = number.wrapping_sub(self.oldest) < self.outstanding();
+        if !covered || self.with_cell != 0 {
+            return false;
+        }
+        self.oldest = number.wrapping_add(1);
+        true
     }
 
     /// Number of the oldest entry, and of the next.
@@ -171,10 +266,12 @@ impl Lane {
 
     /// Gives the queue pair up: it is moved to the error state and destroyed, after which the
     /// device touches nothing of it. What was posted is handed back.
-    pub(super) fn close(self) -> VecDeque<Sent> {
+    pub(super) fn close(self) -> Vec<Sent> {
+        let numbers = (0..self.outstanding()).map(|ahead| self.oldest.wrapping_add(ahead));
+        let sent = numbers.map(|number| self.sent[self.at(number)]).collect();
         // A device that is gone refuses; destroying follows in any case.
         let _refused = self.pair.error();
-        self.sent
+        sent
     }
 }
 

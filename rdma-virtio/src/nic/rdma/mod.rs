@@ -37,8 +37,8 @@ use self::engine::{Engine, EngineCounters};
 pub use self::open::Settings;
 use self::options::RdmaOptions;
 use super::{
-    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PostError, RecvWr,
-    RegionView, SendWr,
+    Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne, PostError,
+    RecvBatch, RecvWr, RegionView, SendWr, Sge,
 };
 use crate::verbs::region::{Access, Region};
 
@@ -126,6 +126,14 @@ impl Nic for RdmaNic {
     }
 
     #[inline]
+    fn post_recv_batch(&mut self, batch: &RecvBatch<'_>) -> Result<usize, PostError> {
+        let engine = self.engine.get_mut();
+        let taken = engine.receives.add_batch(batch)?;
+        engine.replenish();
+        Ok(taken)
+    }
+
+    #[inline]
     fn post_send(&mut self, wr: &SendWr<'_>) -> Result<(), PostError> {
         self.engine.get_mut().post_send(wr)
     }
@@ -141,27 +149,34 @@ impl Nic for RdmaNic {
         if !engine.dirty.is_empty() {
             engine.settle();
         }
-        let before = engine.local.doorbells;
-        engine.flush_all();
-        engine.local.sending_turns += u64::from(engine.local.doorbells != before);
+        if !engine.unflushed.is_empty() {
+            engine.local.sending_turns += 1;
+            engine.flush_all();
+        }
+    }
+
+    fn short_max(&self) -> u32 {
+        open::INLINE_MAX - wire::header::HEADER_BYTES
+    }
+
+    #[inline]
+    fn post_send_short(&mut self, sge: Sge) -> bool {
+        self.engine.get_mut().post_short(sge)
     }
 
     #[inline]
     fn recv_ready(&self) -> bool {
-        let mut engine = self.engine.borrow_mut();
-        if !engine.receives.has_done() {
-            engine.poll_receives();
-        }
-        engine.receives.has_done()
+        self.engine.borrow_mut().has_more()
     }
 
     #[inline]
     fn poll_recv(&mut self, out: &mut [Completion]) -> usize {
-        let engine = self.engine.get_mut();
-        if !engine.receives.has_done() {
-            engine.poll_receives();
-        }
-        engine.receives.take(out)
+        self.engine.get_mut().take_received(out)
+    }
+
+    #[inline]
+    fn poll_recv_one(&mut self) -> PolledOne {
+        self.engine.get_mut().take_one()
     }
 
     #[inline]
@@ -180,10 +195,10 @@ impl Nic for RdmaNic {
             engine.objects.send_queue.arm()?;
             engine.poll_sends();
         }
-        engine.poll_receives();
+        engine.post_receives();
         engine.settle();
         engine.flush_all();
-        let pending = engine.receives.has_done() || engine.slots.has_done();
+        let pending = engine.has_received() || engine.slots.has_done();
         Ok(if pending { Armed::Pending } else { Armed::Quiet })
     }
 
@@ -224,6 +239,7 @@ impl Nic for RdmaNic {
         visit_local(&engine.local, visit);
         visit("rdma_receives_posted", u64::from(engine.ledger.posted()));
         visit("rdma_credits_granted", u64::from(engine.ledger.outstanding()));
+        visit("rdma_posts_of_receives", engine.receives.lists);
         visit("rdma_posts_of_receives_failed", engine.receives.post_failed);
         engine.talk.visit_counters(visit);
         visit("rdma_peers_up", u64::try_from(engine.up_count).unwrap_or(0));

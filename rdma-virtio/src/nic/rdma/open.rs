@@ -8,7 +8,7 @@ use std::io::{self, Read};
 
 use super::conversation::Watch;
 use super::engine::{DatagramPlan, Engine, GRH_LEN, Objects, Parts, PathPlan};
-use super::lane::CONTROL_ENTRIES;
+use super::lane::{CONTROL_ENTRIES, LanePlan};
 use super::options::RdmaOptions;
 use super::receives::{BUFFERS_MAX, ReceivePlan, Receives, Sink};
 use super::scratch::Scratch;
@@ -185,16 +185,17 @@ fn sizes(survey: &Survey, options: &RdmaOptions) -> Result<Sizes, DeviceError> {
     }
     let queue = usize::from(options.queue).next_power_of_two();
     let most = usize::try_from(survey.attributes.max_qp_wr).unwrap_or(usize::MAX);
-    let depth = (queue + CONTROL_ENTRIES).min(most);
+    let depth = queue.saturating_add(usize::try_from(CONTROL_ENTRIES).unwrap_or(0)).min(most);
     let sends = u32::try_from(queue).unwrap_or(0) + 4 * u32::from(peers_max) + 32;
-    // Cells are named by 16 bits; receives come first.
-    Ok(Sizes { receives, peers_max, depth, cells: u32::from(receives) + sends })
+    // Cells are named by 16 bits.
+    Ok(Sizes { receives, peers_max, depth, cells: sends.min(u32::from(u16::MAX)) })
 }
 
 fn build(survey: &Survey, options: RdmaOptions) -> Result<Opened, DeviceError> {
     let sizes = sizes(survey, &options)?;
     let objects = objects(survey, &sizes)?;
-    let scratch = Scratch::new(&survey.device, &objects.domain, sizes.cells)?;
+    let scratch =
+        Scratch::new(&survey.device, &objects.domain, (u32::from(sizes.receives), sizes.cells))?;
     let random = random(&survey.device)?;
     let path = plan(survey, &options, random);
     let sink = match survey.mode {
@@ -214,8 +215,7 @@ fn build(survey: &Survey, options: RdmaOptions) -> Result<Opened, DeviceError> {
         Some(plan) => Some(datagrams(&objects, plan)?),
     };
     let receives = receives(survey, &sizes, &scratch);
-    let first = u32::from(sizes.receives);
-    let cells = (first..sizes.cells).rev().filter_map(|cell| u16::try_from(cell).ok()).collect();
+    let cells = (0..sizes.cells).rev().filter_map(|cell| u16::try_from(cell).ok()).collect();
     let meeting = Meeting {
         device: survey.device.clone(),
         verbs: survey.found.context.device().name().to_owned(),
@@ -252,8 +252,7 @@ fn build(survey: &Survey, options: RdmaOptions) -> Result<Opened, DeviceError> {
         path,
         datagrams: plan_of_datagrams,
         message_max: survey.message_max,
-        depth: sizes.depth,
-        send_sges: usize::from(survey.send_sges),
+        lane: lane_plan(survey, &sizes),
         random,
         options,
     };
@@ -271,7 +270,7 @@ fn receives(survey: &Survey, sizes: &Sizes, scratch: &Scratch) -> Receives {
         longest: survey.message_max - HEADER_BYTES,
         max_sge: survey.receive_sges,
     };
-    Receives::new(plan, scratch, 0)
+    Receives::new(plan, scratch)
 }
 
 /// What wakes a sleeper.
@@ -334,7 +333,16 @@ fn datagram_plan(survey: &Survey, sizes: &Sizes, path: &PathPlan) -> DatagramPla
         max_inline: INLINE_MAX,
     };
     let (port, qkey) = (survey.found.port, path.qkey);
-    DatagramPlan { sizes: sizes_of_queues, port, qkey, depth: sizes.depth }
+    DatagramPlan { sizes: sizes_of_queues, port, qkey, lane: lane_plan(survey, sizes) }
+}
+
+fn lane_plan(survey: &Survey, sizes: &Sizes) -> LanePlan {
+    let lanes = match survey.mode {
+        Mode::Rc => usize::from(sizes.peers_max).max(1),
+        Mode::Ud => 1,
+    };
+    let cells_each = usize::try_from(sizes.cells).unwrap_or(0) / lanes;
+    LanePlan { depth: sizes.depth, sges: usize::from(survey.send_sges), cells_each }
 }
 
 fn identity(survey: &Survey, options: &RdmaOptions, random: u64) -> Identity {

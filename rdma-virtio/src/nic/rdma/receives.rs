@@ -1,24 +1,27 @@
 //! Buffers that were posted, joined to receives that each take the longest message.
 //!
 //! A receive is a place for what comes in front (GRH area, header of the wire) and as many buffers
-//! as the longest message fills. Those that a message leaves empty are used again at once, with
-//! fresh ones for the filled. Invariant: a buffer is free, in one receive, or reported in one
-//! completion; a receive that lacks buffers holds none back from others.
+//! as the longest message fills. It keeps its elements: fresh buffers take the places of those that
+//! a message filled, and it is posted again together with others. Invariants: a buffer is free, in
+//! one receive, or reported in one completion; a receive has all the buffers that it needs or none,
+//! so that none are held back from others.
 
 use std::collections::VecDeque;
-
-use arrayvec::ArrayVec;
+use std::ops::Range;
 
 use super::scratch::{Scratch, read_at};
-use crate::nic::{Completion, PostError, RecvWr, Sge, WcChecksum, WcStatus};
+use crate::nic::{Completion, PostError, RecvBatch, RecvWr, Sge, WcChecksum, WcStatus};
 use crate::verbs::queue_pair::{QueuePair, Rts};
+use crate::verbs::receive_slots::ReceiveSlots;
 use crate::verbs::shared_receive::SharedReceiveQueue;
-use crate::verbs::work_list::{PostFailure, ReceiveList};
+use crate::verbs::work_list::PostFailure;
 
 /// Most buffers of one receive.
 pub(super) const BUFFERS_MAX: usize = 31;
-/// Receives posted with one call.
-const LIST_LEN: usize = 16;
+/// Buffers that are kept to take the places of filled ones, once there are some receives: the stack
+/// gives buffers back so many at a time.
+const KEPT: usize = 16;
+const FEW: usize = 4;
 
 /// Where receives are posted.
 pub(super) enum Sink {
@@ -26,16 +29,6 @@ pub(super) enum Sink {
     Shared(SharedReceiveQueue),
     /// The queue of the one queue pair.
     Own,
-}
-
-/// A receive.
-#[derive(Debug, Default)]
-struct Record {
-    /// The place in front, then the buffers.
-    sges: ArrayVec<Sge, { BUFFERS_MAX + 1 }>,
-    /// What names each buffer in completions.
-    ids: ArrayVec<u64, BUFFERS_MAX>,
-    posted: bool,
 }
 
 /// What is known before buffers come.
@@ -54,39 +47,47 @@ pub(super) struct ReceivePlan {
 /// All receives of a NIC.
 pub(super) struct Receives {
     plan: ReceivePlan,
-    records: Box<[Record]>,
-    /// Records without buffers.
+    /// Buffers of a receive at most.
+    most: u16,
+    /// The first element of each is the place in front; the note names the first buffer.
+    slots: ReceiveSlots,
+    /// Buffers of each, and what names them in completions, by receive and place.
+    counts: Box<[u16]>,
+    ids: Box<[u64]>,
+    /// Receives without buffers.
     idle: Vec<u16>,
-    free: VecDeque<(u64, Sge)>,
+    free: Vec<(u64, Sge)>,
     free_max: usize,
-    list: ReceiveList,
     done: VecDeque<Completion>,
     /// Tells receives of a queue that is no more from those of the present one.
     generation: u32,
-    /// Receives that the device did not take.
+    /// Calls that posted receives, and receives that the device did not take.
+    pub(super) lists: u64,
     pub(super) post_failed: u64,
 }
 
 impl Receives {
-    pub(super) fn new(plan: ReceivePlan, scratch: &Scratch, first_cell: u32) -> Receives {
-        let records: Box<[Record]> = (0..plan.receives)
-            .map(|index| {
-                let mut record = Record::default();
-                record.sges.push(scratch.sge(first_cell + u32::from(index), plan.in_front));
-                record
-            })
-            .collect();
-        let free_max = usize::from(plan.receives) * BUFFERS_MAX;
+    pub(super) fn new(plan: ReceivePlan, scratch: &Scratch) -> Receives {
+        let receives = usize::from(plan.receives);
+        let most = plan.max_sge.saturating_sub(1).min(u16::try_from(BUFFERS_MAX).unwrap_or(0));
+        let mut slots = ReceiveSlots::new(receives, usize::from(most) + 1);
+        for index in 0..plan.receives {
+            slots.set(index, 0, scratch.front(index, plan.in_front));
+        }
+        let free_max = (receives * BUFFERS_MAX).min(4096);
         Receives {
-            records,
+            counts: vec![0; receives].into_boxed_slice(),
+            ids: vec![0; receives * usize::from(most)].into_boxed_slice(),
+            slots,
             idle: (0..plan.receives).rev().collect(),
-            free: VecDeque::with_capacity(free_max.min(4096)),
-            free_max: free_max.min(4096),
-            list: ReceiveList::new(LIST_LEN, usize::from(plan.max_sge)),
-            done: VecDeque::with_capacity(free_max.min(4096)),
+            free: Vec::with_capacity(free_max),
+            free_max,
+            done: VecDeque::with_capacity(free_max),
             generation: 0,
+            lists: 0,
             post_failed: 0,
             plan,
+            most,
         }
     }
 
@@ -96,7 +97,7 @@ impl Receives {
             let refusal = match wr.sges {
                 [_] if self.free.len() >= self.free_max => PostError::QueueFull,
                 [sge] => {
-                    self.free.push_back((wr.wr_id, *sge));
+                    self.free.push((wr.wr_id, *sge));
                     continue;
                 }
                 _ => PostError::SgeCount,
@@ -106,86 +107,151 @@ impl Receives {
         Ok(wrs.len())
     }
 
-    /// Fills a record with buffers up to the longest message; false if there are too few.
-    fn fill(&mut self, index: u16) -> bool {
-        let record = &mut self.records[usize::from(index)];
-        let mut room: u32 = record.sges[1..].iter().map(|sge| sge.length).sum();
-        let most = usize::from(self.plan.max_sge).min(BUFFERS_MAX + 1);
-        while room < self.plan.longest && record.sges.len() < most {
-            let Some((id, sge)) = self.free.pop_front() else {
-                self.empty(index);
-                return false;
-            };
-            record.sges.push(sge);
-            record.ids.push(id);
-            room = room.saturating_add(sge.length);
+    /// Buffers that are alike; returns how many were taken.
+    #[inline]
+    pub(super) fn add_batch(&mut self, batch: &RecvBatch<'_>) -> Result<usize, PostError> {
+        let room = self.free_max.saturating_sub(self.free.len());
+        let places = &batch.places[..batch.places.len().min(room)];
+        if places.is_empty() && !batch.places.is_empty() {
+            return Err(PostError::QueueFull);
         }
-        true
+        let (length, lkey) = (batch.length, batch.lkey);
+        let buffers = places.iter().map(|at| (at.wr_id, Sge { addr: at.addr, length, lkey }));
+        self.free.extend(buffers);
+        Ok(places.len())
     }
 
-    /// Takes a record's buffers away.
-    fn empty(&mut self, index: u16) {
-        let record = &mut self.records[usize::from(index)];
-        record.posted = false;
-        let buffers = record.ids.drain(..).zip(record.sges.drain(1..));
-        self.free.extend(buffers);
+    #[inline]
+    fn id_at(&self, index: u16, place: u16) -> usize {
+        usize::from(index) * usize::from(self.most) + usize::from(place)
+    }
+
+    fn count(&self, index: u16) -> u16 {
+        self.counts[usize::from(index)]
+    }
+
+    fn buffer(&self, index: u16, place: u16) -> (u64, Sge) {
+        let id = match place {
+            0 => self.slots.note(index),
+            place => self.ids[self.id_at(index, place)],
+        };
+        (id, self.slots.get(index, usize::from(place) + 1))
+    }
+
+    fn put(&mut self, index: u16, place: u16, (id, sge): (u64, Sge)) {
+        match place {
+            0 => self.slots.set_note(index, id),
+            place => self.ids[self.id_at(index, place)] = id,
+        }
+        self.slots.set(index, usize::from(place) + 1, sge);
+    }
+
+    /// Takes a receive's buffers away, but those that are `gone`. It is not with the device.
+    fn empty_but(&mut self, index: u16, gone: Range<u16>) {
+        for place in (0..gone.start).chain(gone.end..self.count(index)) {
+            let buffer = self.buffer(index, place);
+            self.free.push(buffer);
+        }
+        self.counts[usize::from(index)] = 0;
+        self.slots.set_in(index);
         self.idle.push(index);
     }
 
-    fn stage(&mut self, index: u16, sink: (&Sink, Option<&QueuePair<Rts>>)) -> u32 {
-        let record = &mut self.records[usize::from(index)];
-        let wr_id = u64::from(self.generation) << 32 | u64::from(index);
-        record.posted = self.list.push(wr_id, &record.sges).is_ok();
-        if !record.posted {
-            self.empty(index);
-            return 0;
-        }
-        if self.list.len() >= LIST_LEN { self.flush(sink) } else { 0 }
+    fn empty(&mut self, index: u16) {
+        self.empty_but(index, 0..0);
     }
 
-    /// Posts what was staged; returns the number of receives.
-    fn flush(&mut self, (sink, pair): (&Sink, Option<&QueuePair<Rts>>)) -> u32 {
-        let staged = self.list.len();
-        if staged == 0 {
+    /// Gives a receive buffers up to the longest message; they were seen to be there.
+    fn fill(&mut self, index: u16, wanted: u16) {
+        for place in 0..wanted {
+            let Some(buffer) = self.free.pop() else { break };
+            self.put(index, place, buffer);
+            self.counts[usize::from(index)] = place + 1;
+        }
+        self.slots.set_count(index, usize::from(self.count(index)) + 1);
+    }
+
+    /// How many of the free buffers the longest message fills, at most; nothing if they are too
+    /// few.
+    fn wanted(&self, kept: usize) -> Option<u16> {
+        let mut room = 0_u32;
+        let free = self.free.len().checked_sub(kept)?;
+        for (count, (_, sge)) in self.free.iter().rev().take(free).enumerate() {
+            room = room.saturating_add(sge.length);
+            let count = u16::try_from(count + 1).unwrap_or(self.most);
+            if room >= self.plan.longest || count == self.most {
+                return Some(count);
+            }
+        }
+        None
+    }
+
+    fn stage(&mut self, index: u16) {
+        let wr_id = u64::from(self.generation) << 32 | u64::from(index);
+        self.slots.stage(index, wr_id);
+    }
+
+    /// Receives that are to be posted.
+    #[inline]
+    pub(super) fn staged_count(&self) -> usize {
+        self.slots.staged()
+    }
+
+    /// Posts what is staged, with one call; returns the number of receives.
+    pub(super) fn flush(&mut self, (sink, pair): (&Sink, Option<&QueuePair<Rts>>)) -> u32 {
+        if self.slots.staged() == 0 {
             return 0;
         }
+        self.lists += 1;
         let result = match (sink, pair) {
-            (Sink::Shared(queue), _) => queue.post_recv(&mut self.list),
-            (Sink::Own, Some(pair)) => pair.post_recv(&mut self.list),
+            (Sink::Shared(queue), _) => queue.post_slots(&mut self.slots),
+            (Sink::Own, Some(pair)) => pair.post_slots(&mut self.slots),
             (Sink::Own, None) => Err(PostFailure { posted: 0, errno: libc::ENOTCONN }),
         };
-        let posted = match result {
-            Ok(()) => staged,
-            Err(failure) => {
-                self.post_failed += 1;
-                failure.posted
+        let posted = result.unwrap_or_else(|failure| {
+            self.post_failed += 1;
+            while let Some(index) = self.slots.unstage() {
+                self.empty(index);
             }
-        };
-        self.list.clear();
+            failure.posted
+        });
         u32::try_from(posted).unwrap_or(0)
     }
 
-    /// Makes receives of free buffers and posts what is staged; returns how many were posted.
-    pub(super) fn replenish(&mut self, sink: (&Sink, Option<&QueuePair<Rts>>)) -> u32 {
-        let mut posted = 0;
-        while !self.free.is_empty()
-            && let Some(index) = self.idle.pop()
+    /// Makes receives of free buffers, to be posted.
+    #[inline]
+    pub(super) fn replenish(&mut self) {
+        if !self.idle.is_empty() && self.free.len() > KEPT
+            || self.idle.len() > self.counts.len().saturating_sub(FEW)
         {
-            if !self.fill(index) {
-                break;
-            }
-            posted += self.stage(index, sink);
+            self.make_receives();
         }
-        posted + self.flush(sink)
     }
 
-    /// The record of a completion; nothing if it is not with the device.
-    #[inline]
-    pub(super) fn index_of(&self, wr_id: u64) -> Option<u16> {
-        let generation = u32::try_from(wr_id >> 32).unwrap_or(u32::MAX);
+    #[inline(never)]
+    fn make_receives(&mut self) {
+        while let Some(index) = self.idle.pop() {
+            let out = self.counts.len() - self.idle.len() - 1;
+            let Some(wanted) = self.wanted(if out < FEW { 0 } else { KEPT }) else {
+                self.idle.push(index);
+                return;
+            };
+            self.fill(index, wanted);
+            self.stage(index);
+        }
+    }
+
+    /// The receive of a completion; nothing if it is not with the device.
+    #[inline(always)]
+    pub(super) fn completed(&self, wr_id: u64) -> Option<u16> {
         let index = u16::try_from(wr_id & 0xffff_ffff).ok()?;
-        let record = self.records.get(usize::from(index))?;
-        (generation == self.generation && record.posted).then_some(index)
+        self.slots.is_posted(index, wr_id).then_some(index)
+    }
+
+    /// It is not with the device any more.
+    #[inline]
+    pub(super) fn take(&mut self, index: u16) {
+        self.slots.set_in(index);
     }
 
     /// A completed receive whose queue is of no use: its buffers are free again.
@@ -193,37 +259,49 @@ impl Receives {
         self.empty(index);
     }
 
-    /// A completed receive's message was not for anybody: it is posted again.
-    pub(super) fn reuse(&mut self, index: u16, sink: (&Sink, Option<&QueuePair<Rts>>)) -> u32 {
-        self.stage(index, sink)
+    /// A completed receive's message was not for anybody: it is to be posted again.
+    pub(super) fn reuse(&mut self, index: u16) {
+        self.stage(index);
     }
 
     /// Bytes of the message behind the header, where they lie in the first buffer.
     #[inline]
     pub(super) fn read<const N: usize>(&self, index: u16, offset: u32) -> Option<[u8; N]> {
-        let first = self.records[usize::from(index)].sges.get(1)?;
+        let first = self.slots.second(index);
         // SAFETY: a posted buffer, whose receive is complete and which was not reported yet.
-        unsafe { read_at(first, offset) }
+        unsafe { read_at(&first, offset) }
     }
 
-    /// A completed receive holds `length` bytes for the stack: reports the filled buffers and
-    /// posts the others again with fresh ones. Returns how many receives were posted.
-    #[inline]
-    pub(super) fn deliver(
-        &mut self,
-        index: u16,
-        length: u32,
-        sink: (&Sink, Option<&QueuePair<Rts>>),
-    ) -> u32 {
-        let record = &mut self.records[usize::from(index)];
+    /// The first buffer of a completed receive, if `length` bytes fit and another of its length is
+    /// free.
+    #[inline(always)]
+    pub(super) fn one(&self, index: u16, length: u32) -> Option<Sge> {
+        let sge = self.slots.second(index);
+        // One of another length may make the receive too short, or longer than needed.
+        let fits = self.free.last().is_some_and(|(_, fresh)| fresh.length == sge.length);
+        (fits && length <= sge.length).then_some(sge)
+    }
+
+    /// A completed receive of which [`Receives::one`] gave the buffer: what names that one. The
+    /// free one takes its place.
+    #[inline(always)]
+    pub(super) fn deliver_one(&mut self, index: u16) -> Option<u64> {
+        let (id, fresh) = self.free.pop()?;
+        Some(self.slots.stage_with(index, fresh, id))
+    }
+
+    /// A completed receive holds `length` bytes for the stack: reports the filled buffers.
+    pub(super) fn deliver(&mut self, index: u16, length: u32) {
         let mut left = length;
         let mut filled = 0;
-        for (id, sge) in record.ids.iter().zip(&record.sges[1..]) {
+        let count = self.count(index);
+        while filled < count {
+            let (wr_id, sge) = self.buffer(index, filled);
             let byte_len = left.min(sge.length);
             left -= byte_len;
             filled += 1;
             self.done.push_back(Completion {
-                wr_id: *id,
+                wr_id,
                 status: WcStatus::Success,
                 byte_len,
                 more: left > 0,
@@ -233,30 +311,26 @@ impl Receives {
                 break;
             }
         }
-        for at in 0..filled {
-            match self.free.pop_front() {
-                Some((id, sge)) => {
-                    record.ids[at] = id;
-                    record.sges[at + 1] = sge;
-                }
-                None => {
-                    record.ids.drain(at..filled);
-                    record.sges.drain(at + 1..=filled);
-                    self.empty(index);
-                    return 0;
+        for place in 0..filled {
+            let length = self.buffer(index, place).1.length;
+            match self.free.pop() {
+                Some(fresh) if fresh.1.length == length => self.put(index, place, fresh),
+                fresh => {
+                    self.free.extend(fresh);
+                    self.empty_but(index, place..filled);
+                    return;
                 }
             }
         }
-        // Buffers of another length may make it too short, or longer than needed.
-        if self.fill(index) { self.stage(index, sink) } else { 0 }
+        self.stage(index);
     }
 
     /// The queue is gone, and nothing is with the device any more.
     pub(super) fn take_back(&mut self) {
         self.generation = self.generation.wrapping_add(1);
-        self.list.clear();
+        while self.slots.unstage().is_some() {}
         for index in 0..self.plan.receives {
-            if self.records[usize::from(index)].posted {
+            if self.slots.is_out(index) {
                 self.empty(index);
             }
         }
@@ -270,7 +344,7 @@ impl Receives {
 
     /// Takes completions.
     #[inline]
-    pub(super) fn take(&mut self, out: &mut [Completion]) -> usize {
+    pub(super) fn take_done(&mut self, out: &mut [Completion]) -> usize {
         let count = out.len().min(self.done.len());
         for (place, completion) in out.iter_mut().zip(self.done.drain(..count)) {
             *place = completion;

@@ -4,41 +4,60 @@
 //! nothing that a message says is used before its session, incarnation and queue pair were found
 //! to be those of one peer.
 
-use super::engine::{BATCH, Engine, FRAME_MIN, GRH_LEN, Link, SOURCE_AT};
+use super::engine::{BATCH, Engine, FRAME_MIN, Full, GRH_LEN, Link, SOURCE_AT};
+use super::scratch::read_at;
 use super::wire::credit::Arrival;
 use super::wire::exchange::Mode;
-use super::wire::header::{HEADER_BYTES, Header};
+use super::wire::header::{HEADER_BYTES, HEADER_LEN, Header};
 use super::wire::macs::Source;
 use super::wire::peer::PeerId;
+use crate::nic::{Completion, PolledOne};
 use crate::verbs::work_completion::WorkCompletion;
 
+/// The peer that a header names by its session, as an index.
+#[inline]
+fn session_index(head: &[u8; HEADER_LEN]) -> usize {
+    usize::from(u16::from_be_bytes([head[6], head[7]]))
+}
+
 impl Engine {
-    /// Looks for received messages; what there is lies with the receives afterwards.
+    /// Whether there is a completion of a receive, or a message that was taken out of one.
     #[inline]
-    pub(super) fn poll_receives(&mut self) {
-        let found = match self.objects.recv_queue.poll(&mut self.completions[..]) {
-            Ok(found) => found,
+    pub(super) fn has_received(&mut self) -> bool {
+        self.at < self.count || self.receives.has_done() || self.poll_receives()
+    }
+
+    /// The same for a turn that took a message already: a look that did not fill the batch was
+    /// its last one.
+    #[inline]
+    pub(super) fn has_more(&mut self) -> bool {
+        if self.at < self.count || self.receives.has_done() {
+            return true;
+        }
+        if std::mem::take(&mut self.is_spent) {
+            return false;
+        }
+        self.poll_receives()
+    }
+
+    /// Looks for completions, none of an earlier look being left; says whether there are some.
+    fn poll_receives(&mut self) -> bool {
+        match self.objects.recv_queue.poll(&mut self.completions[..]) {
+            Ok(0) => {
+                if !self.dirty.is_empty() {
+                    self.on_idle();
+                }
+                false
+            }
+            Ok(found) => {
+                (self.at, self.count) = (0, found.min(BATCH));
+                true
+            }
             Err(_) => {
                 self.on_poll_failed();
-                return;
+                false
             }
-        };
-        if found == 0 {
-            if !self.dirty.is_empty() {
-                self.idle_polls += 1;
-                // Once for the turn in which a frame to the peer may carry it.
-                if self.idle_polls > 1 {
-                    self.settle();
-                    self.flush_all();
-                }
-            }
-            return;
         }
-        for at in 0..found.min(BATCH) {
-            let completion = self.completions[at];
-            self.on_receive(&completion);
-        }
-        self.after_receives();
     }
 
     #[cold]
@@ -47,62 +66,154 @@ impl Engine {
         self.fatal = Some("a completion queue failed or overran");
     }
 
-    /// The receives are posted again; who may send more is told at the next chance.
-    fn after_receives(&mut self) {
-        let pair = self.shared.as_ref().map(|lane| &lane.pair);
-        let posted = self.receives.replenish((&self.sink, pair));
-        self.ledger.on_posted(posted);
-        for at in 0..self.dirty.len() {
-            let peer = self.dirty[at];
-            self.grant(peer);
-            self.send_waiting(peer);
-        }
-        self.idle_polls = self.idle_polls.saturating_add(1);
-        if self.idle_polls > 2 {
+    /// An update is owed. Once for the turn in which a frame to the peer may carry it.
+    #[inline(never)]
+    fn on_idle(&mut self) {
+        self.idle_polls += 1;
+        if self.idle_polls > 1 {
             self.settle();
-        }
-        if !self.broken.is_empty() || self.shared_broken {
-            self.retire_broken();
-        }
-        if !self.unflushed.is_empty() && self.has_waited() {
             self.flush_all();
         }
     }
 
-    /// Whether frames were posted outside of the stack's turn to send.
-    fn has_waited(&self) -> bool {
-        !self.slots.is_empty() || self.idle_polls > 2
+    /// Takes received messages, as completions of the stack's buffers.
+    pub(super) fn take_received(&mut self, out: &mut [Completion]) -> usize {
+        while !self.receives.has_done() && (self.at < self.count || self.poll_receives()) {
+            while let Some((index, length)) = self.take_message() {
+                self.receives.deliver(index, length);
+            }
+            self.after_receives();
+        }
+        self.receives.take_done(out)
     }
 
+    /// The short way: one message, if it lies in one buffer.
     #[inline]
-    fn on_receive(&mut self, completion: &WorkCompletion) {
-        let Some(index) = self.receives.index_of(completion.wr_id()) else { return };
+    pub(super) fn take_one(&mut self) -> PolledOne {
+        if self.receives.has_done() {
+            return PolledOne::Unknown;
+        }
+        if self.at == self.count && !self.poll_receives() {
+            return PolledOne::Nothing;
+        }
+        self.is_spent = self.count < BATCH;
+        let found = match self.take_plain() {
+            Some((wr_id, byte_len)) => PolledOne::Taken { wr_id, byte_len },
+            None => self.take_any(),
+        };
+        if self.attend || self.receives.staged_count() >= self.posted_together {
+            self.after_receives();
+        }
+        found
+    }
+
+    #[inline(never)]
+    fn take_any(&mut self) -> PolledOne {
+        if let Some((index, length)) = self.take_message() {
+            self.receives.deliver(index, length);
+        }
+        PolledOne::Unknown
+    }
+
+    /// The next completion, if it is the next data message of a session in one buffer, as nearly
+    /// all are: what names the buffer, and the message's length. Otherwise nothing was done.
+    #[inline]
+    fn take_plain(&mut self) -> Option<(u64, u32)> {
+        let completion = &self.completions[self.at & (BATCH - 1)];
+        let index = self.receives.completed(completion.wr_id())?;
+        let length = completion.byte_len().wrapping_sub(self.in_front);
+        let head = self.scratch.read(index);
+        let Some(Link::Full(full)) = self.links.get_mut(session_index(&head)) else { return None };
+        let full: &mut Full = full;
+        let from = match self.mode {
+            Mode::Rc => completion.queue_pair(),
+            Mode::Ud => completion.source_queue_pair(),
+        };
+        let known = full.is_next_data(&head) && full.source == from && full.up;
+        if !completion.is_success() || !known || completion.byte_len() < self.in_front + FRAME_MIN {
+            return None;
+        }
+        let sge = self.receives.one(index, length)?;
+        // SAFETY: a posted buffer, whose receive is complete and which was not reported yet.
+        let source = unsafe { read_at::<6>(&sge, SOURCE_AT) }?;
+        if !self.macs.is_last(source, session_index(&head)) || !full.credit.take_next(&head) {
+            return None;
+        }
+        full.heard_ns = self.now_ns;
+        let closer = full.calm == 0;
+        full.calm = full.calm.saturating_sub(1);
+        self.ledger.on_used();
         self.counters.rx_messages += 1;
-        self.ledger.on_completed();
-        match self.judge(index, completion) {
-            Some((peer, length)) => {
+        self.counters.rx_delivered += 1;
+        self.at += 1;
+        if closer {
+            self.attend_to(PeerId(u16::try_from(session_index(&head)).unwrap_or(u16::MAX)));
+        }
+        Some((self.receives.deliver_one(index)?, length))
+    }
+
+    /// The receive of the next completion that is a message, and its length with virtio-net header.
+    /// Nothing if no completion is left.
+    fn take_message(&mut self) -> Option<(u16, u32)> {
+        while self.at < self.count {
+            let at = self.at;
+            self.at += 1;
+            let Some(index) = self.receives.completed(self.completions[at].wr_id()) else {
+                continue;
+            };
+            self.receives.take(index);
+            self.counters.rx_messages += 1;
+            self.ledger.on_completed();
+            if let Some(length) = self.judge(index, at) {
                 self.counters.rx_delivered += 1;
-                self.mark(peer);
-                let pair = self.shared.as_ref().map(|lane| &lane.pair);
-                let posted = self.receives.deliver(index, length, (&self.sink, pair));
-                self.ledger.on_posted(posted);
+                return Some((index, length));
             }
-            None if self.shared_broken => self.receives.discard(index),
-            None => {
-                let pair = self.shared.as_ref().map(|lane| &lane.pair);
-                let posted = self.receives.reuse(index, (&self.sink, pair));
-                self.ledger.on_posted(posted);
-            }
+            self.give_back(index);
+        }
+        None
+    }
+
+    #[cold]
+    fn give_back(&mut self, index: u16) {
+        self.attend = true;
+        if self.shared_broken {
+            self.receives.discard(index);
+        } else {
+            self.receives.reuse(index);
         }
     }
 
-    /// Whose frame it is, and its length with virtio-net header; nothing if there is none to pass
-    /// on, which is counted.
-    #[inline]
-    fn judge(&mut self, index: u16, completion: &WorkCompletion) -> Option<(PeerId, u32)> {
+    /// Receives are posted again, who has credit again sends, and who broke the rules ends.
+    #[inline(never)]
+    fn after_receives(&mut self) {
+        self.attend = false;
+        self.receives.replenish();
+        self.post_receives();
+        for at in 0..self.dirty.len() {
+            let peer = self.dirty[at];
+            self.send_waiting(peer);
+        }
+        if !self.dirty.is_empty() {
+            self.idle_polls = self.idle_polls.saturating_add(1);
+            if self.idle_polls > 2 {
+                self.settle();
+            }
+        }
+        if !self.broken.is_empty() || self.shared_broken {
+            self.retire_broken();
+        }
+        if !self.unflushed.is_empty() {
+            self.flush_all();
+        }
+    }
+
+    /// The length of a frame with its virtio-net header; nothing if there is none to pass on, which
+    /// is counted.
+    fn judge(&mut self, index: u16, at: usize) -> Option<u32> {
+        let completion = &self.completions[at];
         if !completion.is_success() {
-            self.counters.rx_failed += 1;
-            self.on_receive_failed(completion);
+            let completion = *completion;
+            self.on_receive_failed(&completion);
             return None;
         }
         let in_front = match self.mode {
@@ -113,7 +224,7 @@ impl Engine {
             self.counters.rx_drop_short += 1;
             return None;
         };
-        let Ok(header) = Header::decode(&self.scratch.read(u32::from(index))) else {
+        let Ok(header) = Header::decode(&self.scratch.read(index)) else {
             self.counters.rx_drop_header += 1;
             return None;
         };
@@ -131,7 +242,8 @@ impl Engine {
                 full
             }
             _ => {
-                self.on_stranger(completion);
+                let completion = *completion;
+                self.on_stranger(&completion);
                 return None;
             }
         };
@@ -144,7 +256,7 @@ impl Engine {
         if !up {
             self.with_peers(|peers, outside| peers.on_heard(peer, outside));
         }
-        self.mark(peer);
+        self.attend_to(peer);
         match arrival {
             Arrival::Fresh { missing } => self.counters.rx_missing += u64::from(missing),
             Arrival::Late => self.counters.rx_late += 1,
@@ -167,8 +279,25 @@ impl Engine {
         self.check_frame(index, peer, length)
     }
 
-    #[inline]
-    fn check_frame(&mut self, index: u16, peer: PeerId, length: u32) -> Option<(PeerId, u32)> {
+    /// A message after which there may be more to do than to pass it on.
+    #[inline(never)]
+    fn attend_to(&mut self, peer: PeerId) {
+        let low = self.credits_low;
+        let Some(full) = self.full(peer) else { return };
+        let newly = !std::mem::replace(&mut full.touched, true);
+        let marked = full.credit.may_owe() || !full.waiting.is_empty();
+        let above = full.credit.outstanding().saturating_sub(low);
+        full.calm = if marked { 0 } else { above.min(full.credit.until_owed()).saturating_sub(1) };
+        self.attend |= marked || above == 0;
+        if newly {
+            self.touched.push(peer);
+        }
+        if marked {
+            self.mark(peer);
+        }
+    }
+
+    fn check_frame(&mut self, index: u16, peer: PeerId, length: u32) -> Option<u32> {
         let source = self.receives.read::<6>(index, SOURCE_AT);
         let (Some(source), true) = (source, length >= FRAME_MIN) else {
             self.counters.rx_drop_short += 1;
@@ -178,7 +307,7 @@ impl Engine {
             self.counters.rx_drop_mac += 1;
             return None;
         }
-        Some((peer, length))
+        Some(length)
     }
 
     /// A message of no session. On a queue pair of its own its sender breaks the rules.
@@ -196,6 +325,7 @@ impl Engine {
     /// A receive of a queue pair failed: so did the queue pair.
     #[cold]
     fn on_receive_failed(&mut self, completion: &WorkCompletion) {
+        self.counters.rx_failed += 1;
         match self.by_queue_pair(completion.queue_pair()) {
             Some(peer) => self.broken.push(peer),
             None => self.shared_broken |= self.shared.is_some(),

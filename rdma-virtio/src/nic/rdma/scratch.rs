@@ -1,5 +1,5 @@
-//! The NIC's own registered memory: a cell for the header of each message under way, and a place
-//! in front of each receive.
+//! The NIC's own registered memory: a cell for the header of each message under way, and a place in
+//! front of each receive.
 //!
 //! Invariant: a cell belongs to one work request from posting to completion; who posts keeps that.
 
@@ -9,26 +9,29 @@ use crate::nic::{DeviceError, Lkey, Sge};
 use crate::verbs::domain::ProtectionDomain;
 use crate::verbs::region::{Access, Region};
 
-/// Bytes of a cell: a header, and in front of it the GRH area of a datagram.
-pub(super) const CELL_LEN: u32 = 64;
+/// Bytes in front of a receive: a header, and before it the GRH area of a datagram.
+const FRONT_LEN: u32 = 64;
+/// Bytes of a cell: a header.
+const CELL_LEN: u32 = 32;
 
-/// Cells of registered memory.
+/// Registered memory: places in front of receives, then cells.
 pub(super) struct Scratch {
     /// Deregistered before it is unmapped.
     _region: Region,
     mapping: Mapping,
     lkey: Lkey,
+    fronts: u32,
     cells: u32,
 }
 
 impl Scratch {
-    /// So many cells, which the device may read, and write.
+    /// So many places in front of receives, and so many cells.
     pub(super) fn new(
         device: &str,
         domain: &ProtectionDomain,
-        cells: u32,
+        (fronts, cells): (u32, u32),
     ) -> Result<Scratch, DeviceError> {
-        let length = usize::try_from(cells * CELL_LEN).unwrap_or(0);
+        let length = usize::try_from(fronts * FRONT_LEN + cells * CELL_LEN).unwrap_or(0);
         let mapping = Mapping::create(c"roceway-rdma", length, PageWish::Ordinary)
             .map_err(|error| error.into_device(device))?;
         let bytes = u64::try_from(mapping.len()).unwrap_or(0);
@@ -36,7 +39,7 @@ impl Scratch {
         // a time and not touched before its completion (the invariant of this file).
         let region = unsafe { domain.register(mapping.addr(), bytes, Access::LocalWrite) }?;
         let lkey = region.lkey();
-        Ok(Scratch { _region: region, mapping, lkey, cells })
+        Ok(Scratch { _region: region, mapping, lkey, fronts, cells })
     }
 
     /// Bytes registered.
@@ -44,31 +47,41 @@ impl Scratch {
         u64::try_from(self.mapping.len()).unwrap_or(0)
     }
 
-    /// `length` bytes of a cell, from its end: what lies in front of a message ends with it.
-    pub(super) fn sge(&self, cell: u32, length: u32) -> Sge {
-        let offset = u64::from(cell) * u64::from(CELL_LEN) + u64::from(CELL_LEN - length);
-        Sge { addr: self.mapping.addr() + offset, length, lkey: self.lkey }
+    /// The last `length` bytes in front of a receive: what lies in front of a message ends there.
+    pub(super) fn front(&self, receive: u16, length: u32) -> Sge {
+        let offset = u32::from(receive) * FRONT_LEN + (FRONT_LEN - length);
+        Sge { addr: self.mapping.addr() + u64::from(offset), length, lkey: self.lkey }
     }
 
-    /// The last bytes of a cell.
-    fn header(&self, cell: u32) -> *mut [u8; HEADER_LEN] {
-        assert!(cell < self.cells, "within the scratch");
-        let offset = usize::try_from((cell + 1) * CELL_LEN).unwrap_or(HEADER_LEN) - HEADER_LEN;
-        self.mapping.as_mut_ptr().wrapping_add(offset).cast()
+    /// The header that the device put in front of a receive that is complete.
+    #[inline]
+    pub(super) fn read(&self, receive: u16) -> [u8; HEADER_LEN] {
+        assert!(u32::from(receive) < self.fronts, "within the scratch");
+        let end = usize::from(receive) * FRONT_LEN as usize + FRONT_LEN as usize;
+        let from = self.mapping.as_ptr().wrapping_add(end - HEADER_LEN);
+        // SAFETY: within the mapping; the device has no request that names the place.
+        unsafe { from.cast::<[u8; HEADER_LEN]>().read_unaligned() }
+    }
+
+    #[inline]
+    fn cell(&self, cell: u16) -> u32 {
+        assert!(u32::from(cell) < self.cells, "within the scratch");
+        self.fronts * FRONT_LEN + u32::from(cell) * CELL_LEN
+    }
+
+    /// The first `length` bytes of a cell.
+    #[inline]
+    pub(super) fn sge(&self, cell: u16, length: u32) -> Sge {
+        let addr = self.mapping.addr() + u64::from(self.cell(cell));
+        Sge { addr, length, lkey: self.lkey }
     }
 
     /// Writes a header into a cell that is not with the device.
     #[inline]
-    pub(super) fn write(&mut self, cell: u32, header: [u8; HEADER_LEN]) {
+    pub(super) fn write(&mut self, cell: u16, header: [u8; HEADER_LEN]) {
+        let to = self.mapping.as_mut_ptr().wrapping_add(self.cell(cell) as usize);
         // SAFETY: within the mapping; the device has no request that names the cell.
-        unsafe { self.header(cell).write_unaligned(header) };
-    }
-
-    /// The header that the device put into a cell whose request is complete.
-    #[inline]
-    pub(super) fn read(&self, cell: u32) -> [u8; HEADER_LEN] {
-        // SAFETY: as above.
-        unsafe { self.header(cell).read_unaligned() }
+        unsafe { to.cast::<[u8; HEADER_LEN]>().write_unaligned(header) };
     }
 }
 

@@ -6,12 +6,12 @@
 
 use super::conversation::Heard;
 use super::engine::{DatagramPlan, Engine, Full, Half, Link, Objects, Way};
-use super::lane::{Lane, NO_SLOT};
+use super::lane::{Lane, NO_CELL, NO_SLOT};
 use super::receives::Sink;
 use super::transmit::SHARED_TAG;
 use super::wire::credit::{Credit, Delivery};
 use super::wire::exchange::{Endpoint, Hello, Mode};
-use super::wire::header::Kind;
+use super::wire::header::{Header, Kind};
 use super::wire::peer::{PeerId, Prepared};
 use super::wire::peers::{Action, Loss};
 use crate::nic::{DeviceError, NicEvent, WcStatus};
@@ -60,8 +60,7 @@ pub(super) fn datagrams(objects: &Objects, plan: &DatagramPlan) -> Result<Lane, 
     let pair = pair.init(&InitAttributes { port: plan.port, pkey_index: 0, qkey: plan.qkey })?;
     let pair = pair.rtr(&ReceiveAttributes::Unconnected)?;
     let pair = pair.rts(&SendAttributes::Datagram { psn: 0 })?;
-    let sges = usize::try_from(plan.sizes.max_send_sge).unwrap_or(1);
-    Ok(Lane::new(pair, SHARED_TAG, plan.depth, sges))
+    Ok(Lane::new(pair, SHARED_TAG, &plan.lane))
 }
 
 impl Engine {
@@ -133,9 +132,9 @@ impl Engine {
             recv_queue: &objects.recv_queue,
             shared_receive,
             sizes: QueueSizes {
-                max_send_wr: u32::try_from(self.depth).unwrap_or(u32::MAX),
+                max_send_wr: u32::try_from(self.lane.depth).unwrap_or(u32::MAX),
                 max_recv_wr: 0,
-                max_send_sge: u32::try_from(self.send_sges).unwrap_or(u32::MAX),
+                max_send_sge: u32::try_from(self.lane.sges).unwrap_or(u32::MAX),
                 max_recv_sge: 0,
                 max_inline: super::open::INLINE_MAX,
             },
@@ -170,6 +169,9 @@ impl Engine {
         full.session_in = session;
         full.session_out = hello.session;
         full.incarnation = hello.incarnation;
+        full.start_in = Header::data_start(session, hello.incarnation);
+        let own = self.peers.identity().incarnation;
+        full.start_out = Header::data_start(hello.session, own);
         full.mac = hello.mac;
         self.links[index] = Link::Full(Box::new(full));
         Some(())
@@ -205,7 +207,7 @@ impl Engine {
         self.tags = self.tags.wrapping_add(1);
         let tag = u32::from(self.tags) << 16 | u32::from(peer.0);
         let number = pair.number();
-        Ok((Some(Lane::new(pair, tag, self.depth, self.send_sges)), None, number))
+        Ok((Some(Lane::new(pair, tag, &self.lane)), None, number))
     }
 
     /// What the peer was is gone: nobody is left, or others are.
@@ -246,6 +248,7 @@ impl Engine {
             Link::Full(full) => self.dismantle(*full),
         }
         self.dirty.retain(|other| *other != peer);
+        self.touched.retain(|other| *other != peer);
         match loss {
             Loss::Gone => self.tell_gone(peer),
             Loss::Broken if self.up_count == 0 => self.events.push_back(NicEvent::LinkDown),
@@ -266,7 +269,9 @@ impl Engine {
         }
         if let Some(lane) = full.lane {
             for sent in lane.close() {
-                self.cells.push(sent.cell);
+                if sent.cell != NO_CELL {
+                    self.cells.push(sent.cell);
+                }
                 if sent.slot != NO_SLOT {
                     self.counters.tx_drop_down += 1;
                     self.slots.complete(sent.slot, WcStatus::Flushed);
@@ -289,8 +294,8 @@ impl Engine {
         self.local.queues_renewed += 1;
         self.receives.take_back();
         self.ledger.on_renewed();
-        let posted = self.receives.replenish((&self.sink, None));
-        self.ledger.on_posted(posted);
+        self.receives.replenish();
+        self.post_receives();
     }
 
     /// Ends the sessions whose queue pair failed or whose peer broke the rules.
@@ -310,7 +315,9 @@ impl Engine {
         self.shared_broken = false;
         let Some(shared) = self.shared.take() else { return };
         for sent in shared.close() {
-            self.cells.push(sent.cell);
+            if sent.cell != NO_CELL {
+                self.cells.push(sent.cell);
+            }
             if sent.slot != NO_SLOT {
                 self.counters.tx_drop_down += 1;
                 self.slots.complete(sent.slot, WcStatus::Flushed);
@@ -331,7 +338,8 @@ impl Engine {
         let Ok(lane) = datagrams(&self.objects, plan) else { return };
         self.shared = Some(lane);
         self.local.queues_renewed += 1;
-        self.replenish();
+        self.receives.replenish();
+        self.post_receives();
     }
 
     /// Cold work.
@@ -351,6 +359,7 @@ impl Engine {
             self.send_waiting(PeerId(u16::try_from(index).unwrap_or(u16::MAX)));
         }
         self.expire_waiting();
+        self.post_receives();
         self.feed();
         self.settle_all();
         self.ask_the_silent();
@@ -414,7 +423,9 @@ impl Engine {
         if let Some(shared) = self.shared.take() {
             debug_assert!(shared.tag() == SHARED_TAG);
             for sent in shared.close() {
-                self.cells.push(sent.cell);
+                if sent.cell != NO_CELL {
+                    self.cells.push(sent.cell);
+                }
                 if sent.slot != NO_SLOT {
                     self.slots.complete(sent.slot, WcStatus::Flushed);
                 }

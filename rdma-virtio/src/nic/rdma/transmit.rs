@@ -7,11 +7,11 @@
 use arrayvec::ArrayVec;
 
 use super::engine::{Engine, Full, Link};
-use super::lane::{Lane, NO_SLOT, Posting, Sent};
+use super::lane::{Lane, NO_CELL, NO_SLOT, Posting, Sent};
 use super::scratch::read_at;
 use super::slots::SEND_SGES_MAX;
 use super::wire::credit::{Owed, SILENCE_NS, SILENCE_NS_MAX};
-use super::wire::header::{HEADER_BYTES, Kind};
+use super::wire::header::{HEADER_BYTES, Header, Kind};
 use super::wire::macs::Target;
 use super::wire::peer::PeerId;
 use crate::nic::{Completion, PostError, SendWr, Sge, WcChecksum, WcStatus};
@@ -82,6 +82,59 @@ impl Engine {
         }
     }
 
+    /// A short frame that may go at once is copied beside its header, and nobody waits for it. On
+    /// false nothing was done.
+    #[inline(always)]
+    pub(super) fn post_short(&mut self, sge: Sge) -> bool {
+        // SAFETY: memory that the sender owns and has registered; the device half looked the range
+        // up, and nobody writes it during this call.
+        let Some(mac) = (unsafe { read_at::<6>(&sge, DESTINATION_AT) }) else { return false };
+        let Target::Peer(peer) = self.macs.target(mac) else { return false };
+        let Some(Link::Full(full)) = self.links.get_mut(usize::from(peer.0)) else { return false };
+        let full: &mut Full = full;
+        let Full { lane, way, credit, start_out, waiting, up, .. } = full;
+        let Some(lane) = lane.as_mut().or(self.shared.as_mut()) else { return false };
+        let may = *up && waiting.is_empty() && credit.available() != 0;
+        if !may || sge.length > lane.short_max {
+            return false;
+        }
+        if lane.is_half_full() {
+            return self.post_short_later(sge);
+        }
+        let destination = way.as_ref().map(|way| Destination {
+            handle: &way.handle,
+            queue_pair: way.queue_pair,
+            qkey: way.qkey,
+        });
+        if !lane.has_list() {
+            self.unflushed.push(peer);
+        }
+        let header = Header::data(start_out, credit.data_counts());
+        // SAFETY: as above.
+        if unsafe { !lane.push_short(header, &sge, destination) } {
+            credit.unsend();
+            return false;
+        }
+        self.counters.tx_data += 1;
+        self.counters.tx_bytes += u64::from(sge.length + HEADER_BYTES);
+        true
+    }
+
+    /// Half of the queue is in use. Most often sends are complete that nobody looked for; else the
+    /// long way is left, which waits for room.
+    #[cold]
+    fn post_short_later(&mut self, sge: Sge) -> bool {
+        let before = self.local.signals;
+        self.poll_sends();
+        self.local.signals != before && self.post_short(sge)
+    }
+
+    #[cold]
+    fn on_push_failed(&mut self, peer: PeerId) {
+        self.local.posts_failed += 1;
+        self.broken.push(peer);
+    }
+
     fn send_to(&mut self, peer: PeerId, wr: &SendWr<'_>, length: u32) -> Result<(), PostError> {
         // One peer alone may fill the queue; of several, none may fill it for the others.
         let most = usize::from(self.options.queue) / if self.up_count > 1 { 4 } else { 1 };
@@ -105,6 +158,7 @@ impl Engine {
                     full.waiting_since_ns = now_ns;
                 }
                 full.waiting.push_back(slot);
+                full.calm = 0;
                 self.mark(peer);
             }
         }
@@ -144,10 +198,10 @@ impl Engine {
         }
         let Some(cell) = self.cells.pop() else { return false };
         let header = credit.data_header(*session_out, incarnation);
-        self.scratch.write(u32::from(cell), header.encode());
+        self.scratch.write(cell, header.encode());
         let (message, length, wanted) = self.slots.message(slot);
         let mut sges: ArrayVec<Sge, { SEND_SGES_MAX + 1 }> = ArrayVec::new();
-        sges.push(self.scratch.sge(u32::from(cell), HEADER_BYTES));
+        sges.push(self.scratch.sge(cell, HEADER_BYTES));
         sges.extend(message.iter().copied());
         let total = length + HEADER_BYTES;
         let had_list = lane.has_list();
@@ -165,8 +219,7 @@ impl Engine {
         if !lane.push(&posting) {
             credit.unsend();
             self.cells.push(cell);
-            self.local.posts_failed += 1;
-            self.broken.push(peer);
+            self.on_push_failed(peer);
             return false;
         }
         self.counters.tx_data += 1;
@@ -189,10 +242,10 @@ impl Engine {
         }
         let Some(cell) = self.cells.pop() else { return false };
         let header = credit.control_header(kind, (*session_out, incarnation), now_ns);
-        self.scratch.write(u32::from(cell), header.encode());
+        self.scratch.write(cell, header.encode());
         let had_list = lane.has_list();
         let posting = Posting {
-            sges: &[self.scratch.sge(u32::from(cell), HEADER_BYTES)],
+            sges: &[self.scratch.sge(cell, HEADER_BYTES)],
             sent: Sent { slot: NO_SLOT, cell },
             signalled: true,
             inline: way.is_none() && HEADER_BYTES <= lane.max_inline,
@@ -311,21 +364,17 @@ impl Engine {
     }
 
     /// Posts every list: one doorbell for each queue pair that has one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn flush_all(&mut self) {
         while let Some(peer) = self.unflushed.pop() {
-            let own = match self.links.get_mut(usize::from(peer.0)) {
-                Some(Link::Full(full)) => full.lane.as_mut(),
-                _ => None,
-            };
-            let Some(lane) = own.or(self.shared.as_mut()) else { continue };
+            let Some(Link::Full(full)) = self.links.get_mut(usize::from(peer.0)) else { continue };
+            let Some(lane) = full.lane.as_mut().or(self.shared.as_mut()) else { continue };
             if !lane.has_list() {
                 continue;
             }
             self.local.doorbells += 1;
             if lane.flush().is_err() {
-                self.local.posts_failed += 1;
-                self.broken.push(peer);
+                self.on_push_failed(peer);
             }
         }
         if !self.broken.is_empty() {
@@ -376,6 +425,9 @@ impl Engine {
                 self.broken.push(peer);
             }
         }
+        if lane.complete_shorts(number) {
+            return self.send_what_waited(peer);
+        }
         let (oldest, _) = lane.span();
         let covered = number.wrapping_sub(oldest).wrapping_add(1);
         if covered > u32::MAX / 2 {
@@ -383,13 +435,21 @@ impl Engine {
         }
         for left in (0..covered).rev() {
             let Some(sent) = lane.complete(number) else { break };
-            self.cells.push(sent.cell);
+            if sent.cell != NO_CELL {
+                self.cells.push(sent.cell);
+            }
             if sent.slot != NO_SLOT {
                 // Those before it were done, or would have failed first.
                 let status = if left == 0 { status } else { WcStatus::Success };
                 self.slots.complete(sent.slot, status);
             }
         }
+        self.send_what_waited(peer);
+    }
+
+    /// There is room again.
+    #[inline]
+    fn send_what_waited(&mut self, peer: PeerId) {
         let has_waiting = matches!(
             self.links.get(usize::from(peer.0)),
             Some(Link::Full(full)) if !full.waiting.is_empty()

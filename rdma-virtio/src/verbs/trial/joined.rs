@@ -194,7 +194,12 @@ impl Joined {
             way,
             objects,
             memory,
-            sends: SendList::new(SendListSize { requests: MESSAGES_MAX, sges: pieces, header: 0 }),
+            sends: SendList::new(SendListSize {
+                requests: MESSAGES_MAX,
+                sges: pieces,
+                header: 0,
+                copy: 0,
+            }),
             receives: ReceiveList::new(MESSAGES_MAX, pieces),
             name: name.to_owned(),
             gid: chosen.gid,

@@ -66,6 +66,9 @@ pub(super) struct Arrivals {
     generation: u32,
     list: ReceiveList,
     tag: Option<Tag>,
+    /// Whether the next look may be spared: the last one did not fill the batch, and a frame of it
+    /// was taken since.
+    is_spent: bool,
     /// Whether each frame is looked at before it is handed over.
     looks: bool,
     /// Whether the device's word on checksums counts.
@@ -83,6 +86,7 @@ impl Arrivals {
             completions: Box::new([WorkCompletion::default(); BATCH]),
             at: 0,
             count: 0,
+            is_spent: false,
             ring: vec![Posted::default(); places].into_boxed_slice(),
             next: 0,
             oldest: 0,
@@ -245,6 +249,16 @@ impl Arrivals {
         }
     }
 
+    /// The same for a turn that took a frame already: a look that did not fill the batch was its
+    /// last one.
+    #[inline]
+    pub(super) fn has_more(&mut self, link: Option<&Link>) -> bool {
+        if self.at == self.count && self.to_flush == 0 && std::mem::take(&mut self.is_spent) {
+            return false;
+        }
+        self.look(link)
+    }
+
     #[cold]
     fn on_poll_failed(&mut self) {
         self.counters.polls_failed += 1;
@@ -266,6 +280,7 @@ impl Arrivals {
         let verified = completion.checksum_verified() && self.trusts_checksums;
         let wr_id = self.ring[self.index(self.oldest)].wr_id;
         self.at += 1;
+        self.is_spent = self.count < BATCH;
         self.oldest = self.oldest.wrapping_add(1);
         self.counters.frames += 1;
         self.counters.delivered += 1;

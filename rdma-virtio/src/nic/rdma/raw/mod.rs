@@ -179,7 +179,7 @@ impl Nic for RawNic {
 
     #[inline]
     fn recv_ready(&self) -> bool {
-        self.arrivals.borrow_mut().look(self.link.as_ref())
+        self.arrivals.borrow_mut().has_more(self.link.as_ref())
     }
 
     fn poll_recv(&mut self, out: &mut [Completion]) -> usize {

@@ -8,7 +8,7 @@
 //! whole, and anything else is a violation; on a datagram wire gaps are losses, and a late
 //! message within [`LATE_MAX`] is taken once.
 
-use super::header::{Header, Kind};
+use super::header::{HEADER_LEN, Header, Kind};
 
 /// Most credits that a peer may have at a time.
 pub const CREDITS_MAX: u32 = 16_384;
@@ -154,6 +154,17 @@ impl Credit {
         header
     }
 
+    /// The counts in the header of the next data message; otherwise as [`Credit::data_header`].
+    #[must_use]
+    #[inline]
+    pub fn data_counts(&mut self) -> (u32, u32, u32) {
+        let sequence = self.sent;
+        self.sent = sequence.wrapping_add(1);
+        self.told = self.granted;
+        self.asked = false;
+        (sequence, self.granted, self.allowed)
+    }
+
     /// Takes back the last data message, which was never sent.
     pub fn unsend(&mut self) {
         self.sent = self.sent.wrapping_sub(1);
@@ -195,6 +206,22 @@ impl Credit {
             return self.owed_again(now_ns, starved);
         }
         Owed::Nothing
+    }
+
+    /// Whether an update is owed, were none under way.
+    #[must_use]
+    #[inline]
+    pub fn may_owe(&self) -> bool {
+        let untold = self.granted.wrapping_sub(self.told);
+        self.asked || (untold != 0 && self.told.wrapping_sub(self.received) <= untold)
+    }
+
+    /// Messages that may come until an update may be owed, if nothing is sent or granted meanwhile.
+    #[must_use]
+    pub fn until_owed(&self) -> u32 {
+        let untold = self.granted.wrapping_sub(self.told);
+        let left = self.told.wrapping_sub(self.received);
+        if untold == 0 { u32::MAX } else { left.saturating_sub(untold) }
     }
 
     fn may_repeat(&self, now_ns: u64, since: u64) -> bool {
@@ -252,6 +279,31 @@ impl Credit {
                 arrival
             }
         }
+    }
+
+    /// Takes a data message if it is the next one and says nothing that needs more than a look;
+    /// otherwise [`Credit::on_header`] is to judge it, and nothing was done.
+    #[must_use]
+    #[inline(always)]
+    pub fn take_next(&mut self, head: &[u8; HEADER_LEN]) -> bool {
+        let (sequence, limit, echo) = Header::counts(head);
+        let more = limit.wrapping_sub(self.allowed);
+        let next = sequence == self.received
+            && self.granted != self.received
+            && self.granted.wrapping_sub(echo) <= u32::MAX / 2
+            && more <= CREDITS_MAX
+            && limit.wrapping_sub(self.sent) <= CREDITS_MAX
+            && self.update.is_none();
+        if !next {
+            return false;
+        }
+        if more != 0 {
+            self.allowed = limit;
+            self.probed_ns = None;
+        }
+        self.received = sequence.wrapping_add(1);
+        self.arrived = self.arrived << 1 | 1;
+        true
     }
 
     #[inline]

@@ -12,6 +12,8 @@ pub const VERSION_MIN: u8 = 1;
 pub const HEADER_LEN: usize = 24;
 /// [`HEADER_LEN`] as lengths of messages are counted.
 pub const HEADER_BYTES: u32 = 24;
+/// Bytes at the beginning of a header that are the same in all data messages of a session.
+pub const START_LEN: usize = 12;
 
 /// What a message is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +67,38 @@ pub enum HeaderError {
 }
 
 impl Header {
+    /// What does not change from one data message of a session to the next: the first bytes.
+    #[must_use]
+    pub fn data_start(session: u32, incarnation: u32) -> [u8; START_LEN] {
+        let header =
+            Header { kind: Kind::Data, session, incarnation, sequence: 0, limit: 0, echo: 0 };
+        let mut start = [0; START_LEN];
+        start.copy_from_slice(&header.encode()[..START_LEN]);
+        start
+    }
+
+    /// The rest of it: sequence, limit and echo.
+    #[must_use]
+    #[inline]
+    pub fn counts(bytes: &[u8; HEADER_LEN]) -> (u32, u32, u32) {
+        let word = |at: usize| {
+            u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        (word(12), word(16), word(20))
+    }
+
+    /// A data message's header, as it lies on the wire, of how its session's begin.
+    #[must_use]
+    #[inline]
+    pub fn data(start: &[u8; START_LEN], counts: (u32, u32, u32)) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[..START_LEN].copy_from_slice(start);
+        bytes[12..16].copy_from_slice(&counts.0.to_be_bytes());
+        bytes[16..20].copy_from_slice(&counts.1.to_be_bytes());
+        bytes[20..24].copy_from_slice(&counts.2.to_be_bytes());
+        bytes
+    }
+
     /// As it lies on the wire.
     #[must_use]
     #[inline]

@@ -20,13 +20,15 @@ pub struct Ledger {
     posted_peak: u32,
     /// Credits outstanding, of all peers.
     outstanding: u32,
+    /// Credits that a peer should have when all is well.
+    share: u32,
 }
 
 impl Ledger {
     /// A wire for so many peers at most.
     #[must_use]
     pub fn new(peers_max: u32) -> Ledger {
-        Ledger { peers_max, peers: 0, posted: 0, posted_peak: 0, outstanding: 0 }
+        Ledger { peers_max, peers: 0, posted: 0, posted_peak: 0, outstanding: 0, share: 1 }
     }
 
     /// Receives that a wire of so many peers needs at least.
@@ -39,13 +41,23 @@ impl Ledger {
     #[inline]
     pub fn on_posted(&mut self, count: u32) {
         self.posted += count;
-        self.posted_peak = self.posted_peak.max(self.posted);
+        if self.posted > self.posted_peak {
+            self.posted_peak = self.posted;
+            self.divide();
+        }
     }
 
     /// A receive completed.
     #[inline]
     pub fn on_completed(&mut self) {
         self.posted = self.posted.saturating_sub(1);
+    }
+
+    /// A receive completed and a credit was used.
+    #[inline]
+    pub fn on_used(&mut self) {
+        self.on_completed();
+        self.release(1);
     }
 
     /// All receives came back without completing: the queue is a new one.
@@ -59,6 +71,12 @@ impl Ledger {
         self.posted
     }
 
+    /// The most receives that the NIC ever had.
+    #[must_use]
+    pub fn posted_peak(&self) -> u32 {
+        self.posted_peak
+    }
+
     /// Credits of all peers.
     #[must_use]
     pub fn outstanding(&self) -> u32 {
@@ -68,11 +86,13 @@ impl Ledger {
     /// A peer begins without credits.
     pub fn join(&mut self) {
         self.peers += 1;
+        self.divide();
     }
 
     /// A peer goes, with so many credits.
     pub fn leave(&mut self, outstanding: u32) {
         self.peers = self.peers.saturating_sub(1);
+        self.divide();
         self.release(outstanding);
     }
 
@@ -92,7 +112,12 @@ impl Ledger {
     #[must_use]
     #[inline]
     pub fn share(&self) -> u32 {
-        (self.posted_peak.saturating_sub(self.reserve()) / self.peers.max(1)).max(1)
+        self.share
+    }
+
+    fn divide(&mut self) {
+        let shared = self.posted_peak.saturating_sub(self.reserve());
+        self.share = (shared / self.peers.max(1)).max(1);
     }
 
     /// How many credits a peer that has `held` gets now; they are booked.

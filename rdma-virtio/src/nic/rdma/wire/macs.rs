@@ -55,10 +55,12 @@ pub struct Macs {
 /// An address as a number.
 #[inline]
 fn number(mac: [u8; 6]) -> u64 {
-    u64::from_be_bytes([0, 0, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]])
+    let [a, b, c, d, e, f] = mac;
+    u64::from(u32::from_le_bytes([a, b, c, d])) | u64::from(u16::from_le_bytes([e, f])) << 32
 }
 
-const GROUP: u64 = 1 << 40;
+/// The bit of a group address.
+const GROUP: u64 = 1;
 
 impl Macs {
     /// An empty table for the host with this address; `key` is random, against addresses that
@@ -96,6 +98,14 @@ impl Macs {
     /// Gives a peer an address; false if it is taken, no unicast address, or there is no room.
     pub fn add(&mut self, mac: [u8; 6], peer: PeerId) -> bool {
         matches!(self.source(mac, peer), Source::Known | Source::Learned)
+    }
+
+    /// Whether this is the address that was found last, at this peer.
+    #[inline]
+    #[must_use]
+    pub fn is_last(&self, mac: [u8; 6], peer: usize) -> bool {
+        let mac = number(mac);
+        self.last.is_some_and(|last| last.mac == mac && usize::from(last.peer.0) == peer)
     }
 
     /// Judges the source of a frame from a peer, and learns it.

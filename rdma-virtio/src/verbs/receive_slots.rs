@@ -1,0 +1,362 @@
+//! Receives that keep their elements: of one that completed, the elements that were filled are
+//! changed, and it is posted again.
+//!
+//! Owns the arrays that the requests and their elements lie in; nothing is allocated after they
+//! were made. Invariants: a request names its own part of the element array for ever; those that
+//! are staged are one chain that ends, each of them once, in the order in which they were staged.
+
+use std::ptr::{self, NonNull};
+
+use super::array::Array;
+use super::sys::{self, Zero};
+use super::work_list::PostFailure;
+use crate::nic::{Lkey, Sge};
+
+/// No number of a post.
+const IN: u64 = u64::MAX;
+
+/// A receive, and what its owner notes with it.
+#[derive(Clone)]
+#[repr(C)]
+struct Slot {
+    /// Comes first, so that a pointer to it is one to the slot.
+    request: sys::ibv_recv_wr,
+    note: u64,
+    /// Number of the post that it was staged for; [`IN`] if it was not, or completed since.
+    staged_for: u64,
+}
+
+/// Receives by number.
+pub struct ReceiveSlots {
+    slots: Array<Slot>,
+    sges: Array<sys::ibv_sge>,
+    sges_each: usize,
+    /// Number of the next post.
+    post: u64,
+    /// First and last of those that are staged, if any are.
+    first: usize,
+    last: *mut sys::ibv_recv_wr,
+    staged: usize,
+}
+
+// SAFETY: the pointers in the requests lead into the slots' own arrays, which go with them.
+unsafe impl Send for ReceiveSlots {}
+
+impl ReceiveSlots {
+    /// So many receives of at most so many elements each, none of which has any.
+    #[must_use]
+    pub fn new(receives: usize, sges_each: usize) -> ReceiveSlots {
+        let count = receives.checked_mul(sges_each).expect("a list that fits into memory");
+        let sges = Array::new(sys::ibv_sge::zero(), count);
+        assert!(receives == 0 || sges_each > 0, "receives have elements");
+        let empty = Slot { request: sys::ibv_recv_wr::zero(), note: 0, staged_for: IN };
+        let mut slots = Array::new(empty.clone(), receives);
+        for slot in 0..receives {
+            let sg_list = sges.at(slot * sges_each);
+            let request = sys::ibv_recv_wr { sg_list, ..empty.request };
+            slots.write(slot, Slot { request, ..empty });
+        }
+        ReceiveSlots { slots, sges, sges_each, post: 0, first: 0, last: ptr::null_mut(), staged: 0 }
+    }
+
+    #[inline]
+    fn place(&self, slot: u16, place: usize) -> usize {
+        assert!(place < self.sges_each, "an element of a receive");
+        usize::from(slot) * self.sges_each + place
+    }
+
+    #[inline]
+    fn slot(&self, slot: usize) -> *mut Slot {
+        assert!(slot < self.slots.len, "a receive");
+        self.slots.at(slot)
+    }
+
+    #[inline]
+    fn request(&self, slot: usize) -> *mut sys::ibv_recv_wr {
+        self.slot(slot).cast()
+    }
+
+    #[inline]
+    fn slot_mut(&mut self, slot: u16) -> &mut Slot {
+        // SAFETY: within the array, of which `&mut self` is the only user.
+        unsafe { &mut *self.slot(usize::from(slot)) }
+    }
+
+    /// A note of the owner's, 0 at first.
+    #[must_use]
+    #[inline]
+    pub fn note(&self, slot: u16) -> u64 {
+        // SAFETY: within the array, of which this is the only user.
+        unsafe { (*self.slot(usize::from(slot))).note }
+    }
+
+    /// Changes it.
+    #[inline]
+    pub fn set_note(&mut self, slot: u16, note: u64) {
+        self.slot_mut(slot).note = note;
+    }
+
+    /// Whether a receive was posted under this id, and did not complete since.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_posted(&self, slot: u16, wr_id: u64) -> bool {
+        if usize::from(slot) >= self.slots.len {
+            return false;
+        }
+        // SAFETY: within the array, of which this is the only user.
+        let slot = unsafe { &*self.slot(usize::from(slot)) };
+        // What is staged and not posted does not complete.
+        slot.request.wr_id == wr_id && slot.staged_for < self.post
+    }
+
+    /// Whether it was staged, and did not complete since.
+    #[must_use]
+    pub fn is_out(&self, slot: u16) -> bool {
+        // SAFETY: within the array, of which this is the only user.
+        unsafe { (*self.slot(usize::from(slot))).staged_for != IN }
+    }
+
+    /// It has completed, or came back.
+    #[inline]
+    pub fn set_in(&mut self, slot: u16) {
+        self.slot_mut(slot).staged_for = IN;
+    }
+
+    /// What its second element is.
+    #[must_use]
+    #[inline(always)]
+    pub fn second(&self, slot: u16) -> Sge {
+        assert!(self.sges_each > 1, "there is a second one");
+        // SAFETY: within the array, of which this is the only user.
+        let sges = unsafe { (*self.slot(usize::from(slot))).request.sg_list };
+        // SAFETY: each request has more than one element, of which this is the only user.
+        let sys::ibv_sge { addr, length, lkey } = unsafe { sges.wrapping_add(1).read() };
+        Sge { addr, length, lkey: Lkey(lkey) }
+    }
+
+    /// Says what its second element is, and notes something; then appends it to those that will be
+    /// posted, under the id that it had. It has completed. Gives the former note.
+    #[inline(always)]
+    pub fn stage_with(&mut self, slot: u16, second: Sge, note: u64) -> u64 {
+        assert!(self.sges_each > 1, "there is a second one");
+        let Sge { addr, length, lkey } = second;
+        let post = self.post;
+        let changed = self.slot_mut(slot);
+        changed.staged_for = post;
+        changed.request.next = ptr::null_mut();
+        let former = std::mem::replace(&mut changed.note, note);
+        let (sges, request) = (changed.request.sg_list, &raw mut changed.request);
+        // SAFETY: each request has more than one element, of which this is the only user.
+        unsafe { sges.wrapping_add(1).write(sys::ibv_sge { addr, length, lkey: lkey.0 }) };
+        self.chain(slot, request);
+        former
+    }
+
+    /// Says what an element is. The receive is neither staged nor posted.
+    #[inline]
+    pub fn set(&mut self, slot: u16, place: usize, sge: Sge) {
+        let at = self.place(slot, place);
+        let Sge { addr, length, lkey } = sge;
+        self.sges.write(at, sys::ibv_sge { addr, length, lkey: lkey.0 });
+    }
+
+    /// What an element is.
+    #[must_use]
+    #[inline]
+    pub fn get(&self, slot: u16, place: usize) -> Sge {
+        let at = self.sges.at(self.place(slot, place));
+        // SAFETY: within the array, of which this is the only user; written when it was made.
+        let sys::ibv_sge { addr, length, lkey } = unsafe { at.read() };
+        Sge { addr, length, lkey: Lkey(lkey) }
+    }
+
+    /// Says how many elements a receive has, from its first on.
+    pub fn set_count(&mut self, slot: u16, count: usize) {
+        assert!(count <= self.sges_each, "elements of a receive");
+        let count = i32::try_from(count).unwrap_or(0);
+        // SAFETY: within the array, of which `&mut self` is the only user.
+        unsafe { (*self.request(usize::from(slot))).num_sge = count };
+    }
+
+    /// Appends a receive to those that will be posted. It is not staged yet.
+    #[inline]
+    pub fn stage(&mut self, slot: u16, wr_id: u64) {
+        self.slot_mut(slot).request.wr_id = wr_id;
+        self.append(slot);
+    }
+
+    #[inline]
+    fn append(&mut self, slot: u16) {
+        let post = self.post;
+        let staged = self.slot_mut(slot);
+        staged.staged_for = post;
+        staged.request.next = ptr::null_mut();
+        let request = &raw mut staged.request;
+        self.chain(slot, request);
+    }
+
+    /// The request of this slot is the last one of the chain from now on.
+    #[inline(always)]
+    fn chain(&mut self, slot: u16, request: *mut sys::ibv_recv_wr) {
+        if self.staged == 0 {
+            self.first = usize::from(slot);
+        } else {
+            // SAFETY: of the array, of which `&mut self` is the only user.
+            unsafe { (*self.last).next = request };
+        }
+        self.last = request;
+        self.staged += 1;
+    }
+
+    /// Receives that are staged.
+    #[must_use]
+    #[inline]
+    pub fn staged(&self) -> usize {
+        self.staged
+    }
+
+    /// Takes a staged receive out of those that will be posted, the first one first.
+    pub fn unstage(&mut self) -> Option<u16> {
+        if self.staged == 0 {
+            return None;
+        }
+        let slot = self.first;
+        self.staged -= 1;
+        // SAFETY: within the array, of which `&mut self` is the only user.
+        let next = unsafe { (*self.request(slot)).next };
+        if self.staged > 0 {
+            self.first = self.slot_of(next);
+        }
+        u16::try_from(slot).ok()
+    }
+
+    fn slot_of(&self, request: *mut sys::ibv_recv_wr) -> usize {
+        request.addr().wrapping_sub(self.slots.at(0).addr()) / size_of::<Slot>()
+    }
+
+    /// Posts what is staged with `post`, which returns an errno and sets the pointer to the first
+    /// request that was not posted. That one and those behind it stay staged; all count as posted,
+    /// and their memory as the device's, if the library names none of them.
+    #[inline]
+    fn post_by(
+        &mut self,
+        post: impl FnOnce(*mut sys::ibv_recv_wr, &mut *mut sys::ibv_recv_wr) -> i32,
+    ) -> Result<usize, PostFailure> {
+        let staged = self.staged;
+        if staged == 0 {
+            return Ok(0);
+        }
+        self.post += 1;
+        let mut bad = ptr::null_mut();
+        let result = post(self.request(self.first), &mut bad);
+        match super::error::check(result) {
+            Ok(()) => {
+                self.staged = 0;
+                Ok(staged)
+            }
+            Err(errno) => {
+                let mut posted = 0;
+                while self.staged > 0 && !ptr::eq(self.request(self.first), bad) {
+                    self.unstage();
+                    posted += 1;
+                }
+                Err(PostFailure { posted, errno })
+            }
+        }
+    }
+
+    /// Posts what is staged to a queue pair; says how many that were.
+    #[inline]
+    pub(super) fn post(&mut self, qp: NonNull<sys::ibv_qp>) -> Result<usize, PostFailure> {
+        // SAFETY: the queue pair lives; the chain ends, and what it points at is the slots' own.
+        self.post_by(|head, bad| unsafe { sys::ibv_post_recv(qp.as_ptr(), head, bad) })
+    }
+
+    /// Posts what is staged to a shared receive queue; says how many that were.
+    #[inline]
+    pub(super) fn post_shared(&mut self, srq: NonNull<sys::ibv_srq>) -> Result<usize, PostFailure> {
+        // SAFETY: the queue lives; the chain ends, and what it points at is the slots' own.
+        self.post_by(|head, bad| unsafe { sys::ibv_post_srq_recv(srq.as_ptr(), head, bad) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sge(addr: u64) -> Sge {
+        Sge { addr, length: 4096, lkey: Lkey(7) }
+    }
+
+    /// Reads a chain as the library does: ids and addresses.
+    fn read(mut at: *mut sys::ibv_recv_wr) -> Vec<(u64, Vec<u64>)> {
+        let mut found = Vec::new();
+        // SAFETY: a chain of the slots; it ends with null.
+        while let Some(wr) = unsafe { at.as_ref() } {
+            let count = usize::try_from(wr.num_sge).unwrap();
+            // SAFETY: as many elements as the request says.
+            let sges = unsafe { std::slice::from_raw_parts(wr.sg_list, count) };
+            found.push((wr.wr_id, sges.iter().map(|sge| sge.addr).collect()));
+            at = wr.next;
+        }
+        found
+    }
+
+    fn three() -> ReceiveSlots {
+        let mut slots = ReceiveSlots::new(3, 2);
+        for slot in 0..3_u16 {
+            slots.set(slot, 0, sge(100 * u64::from(slot)));
+            slots.set(slot, 1, sge(100 * u64::from(slot) + 1));
+            slots.set_count(slot, 2);
+        }
+        slots
+    }
+
+    #[test]
+    fn a_changed_element_is_all_that_changes_when_a_receive_is_posted_again() {
+        let mut slots = three();
+        for slot in [2, 0, 1] {
+            slots.stage(slot, u64::from(slot) + 10);
+        }
+        let mut seen = Vec::new();
+        let posted = slots.post_by(|head, _| {
+            seen = read(head);
+            0
+        });
+        assert_eq!(posted, Ok(3));
+        assert_eq!(seen, [(12, vec![200, 201]), (10, vec![0, 1]), (11, vec![100, 101])]);
+        assert!(slots.is_posted(0, 10) && !slots.is_posted(0, 20) && !slots.is_posted(3, 10));
+        slots.set_in(0);
+        assert!(!slots.is_posted(0, 10));
+        slots.stage_with(0, sge(9), 77);
+        assert!(!slots.is_posted(0, 10), "only staged");
+        assert_eq!((slots.second(0), slots.get(0, 1), slots.note(0)), (sge(9), sge(9), 77));
+        assert_eq!(slots.staged(), 1);
+        let posted = slots.post_by(|head, _| {
+            seen = read(head);
+            0
+        });
+        assert_eq!((posted, &seen[..]), (Ok(1), &[(10, vec![0, 9])][..]));
+        assert_eq!(slots.post_by(|_, _| panic!("nothing is staged")), Ok(0));
+    }
+
+    #[test]
+    fn what_was_not_posted_stays_staged_in_order() {
+        let mut slots = three();
+        for slot in [1, 2, 0] {
+            slots.stage(slot, 0);
+        }
+        let second = slots.request(2);
+        let failure = slots.post_by(|_, bad| {
+            *bad = second;
+            libc::ENOMEM
+        });
+        assert_eq!(failure, Err(PostFailure { posted: 1, errno: libc::ENOMEM }));
+        assert_eq!([slots.unstage(), slots.unstage(), slots.unstage()], [Some(2), Some(0), None]);
+        slots.stage(0, 0);
+        // A library that names no request of ours: nothing is said to stay.
+        let failure = slots.post_by(|_, _| libc::EIO);
+        assert_eq!(failure, Err(PostFailure { posted: 1, errno: libc::EIO }));
+        assert_eq!(slots.staged(), 0);
+    }
+}
