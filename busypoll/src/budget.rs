@@ -8,7 +8,8 @@ use crate::work::Phase;
 pub struct Budget([u32; Phase::COUNT]);
 
 impl Budget {
-    /// The default: a turn of at most 64 receive buffers in and 64 frames out. At about 150 ns a
+    /// The default: a turn of at most 64 frames in, large ones counting for several, and 64 frames
+    /// out. At about 150 ns a
     /// small frame that is 20 us, the longest time that a timer or another thread's command waits
     /// for its turn; larger bursts measured no faster.
     pub const DEFAULT: Budget = Budget([64, 64, 64, 64, 64, 64]);

@@ -49,6 +49,10 @@ const COMPLETE: &Plain = &Plain::complete();
 const DATAGRAM: &Plain = &Plain::of(Stack::DATAGRAM_CHECKSUM);
 
 /// No bytes.
+/// Bytes of a received frame that count as one item of a turn, as many as a receive buffer has
+/// unless configured.
+const ITEM_LEN: u32 = 4096;
+
 const NO_PIECE: Piece = Piece { slot: Slot::from_raw(0), start: 0, len: 0 };
 
 /// What the port counts.
@@ -118,10 +122,10 @@ impl Port {
         StackMemory { arena: self.interface.memory(), low: self.low, small_low: self.small_low }
     }
 
-    /// Hands received frames to the stack, at most `budget` receive buffers of them; returns how
-    /// many. A large frame counts by its buffers, for they are what it costs; and were a whole
-    /// window taken in one turn, the application and the acknowledgement would come so late that
-    /// the peer has nothing left that it may send, and both ends would wait for each other in turn.
+    /// Hands received frames to the stack, at most `budget` items of them; returns how many. A
+    /// large frame counts by its bytes, for they are what it costs; and were a whole window taken
+    /// in one turn, the application and the acknowledgement would come so late that the peer has
+    /// nothing left that it may send, and both ends would wait for each other in turn.
     #[inline]
     pub(crate) fn pump_receive(&mut self, stack: &mut Stack, now: Instant, budget: u32) -> u32 {
         let mut done = 0;
@@ -192,7 +196,7 @@ impl Port {
         stack.on_unverified_frame(now, to_stack(piece), &mut memory)
     }
 
-    /// Hands up a frame of any kind; returns how many buffers it fills besides the first.
+    /// Hands up a frame of any kind; returns for how many items it counts besides the first.
     #[inline(never)]
     fn receive_any(&mut self, stack: &mut Stack, now: Instant, came: Came) -> u32 {
         let header = &self.received.header;
@@ -231,7 +235,8 @@ impl Port {
             Came::Alone => stack.on_frame(now, &frame, &mut memory),
             Came::InBurst => stack.on_burst_frame(now, &frame, &mut memory),
         }
-        u32::try_from(pieces.len().saturating_sub(1)).unwrap_or(0)
+        let bytes: u32 = pieces.iter().map(|piece| piece.len).sum();
+        bytes / ITEM_LEN
     }
 
     /// Takes frames from the stack to the device, at most `budget`; returns how many.

@@ -1,17 +1,15 @@
 //! Bytes that change hands without a copy, between stack, arena and application.
 
-use std::hint::cold_path;
-
 use roceway_rdma_virtio::memory::arena::Arena;
 use roceway_rdma_virtio::memory::buffer::{Buffer, BufferMut};
 use roceway_rdma_virtio::memory::leases::LeaseError;
 use roceway_rdma_virtio::memory::lent::{Lent, Pieces};
 use roceway_stack::memory::{Piece, Slot};
 use roceway_stack::slab::Id;
-use roceway_stack::tcp::{Connection, Kept, ReceiveError, SendError, Taken};
+use roceway_stack::tcp::{Connection, Kept, ReceiveError, SendError, Taker};
 
 use crate::core::Core;
-use crate::memory::to_device;
+use crate::memory::{StackMemory, to_device};
 
 /// Of the receive slots, the part that applications may hold: a half. What they take beyond it is
 /// copied, so that the NIC always has buffers for everybody.
@@ -82,17 +80,15 @@ impl Core {
         max: usize,
         out: &mut Pieces,
     ) -> Result<usize, ReceiveError> {
-        if max == 0 || out.is_full() || !self.port.interface.memory_ref().may_lend() {
+        let room = self.port.interface.memory_ref().lendable(out);
+        if max == 0 || room == 0 {
             return Err(ReceiveError::WouldBlock);
         }
         let max = u32::try_from(max).unwrap_or(u32::MAX);
-        let (owner, mut copied) = (id.to_raw(), 0);
+        let mut lender = Lender { owner: id.to_raw(), out, room, copied: 0 };
         let (stack, mut memory) = self.parts();
-        let taken = stack.tcp().0.take(id, max, &mut memory, |memory, taken| {
-            let slot = lend(memory.arena, owner, taken, out, &mut copied);
-            Kept { slot, more: !out.is_full() && memory.arena.may_lend() }
-        });
-        self.lends_copied += copied;
+        let taken = stack.tcp().0.take(id, max, &mut memory, &mut lender);
+        self.lends_copied += lender.copied;
         self.set_lends(true);
         taken.map(|bytes| usize::try_from(bytes).unwrap_or(0))
     }
@@ -118,24 +114,44 @@ impl Core {
     }
 }
 
-/// Lends what was taken; says whether it keeps a receive slot.
-#[inline]
-fn lend(arena: &mut Arena, owner: u64, taken: Taken, out: &mut Pieces, copied: &mut u64) -> bool {
-    let piece = match taken {
-        Taken::Piece(piece) => to_device(piece),
-        Taken::Bytes(bytes) => {
-            arena.lend_owned(bytes.into_boxed_slice(), owner, out);
-            return false;
+/// Lends what is taken.
+struct Lender<'a> {
+    /// The connection.
+    owner: u64,
+    out: &'a mut Pieces,
+    /// Pieces for which there is room.
+    room: u32,
+    /// Bytes that were copied, so that the NIC has buffers.
+    copied: u64,
+}
+
+impl Taker<StackMemory<'_>> for Lender<'_> {
+    #[inline(always)]
+    fn piece(&mut self, memory: &mut StackMemory<'_>, piece: Piece) -> Kept {
+        let arena = &mut *memory.arena;
+        self.room -= 1;
+        let more = self.room > 0;
+        let many = arena.lent_slots() >= arena.total_receive() / LENT_PART;
+        if !many && arena.lend(to_device(piece), self.owner, self.out) {
+            return Kept { slot: true, more };
         }
-    };
-    let many = arena.lent_slots() >= arena.total_receive() / LENT_PART;
-    if !many && arena.lend(piece, owner, out) {
-        return true;
+        self.copy(arena, piece);
+        Kept { slot: false, more }
     }
-    cold_path();
-    // The slot stays the NIC's, and the application has bytes of its own.
-    arena.lend_owned(arena.piece(piece).into(), owner, out);
-    arena.release(piece.slot);
-    *copied += u64::from(piece.len);
-    false
+
+    #[cold]
+    fn copied(&mut self, memory: &mut StackMemory<'_>, bytes: Vec<u8>) {
+        memory.arena.lend_owned(bytes.into_boxed_slice(), self.owner, self.out);
+    }
+}
+
+impl Lender<'_> {
+    /// The slot stays the NIC's, and the application has bytes of its own.
+    #[cold]
+    fn copy(&mut self, arena: &mut Arena, piece: Piece) {
+        let piece = to_device(piece);
+        arena.lend_owned(arena.piece(piece).into(), self.owner, self.out);
+        arena.release(piece.slot);
+        self.copied += u64::from(piece.len);
+    }
 }

@@ -58,6 +58,15 @@ impl Held {
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len as usize) }
     }
 
+    /// A piece of a slot as the slot, the owner's number and the bytes; any other as it was.
+    #[inline]
+    pub(super) fn into_slot(self) -> Result<(Slot, u64, u32), Held> {
+        match self.slot {
+            NO_SLOT => Err(self),
+            slot => Ok((Slot(slot), self.owner, self.len)),
+        }
+    }
+
     /// It is over: frees memory of its own, and says what the arena is to be told. Afterwards there
     /// are no bytes.
     #[inline]
@@ -91,19 +100,26 @@ impl Pieces {
         Arc::ptr_eq(&self.home, home)
     }
 
-    /// Appends a piece; the caller saw that there is room.
-    #[inline]
-    pub(super) fn push(&mut self, held: Held) {
-        self.bytes += held.len as usize;
-        self.list.push(held);
+    /// Appends a piece; false if there is no room.
+    #[inline(always)]
+    pub(super) fn push(&mut self, held: Held) -> bool {
+        let bytes = held.len as usize;
+        let pushed = self.list.try_push(held).is_ok();
+        self.bytes += if pushed { bytes } else { 0 };
+        pushed
     }
 
-    /// Takes the last piece out.
+    /// Pieces for which there is room.
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<Held> {
-        let held = self.list.pop()?;
-        self.bytes -= held.len as usize;
-        Some(held)
+    pub(super) fn room(&self) -> u32 {
+        u32::try_from(self.list.remaining_capacity()).unwrap_or(0)
+    }
+
+    /// Takes all pieces out, to be given back.
+    #[inline]
+    pub(super) fn end(&mut self) -> impl Iterator<Item = Held> + '_ {
+        self.bytes = 0;
+        self.list.drain(..)
     }
 
     /// Pieces.

@@ -17,7 +17,9 @@ use arrayvec::ArrayVec;
 
 pub use self::setup::InterfaceError;
 use self::setup::{Places, accepted, plan_receive, register};
-use super::device::{DeviceQueues, NetDevice, POSTS_MAX, ReceivedOne, SCRATCH_COUNT, SCRATCH_LEN};
+use super::device::{
+    DeviceQueues, NetDevice, POSTS_MAX, ReceivedDirectly, ReceivedOne, SCRATCH_COUNT, SCRATCH_LEN,
+};
 use super::driver::{NetDriver, ReceiveLayout, Received, TABLE_LEN, TransmitError};
 use super::features::{Features, Wish};
 use super::layout::{QueueLayout, check_queue_size};
@@ -285,10 +287,15 @@ impl<N: Nic> NetInterface<N> {
         if !self.nic.recv_ready() {
             return false;
         }
-        if let Some(used) = self.device.receive_directly(&mut self.nic) {
-            return self.driver.received_directly(&mut self.arena, frame, used);
+        match self.device.receive_directly(&mut self.nic, &mut frame.header) {
+            ReceivedDirectly::One(used) => {
+                self.driver.received_directly(&mut self.arena, frame, used)
+            }
+            ReceivedDirectly::Span(parts) => {
+                self.driver.received_span(&mut self.arena, frame, parts)
+            }
+            ReceivedDirectly::Queued => self.receive_queued(frame),
         }
-        self.receive_queued(frame)
     }
 
     #[inline(never)]

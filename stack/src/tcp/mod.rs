@@ -62,11 +62,10 @@ pub use info::TcpInfo;
 pub(crate) use input::SegmentBytes;
 pub use listener::Listener;
 pub(crate) use output::EXPECTED_CHECKSUM;
-pub use receive_queue::Taken;
 pub use socket_options::TcpOption;
 pub use state::TcpState;
 pub use tuple::FourTuple;
-pub use zero_copy::Kept;
+pub use zero_copy::{Kept, Taker};
 
 use calls::Listed;
 use connection::{Context, Ownership};

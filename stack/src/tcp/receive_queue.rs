@@ -5,6 +5,7 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::hint::cold_path;
 
 use crate::copy::copy;
 use crate::memory::{Memory, Piece};
@@ -16,15 +17,6 @@ const PIECES_BEFORE_COMPACTION: usize = 64;
 const WORTHWHILE_BYTES: u32 = 512;
 /// Compacted bytes that are taken out at a time.
 const TAKEN_MAX: usize = 64 * 1024;
-
-/// Received bytes that leave the queue without a copy.
-#[derive(Debug)]
-pub enum Taken {
-    /// Where the NIC put them; the reference passes to the taker.
-    Piece(Piece),
-    /// Copied out of the NIC's buffers earlier ("compacted").
-    Bytes(Vec<u8>),
-}
 
 /// The queue: compacted bytes first, pieces after them. One piece that is all there is lies beside
 /// the ring.
@@ -200,16 +192,9 @@ impl ReceiveQueue {
         &mut self,
         max: u32,
         mem: &mut M,
-        mut each: impl FnMut(&mut M, Taken) -> bool,
+        mut each: impl FnMut(&mut M, Piece) -> bool,
     ) -> u32 {
         let mut done = 0;
-        if self.compacted.is_some() {
-            let bytes = self.take_compacted(max);
-            done = u32::try_from(bytes.len()).unwrap_or(self.bytes);
-            each(mem, Taken::Bytes(bytes));
-            self.bytes -= done;
-            return done;
-        }
         self.line_up();
         while done < max
             && let Some(front) = self.pieces.front_mut()
@@ -217,19 +202,30 @@ impl ReceiveQueue {
             let mut piece = *front;
             let left = max - done;
             if piece.len <= left {
-                self.pieces.pop_front();
+                self.pieces.drop_front();
             } else {
                 mem.retain(piece.slot);
                 *front = piece.skip(left);
                 piece = piece.take(left);
             }
             done += piece.len;
-            if !each(mem, Taken::Piece(piece)) {
+            if !each(mem, piece) {
                 break;
             }
         }
         self.bytes -= done;
         done
+    }
+
+    /// Takes bytes out that were copied out of the NIC's buffers earlier, at most `max`; `None` if
+    /// what comes first lies there still.
+    #[inline]
+    pub(super) fn take_copied(&mut self, max: u32) -> Option<Vec<u8>> {
+        self.compacted.as_ref()?;
+        cold_path();
+        let bytes = self.take_compacted(max);
+        self.bytes -= u32::try_from(bytes.len()).unwrap_or(self.bytes);
+        Some(bytes)
     }
 
     #[cold]

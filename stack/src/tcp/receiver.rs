@@ -5,10 +5,10 @@ use arrayvec::ArrayVec;
 use super::connection::{Connection, Context, Readiness};
 use super::options;
 use super::reassembly::{Data, Reassembly, ReceiveWindow};
-use super::receive_queue::{ReceiveQueue, Taken};
+use super::receive_queue::ReceiveQueue;
 use super::seq::SeqNum;
 use super::timers::Timer;
-use super::zero_copy::Kept;
+use super::zero_copy::Taker;
 use crate::memory::{Memory, Piece};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{SACK_BLOCKS_MAX, SackBlock};
@@ -235,18 +235,25 @@ impl Receiver {
         max: u32,
         slots_max: u16,
         mem: &mut M,
-        mut each: impl FnMut(&mut M, Taken) -> Kept,
+        taker: &mut impl Taker<M>,
     ) -> Result<u32, Sated> {
         let mut slots = self.lent_slots;
         if slots >= slots_max && self.queue.len() > 0 {
             self.sated = true;
             return Err(Sated);
         }
-        let bytes = self.queue.take_each(max, mem, |mem, taken| {
-            let kept = each(mem, taken);
-            slots += u16::from(kept.slot);
-            kept.more && slots < slots_max
-        });
+        let bytes = match self.queue.take_copied(max) {
+            Some(copied) => {
+                let count = u32::try_from(copied.len()).unwrap_or(max);
+                taker.copied(mem, copied);
+                count
+            }
+            None => self.queue.take_each(max, mem, |mem, piece| {
+                let kept = taker.piece(mem, piece);
+                slots += u16::from(kept.slot);
+                kept.more && slots < slots_max
+            }),
+        };
         self.lent_slots = slots;
         self.lent += bytes;
         self.steady = 0;

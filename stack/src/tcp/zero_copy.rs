@@ -4,10 +4,11 @@
 //! What is given follows everything written before it. What is taken stays in the receive window
 //! until it comes back, so that an application that is slow stops its own peer and nobody else.
 
+use alloc::vec::Vec;
+
 use super::Tcp;
 use super::connection::{Connection, Readiness};
 use super::error::{ReceiveError, SendError};
-use super::receive_queue::Taken;
 use super::receiver::{AckDue, Sated};
 use crate::memory::{Memory, Piece};
 use crate::slab::Id;
@@ -22,6 +23,15 @@ pub struct Kept {
     pub slot: bool,
     /// Whether there is room for a further one.
     pub more: bool,
+}
+
+/// Who takes received bytes without a copy.
+pub trait Taker<M> {
+    /// A piece where the NIC put it; its reference passes to the taker.
+    fn piece(&mut self, mem: &mut M, piece: Piece) -> Kept;
+
+    /// Bytes that were copied out of the NIC's buffers earlier; they come alone.
+    fn copied(&mut self, mem: &mut M, bytes: Vec<u8>);
 }
 
 impl Connection {
@@ -73,10 +83,10 @@ impl Tcp {
         id: Id<Connection>,
         max: u32,
         mem: &mut M,
-        each: impl FnMut(&mut M, Taken) -> Kept,
+        taker: &mut impl Taker<M>,
     ) -> Result<u32, ReceiveError> {
         let connection = self.connections.get_mut(id).ok_or(ReceiveError::NoSocket)?;
-        match connection.rcv.take(max, self.config.lent_slots, mem, each) {
+        match connection.rcv.take(max, self.config.lent_slots, mem, taker) {
             Ok(0) => connection.receive_nothing().map(|_end| 0),
             Ok(bytes) => {
                 self.counters.bytes_taken += u64::from(bytes);

@@ -6,8 +6,8 @@
 use std::hint::cold_path;
 use std::ptr::NonNull;
 
-use super::state::{BLOCK, LENT_MORE, PIN, RECEIVE, REFERENCE};
-use super::{Arena, usize_of};
+use super::state::{BLOCK, LENT_MORE, PIN, RECEIVE, RECEIVE_CLASS, REFERENCE};
+use super::{Arena, range_in, usize_of};
 use crate::memory::buffer::{Buffer, BufferMut};
 use crate::memory::home::{NO_SLOT, Return};
 use crate::memory::leases::{LeaseCounters, LeaseError, Sent};
@@ -153,29 +153,45 @@ impl Arena {
         self.lent
     }
 
-    /// Lends a received piece under a number of the caller's choice, whose one reference passes to
-    /// `out`. False, and nothing was done, if that is full or another arena's, or too many pieces
-    /// are lent.
+    /// How many pieces `out` takes in a row, each with [`Arena::lend`] or [`Arena::lend_owned`]:
+    /// none if it is full or another arena's, or too many pieces are lent.
+    #[must_use]
     #[inline]
+    pub fn lendable(&self, out: &Pieces) -> u32 {
+        if !out.is_of(&self.home) {
+            cold_path();
+            return 0;
+        }
+        let more = (self.classes[RECEIVE].total + LENT_MORE).saturating_sub(self.lent);
+        more.min(out.room())
+    }
+
+    /// Lends a received piece under a number of the caller's choice, whose one reference passes to
+    /// `out`. False, and nothing was done, if that is full or another arena's, the piece lies in
+    /// no receive slot, or too much of its slot is lent.
+    #[inline(always)]
     pub fn lend(&mut self, piece: Piece, owner: u64, out: &mut Pieces) -> bool {
-        if out.is_full() || !out.is_of(&self.home) || !self.may_lend() {
-            cold_path();
-            return false;
-        }
-        let Some(offset) = self.locate(piece.slot, piece.start, piece.len) else { return false };
-        let Some(first) = NonNull::new(self.at(offset)) else { return false };
         let Some(state) = self.state.get_mut(piece.slot.0 as usize) else { return false };
-        let class = usize::try_from(state.references % REFERENCE).unwrap_or(0);
-        if class != RECEIVE || state.references >= PINS_MAX * PIN {
+        let references = state.references;
+        let offset = range_in(*state, piece.slot, piece.start, piece.len);
+        let is_received = references & (REFERENCE - 1) == RECEIVE_CLASS;
+        let Some(offset) = offset else { return false };
+        if !is_received || references >= PINS_MAX * PIN || !out.is_of(&self.home) {
             cold_path();
             return false;
         }
-        state.references = state.references - REFERENCE + PIN;
-        self.lent += 1;
-        self.lent_slots += 1;
+        let first = std::ptr::with_exposed_provenance_mut(usize_of(self.base) + offset);
+        let Some(first) = NonNull::new(first) else { return false };
         // SAFETY: the piece lies in a receive slot, which the stack cannot write and which is
         // pinned until it comes back.
-        out.push(unsafe { Held::in_slot(first, piece.len, piece.slot, owner) });
+        let held = unsafe { Held::in_slot(first, piece.len, piece.slot, owner) };
+        if !out.push(held) {
+            cold_path();
+            return false;
+        }
+        state.references = references - REFERENCE + PIN;
+        self.lent += 1;
+        self.lent_slots += 1;
         true
     }
 
@@ -193,7 +209,7 @@ impl Arena {
     pub fn lend_owned(&mut self, bytes: Box<[u8]>, owner: u64, out: &mut Pieces) {
         assert!(self.may_lend() && out.is_of(&self.home), "room was asked for");
         self.lent += 1;
-        out.push(Held::owned(bytes, owner));
+        assert!(out.push(Held::owned(bytes, owner)), "room was asked for");
     }
 
     /// Takes pieces back at once, from the arena's own thread, and says of each owner what came
@@ -204,8 +220,19 @@ impl Arena {
             return;
         }
         let mut sum = Returned { owner: 0, bytes: 0, slots: 0 };
-        while let Some(mut held) = pieces.pop() {
-            let Some(back) = self.settle(held.end()) else { continue };
+        let mut slots = 0;
+        for held in pieces.end() {
+            let back = match held.into_slot() {
+                Ok((slot, owner, bytes)) => {
+                    slots += 1;
+                    self.unpin(slot);
+                    Returned { owner, bytes, slots: 1 }
+                }
+                Err(mut owned) => match self.settle(owned.end()) {
+                    Some(back) => back,
+                    None => continue,
+                },
+            };
             if back.owner != sum.owner {
                 if sum.bytes > 0 {
                     each(sum);
@@ -216,6 +243,8 @@ impl Arena {
                 sum.slots += back.slots;
             }
         }
+        self.lent = self.lent.saturating_sub(slots);
+        self.lent_slots = self.lent_slots.saturating_sub(slots);
         if sum.bytes > 0 {
             each(sum);
         }

@@ -37,6 +37,8 @@ impl State {
 pub(super) const SMALL: usize = 0;
 pub(super) const CHUNK: usize = 1;
 pub(super) const RECEIVE: usize = 2;
+/// The same as a part of a state's references.
+pub(super) const RECEIVE_CLASS: u32 = 2;
 pub(super) const BLOCK: usize = 3;
 pub(super) const CLASSES: u32 = 4;
 /// One reference, in a slot's state: classes are the numbers below.

@@ -38,6 +38,8 @@ pub(super) struct Posted {
     mask: usize,
     first: u64,
     next: u64,
+    /// Bytes of the shortest one that was ever posted.
+    shortest: u32,
 }
 
 /// Bytes somewhere, to be copied: never seen as a slice, since their owner may change them.
@@ -59,6 +61,7 @@ impl Posted {
             mask: capacity - 1,
             first: 0,
             next: 0,
+            shortest: u32::MAX,
         }
     }
 
@@ -96,6 +99,7 @@ impl Posted {
         receive.wr_id = wr.wr_id;
         receive.total = total;
         receive.places = u32::try_from(wr.sges.len()).unwrap_or(0);
+        self.shortest = self.shortest.min(total);
         self.next += 1;
         Ok(())
     }
@@ -108,6 +112,7 @@ impl Posted {
         batch: &RecvBatch<'_>,
     ) -> Result<usize, PostError> {
         let length = batch.length;
+        self.shortest = self.shortest.min(length);
         let starts = regions.receive_starts(batch.lkey, length)?;
         let room = usize::try_from(self.capacity() - self.len()).unwrap_or(0);
         let places = &batch.places[..batch.places.len().min(room)];
@@ -155,37 +160,80 @@ impl Posted {
         self.receives[self.index(self.first + ahead)].total
     }
 
-    /// How many receives a message of `length` bytes takes; `None` if too few are posted.
+    /// Copies a message of `length` bytes into the oldest receives, which stay posted until
+    /// [`Posted::take_filled`]; calls `each` with the `wr_id`, its bytes and whether the message
+    /// goes on, in order. Says how many receives it takes, or nothing if too few are posted.
     #[inline]
-    pub(super) fn needed(&self, length: u32) -> Option<u64> {
-        let mut room = 0_u32;
-        for number in self.first..self.next {
-            room = room.saturating_add(self.receives[self.index(number)].total);
-            if room >= length {
-                return Some(number - self.first + 1);
+    pub(super) fn fill(
+        &self,
+        sources: &[Source],
+        length: u32,
+        mut each: impl FnMut(u64, u32, bool),
+    ) -> Option<u64> {
+        if !self.has_room(length) {
+            return None;
+        }
+        let mut feed = Feed::new(sources);
+        let receives = &self.receives[..];
+        let mask = receives.len() - 1;
+        let mut rest = length;
+        let mut at = usize::try_from(self.first).unwrap_or(0);
+        let mut taken = 0;
+        while let Some(receive) = receives.get(at & mask) {
+            let bytes = rest.min(receive.total);
+            match receive.places {
+                1 => feed.copy(receive.first.addr, bytes),
+                _ => self.fill_places(&mut feed, at & mask, bytes),
+            }
+            rest -= bytes;
+            at += 1;
+            taken += 1;
+            each(receive.wr_id, bytes, rest > 0);
+            if rest == 0 {
+                return Some(taken);
             }
         }
         None
     }
 
-    /// Takes the oldest `count` receives out, which hold a message of `length` bytes: calls `each`
-    /// with the `wr_id`, its bytes and whether the message goes on, in order.
-    #[inline]
-    pub(super) fn take_each(
-        &mut self,
-        count: u64,
-        length: u32,
-        mut each: impl FnMut(u64, u32, bool),
-    ) {
-        let mut rest = length;
-        let end = self.next.min(self.first + count);
-        for number in self.first..end {
-            let receive = &self.receives[self.index(number)];
-            let bytes = rest.min(receive.total);
-            rest -= bytes;
-            each(receive.wr_id, bytes, number + 1 < end);
+    /// The receive with this index, which has several places.
+    #[inline(never)]
+    fn fill_places(&self, feed: &mut Feed<'_>, index: usize, bytes: u32) {
+        let Receive { first, places, .. } = self.receives[index];
+        let more = &self.more[index * MORE..];
+        let mut rest = bytes;
+        for place in std::iter::once(&first).chain(more).take(usize::try_from(places).unwrap_or(0))
+        {
+            let here = rest.min(place.length);
+            feed.copy(place.addr, here);
+            rest -= here;
         }
-        self.first = end;
+    }
+
+    /// Whether a message of `length` bytes has room in all receives together. Nearly always so many
+    /// of the shortest would do.
+    #[inline]
+    fn has_room(&self, length: u32) -> bool {
+        self.len() * u64::from(self.shortest) >= u64::from(length) || self.sum_of_room() >= length
+    }
+
+    /// Bytes for which any receive has room.
+    #[inline]
+    pub(super) fn shortest(&self) -> u32 {
+        self.shortest
+    }
+
+    #[cold]
+    fn sum_of_room(&self) -> u32 {
+        let totals = (self.first..self.next).map(|number| self.receives[self.index(number)].total);
+        totals.fold(0, u32::saturating_add)
+    }
+
+    /// Takes the oldest `count` receives out, which [`Posted::fill`] filled.
+    #[inline]
+    pub(super) fn take_filled(&mut self, count: u64) {
+        debug_assert!(count <= self.len());
+        self.first += count;
     }
 
     /// Takes the oldest receive out; its `wr_id`. The queue is not empty.
@@ -197,58 +245,6 @@ impl Posted {
         wr_id
     }
 
-    /// Copies a message into the oldest receives, whose room was checked with [`Posted::needed`].
-    #[inline]
-    pub(super) fn scatter(&mut self, sources: &[Source]) {
-        if let [source] = sources {
-            let receive = &self.receives[self.index(self.first)];
-            if receive.first.length >= source.length {
-                copy(*source, receive.first.addr, source.length);
-                return;
-            }
-        }
-        self.scatter_general(sources);
-    }
-
-    fn scatter_general(&mut self, sources: &[Source]) {
-        let mut at = (self.first, 0);
-        let mut place = self.place(self.first, 0);
-        for source in sources {
-            let mut rest = *source;
-            loop {
-                let count = rest.length.min(place.length);
-                copy(rest, place.addr, count);
-                place.addr += u64::from(count);
-                place.length -= count;
-                if count == rest.length {
-                    break;
-                }
-                rest.from = rest.from.wrapping_add(usize::try_from(count).unwrap_or(0));
-                rest.length -= count;
-                at = self.next_place(at);
-                if at.0 == self.next {
-                    return;
-                }
-                place = self.place(at.0, at.1);
-            }
-        }
-    }
-
-    /// The number of the receive, and of the place in it, behind these.
-    #[inline]
-    fn next_place(&self, (receive, number): (u64, u32)) -> (u64, u32) {
-        let places = self.receives[self.index(receive)].places;
-        if number + 1 < places { (receive, number + 1) } else { (receive + 1, 0) }
-    }
-
-    fn place(&self, receive: u64, number: u32) -> Place {
-        let index = self.index(receive);
-        match number.checked_sub(1) {
-            None => self.receives[index].first,
-            Some(number) => self.more[index * MORE + usize::try_from(number).unwrap_or(0)],
-        }
-    }
-
     #[inline]
     fn capacity(&self) -> u64 {
         u64::try_from(self.receives.len()).unwrap_or(0)
@@ -257,6 +253,55 @@ impl Posted {
     #[inline]
     fn index(&self, number: u64) -> usize {
         usize::try_from(number).unwrap_or(0) & self.mask
+    }
+}
+
+/// The bytes of a message, to be copied from front to back.
+struct Feed<'a> {
+    now: Source,
+    then: std::slice::Iter<'a, Source>,
+}
+
+impl<'a> Feed<'a> {
+    #[inline]
+    fn new(sources: &'a [Source]) -> Feed<'a> {
+        let mut then = sources.iter();
+        let now = then.next().copied().unwrap_or(Source { from: std::ptr::null(), length: 0 });
+        Feed { now, then }
+    }
+
+    /// Copies the next `count` bytes, or what is left of them, to a checked place.
+    #[inline(always)]
+    fn copy(&mut self, to: u64, count: u32) {
+        if self.now.length >= count {
+            copy(self.now, to, count);
+            self.skip(count);
+        } else {
+            self.copy_across(to, count);
+        }
+    }
+
+    #[inline(never)]
+    fn copy_across(&mut self, mut to: u64, mut count: u32) {
+        loop {
+            let here = count.min(self.now.length);
+            copy(self.now, to, here);
+            self.skip(here);
+            to += u64::from(here);
+            count -= here;
+            if count == 0 {
+                return;
+            }
+            let Some(next) = self.then.next() else { return };
+            self.now = *next;
+        }
+    }
+
+    /// Leaves bytes of the present source behind.
+    #[inline(always)]
+    fn skip(&mut self, count: u32) {
+        self.now.from = self.now.from.wrapping_add(usize::try_from(count).unwrap_or(0));
+        self.now.length -= count;
     }
 }
 

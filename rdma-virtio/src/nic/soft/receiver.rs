@@ -221,13 +221,27 @@ impl Receiver {
                 poll.count += 1;
                 continue;
             }
+            // A message in several receives comes alone, so that it can be taken as a whole.
+            if poll.count > 0 && self.head_spans() {
+                break;
+            }
+            let before = poll.count;
             match self.pull(&mut poll) {
+                Pull::Delivered if poll.count > before + 1 => break,
                 Pull::Delivered => {}
                 Pull::Dropped => drops += 1,
                 Pull::Waits => break,
             }
         }
         poll.count
+    }
+
+    /// Whether the message at the head may need several receives.
+    #[inline]
+    fn head_spans(&self) -> bool {
+        let word = self.head.slot().description().load(Ordering::Relaxed);
+        let length = Description::decode(word).map_or(0, |what| what.length);
+        length > self.posted.shortest()
     }
 
     /// Deals with the message at the head.
@@ -329,27 +343,29 @@ impl Receiver {
             poll.counters.drop_too_long += 1;
             return self.drop_message(slots, poll.counters);
         }
-        let Some(receives) = self.posted.needed(length) else {
-            self.needed = self.posted.len() + 1;
-            poll.counters.waits_for_receives += 1;
-            return Pull::Waits;
-        };
-        self.posted.scatter(sources);
-        barrier::pulled_before_sequence_again();
-        let again = self.head.slot().sequence().load(Ordering::Relaxed);
-        if again != sequence_of(self.head.position()) {
-            poll.counters.drop_torn += 1;
-            return self.drop_message(slots, poll.counters);
-        }
         let (out, pending) = (&mut poll.out[poll.count..], &mut self.pending);
         let mut places = out.iter_mut();
-        self.posted.take_each(receives, length, |wr_id, bytes, more| {
+        let filled = self.posted.fill(sources, length, |wr_id, bytes, more| {
             let done = completion(wr_id, bytes, more);
             match places.next() {
                 Some(place) => *place = done,
                 None => pending.push_back(done),
             }
         });
+        let Some(receives) = filled else {
+            self.needed = self.posted.len() + 1;
+            poll.counters.waits_for_receives += 1;
+            return Pull::Waits;
+        };
+        barrier::pulled_before_sequence_again();
+        let again = self.head.slot().sequence().load(Ordering::Relaxed);
+        if again != sequence_of(self.head.position()) {
+            // Only a message's own completions wait, and this one has none.
+            self.pending.clear();
+            poll.counters.drop_torn += 1;
+            return self.drop_message(slots, poll.counters);
+        }
+        self.posted.take_filled(receives);
         let room = places.len();
         poll.count = poll.out.len() - room;
         self.has_pending = !self.pending.is_empty();

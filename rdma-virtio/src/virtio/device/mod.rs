@@ -9,7 +9,9 @@ mod receive;
 mod transmit;
 
 use self::receive::ReceiveSide;
-pub(super) use self::receive::{BATCH as POSTS_MAX, ReceivedOne, Staged, Staging};
+pub(super) use self::receive::{
+    BATCH as POSTS_MAX, ReceivedDirectly, ReceivedOne, Staged, Staging,
+};
 use self::transmit::TransmitSide;
 use super::features::Features;
 use super::layout::{Descriptor, QueueMemory};
@@ -157,10 +159,14 @@ impl<P: Policy> NetDevice<P> {
     }
 
     /// The short form for one thread: a single whole message is handed over by value, everything
-    /// else goes through the queue.
+    /// else goes through the queue. `header` is that of a message in several buffers.
     #[inline]
-    pub(super) fn receive_directly<N: Nic>(&mut self, nic: &mut N) -> Option<UsedElement> {
-        self.rx.poll_directly(nic, &self.setup, &mut self.counters)
+    pub(super) fn receive_directly<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        header: &mut NetHeader,
+    ) -> ReceivedDirectly<'_> {
+        self.rx.poll_directly(nic, &self.setup, &mut self.counters, header)
     }
 
     /// As [`NetDevice::receive_directly`] for a NIC that has a short way to one message, whose

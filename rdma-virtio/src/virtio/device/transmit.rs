@@ -26,8 +26,12 @@ use crate::virtio::segmentation::{HEADERS_MAX, Plan, SegmentChecksum, cut};
 
 /// Most sends that one device has with its NIC.
 const SENDS_MAX: u32 = 4096;
-/// A signal at least every so many work requests.
+/// A signal at least every so many work requests, and every so many bytes: what was sent is free
+/// again, and whoever gave it away told so, only after the next signal. Were a whole window one
+/// signal's, the sender would fill it anew while the receiver has nothing, and wait while that
+/// takes it.
 const SIGNAL_EVERY: u32 = 32;
+const SIGNAL_EVERY_BYTES: u32 = 32 << 10;
 /// Completions taken at a time.
 const BATCH: usize = 16;
 
@@ -90,8 +94,9 @@ pub(super) struct TransmitSide<P: Policy> {
     next: u32,
     oldest: u32,
     capacity: u32,
-    /// Work requests posted since the last signalled one.
+    /// Work requests posted since the last signalled one, and their bytes.
     unsignalled: u32,
+    unsignalled_bytes: u32,
     signal_every: u32,
     scratch: Option<Segment>,
     scratch_free: Vec<u16>,
@@ -120,6 +125,7 @@ impl<P: Policy> TransmitSide<P> {
             oldest: 0,
             capacity,
             unsignalled: 0,
+            unsignalled_bytes: 0,
             signal_every: SIGNAL_EVERY.min(capacity / 2).max(1),
             scratch,
             scratch_free: (0..places).rev().filter_map(|i| u16::try_from(i).ok()).collect(),
@@ -316,7 +322,7 @@ impl<P: Policy> TransmitSide<P> {
         if !inline && self.outstanding() >= self.capacity {
             return Posted::Full;
         }
-        let signalled = !inline && (request.last || self.unsignalled + 1 >= self.signal_every);
+        let signalled = !inline && self.wants_signal(request);
         let wr = SendWr {
             wr_id: u64::from(self.next),
             sges: request.sges,
@@ -350,8 +356,18 @@ impl<P: Policy> TransmitSide<P> {
             self.records[(self.next % SENDS_MAX) as usize] = request.record;
             self.next = self.next.wrapping_add(1);
             self.unsignalled = if signalled { 0 } else { self.unsignalled + 1 };
+            let bytes = self.unsignalled_bytes + request.length;
+            self.unsignalled_bytes = if signalled { 0 } else { bytes };
         }
         Posted::Yes
+    }
+
+    /// Whether a work request is to be signalled.
+    #[inline]
+    fn wants_signal(&self, request: &Request<'_>) -> bool {
+        request.last
+            || self.unsignalled + 1 >= self.signal_every
+            || self.unsignalled_bytes + request.length >= SIGNAL_EVERY_BYTES
     }
 
     /// Segments the frame at the front; goes on where an earlier call had to stop.

@@ -18,6 +18,7 @@ use super::ring::{DriverRing, Notify, Policy, UsedElement};
 use crate::counters::DriverCounters;
 use crate::memory::arena::Arena;
 use crate::memory::slot::Piece;
+use crate::nic::Completion;
 
 /// Most pieces of one frame, sent or received.
 pub const PIECES_MAX: usize = 18;
@@ -132,6 +133,22 @@ impl<P: Policy> NetDriver<P> {
         used: UsedElement,
     ) -> bool {
         self.rx.take(arena, frame, used, &mut self.counters)
+    }
+
+    /// As [`NetDriver::received_directly`], with a frame in several buffers whose header is in
+    /// `frame`.
+    #[inline]
+    pub(super) fn received_span(
+        &mut self,
+        arena: &mut Arena,
+        frame: &mut Received,
+        parts: &[Completion],
+    ) -> bool {
+        let parts = parts.iter().map(|part| UsedElement {
+            id: u32::try_from(part.wr_id).unwrap_or(u32::MAX),
+            len: part.byte_len,
+        });
+        self.rx.take_span(arena, frame, parts, &mut self.counters)
     }
 
     /// As [`NetDriver::received_directly`], with a frame in one buffer whose header is in `frame`.

@@ -164,6 +164,51 @@ impl<P: Policy> ReceiveQueue<P> {
         true
     }
 
+    /// As [`ReceiveQueue::take`], for a frame in several chains of one slot, all of them at once,
+    /// with its header in `frame`.
+    #[inline]
+    pub(super) fn take_span(
+        &mut self,
+        arena: &mut Arena,
+        frame: &mut Received,
+        parts: impl Iterator<Item = UsedElement>,
+        counters: &mut DriverCounters,
+    ) -> bool {
+        frame.pieces.clear();
+        let mut start = NET_HEADER_LEN;
+        let mut total = 0;
+        let mut good = self.layout.mergeable && self.layout.slots == 1;
+        for UsedElement { id, len } in parts {
+            let Some(posted) = self.claim_single(id) else {
+                cold_path();
+                counters.bad_used_id += 1;
+                good = false;
+                continue;
+            };
+            let slot = arena.complete_early(posted);
+            let piece = Piece { slot, start, len: len.wrapping_sub(start) };
+            if len <= start || len > arena.receive_len() || frame.pieces.try_push(piece).is_err() {
+                cold_path();
+                arena.release(slot);
+                good = false;
+                continue;
+            }
+            total += piece.len;
+            start = 0;
+        }
+        counters.rx_returned += 1;
+        if !good || !frame.header.check(total) {
+            cold_path();
+            counters.rx_drop_merge += u64::from(!good);
+            counters.rx_drop_header += u64::from(good);
+            drop_pieces(arena, frame);
+            return false;
+        }
+        counters.rx_frames += 1;
+        counters.rx_bytes += u64::from(total);
+        true
+    }
+
     /// The counters with the frames that were handed over by value.
     pub(super) fn count_direct(&self, mut counters: DriverCounters) -> DriverCounters {
         counters.rx_returned += self.direct;

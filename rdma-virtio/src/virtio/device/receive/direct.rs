@@ -7,10 +7,10 @@
 use std::hint::cold_path;
 
 use super::deliver::{Checked, check_received, finish_checksum};
-use super::{COMPLETIONS, ReceiveSide};
+use super::{COMPLETIONS, ReceiveSide, SPAN_MAX};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{Near, Segment};
-use crate::nic::{BareFrame, Completion, Nic, PolledOne, WcChecksum, Wire};
+use crate::nic::{BareFrame, Completion, Nic, PolledOne, WcChecksum, WcStatus, Wire};
 use crate::virtio::device::{FRAME_LEN_MIN, NO_COMPLETION, Setup};
 use crate::virtio::features::Features;
 use crate::virtio::net_header::{DATA_VALID, GSO_NONE, NET_HEADER_LEN, NetHeader};
@@ -27,6 +27,17 @@ pub(in crate::virtio) enum ReceivedOne {
     Unknown,
 }
 
+/// What a longer look at the NIC brought.
+#[derive(Debug)]
+pub(in crate::virtio) enum ReceivedDirectly<'a> {
+    /// A message in one buffer, with its header in it.
+    One(UsedElement),
+    /// A message in several buffers, each with its head and its bytes; its header was put out.
+    Span(&'a [Completion]),
+    /// What there is lies on the queue.
+    Queued,
+}
+
 impl<P: Policy> ReceiveSide<P> {
     /// As [`ReceiveSide::poll`], but a single whole message is handed over by value.
     #[inline]
@@ -35,13 +46,16 @@ impl<P: Policy> ReceiveSide<P> {
         nic: &mut N,
         setup: &Setup,
         counters: &mut DeviceCounters,
-    ) -> Option<UsedElement> {
+        header: &mut NetHeader,
+    ) -> ReceivedDirectly<'_> {
         let n = nic.poll_recv(&mut self.completions[..]).min(COMPLETIONS);
         let mut done = 0;
         if n == 1 {
             if let Some((head, len)) = self.take_whole(setup, counters, self.completions[0]) {
-                return Some(UsedElement { id: u32::from(head), len });
+                return ReceivedDirectly::One(UsedElement { id: u32::from(head), len });
             }
+        } else if self.take_span(setup, counters, n, header) {
+            return ReceivedDirectly::Span(&self.completions[..n]);
         } else {
             while done < n
                 && let Some((head, len)) = self.take_whole(setup, counters, self.completions[done])
@@ -57,7 +71,61 @@ impl<P: Policy> ReceiveSide<P> {
             }
         }
         let _: Notify = self.ring.publish();
-        None
+        ReceivedDirectly::Queued
+    }
+
+    /// Whether these completions are one whole message that spans single buffers, which is done
+    /// with then: its header by value. Otherwise nothing was changed.
+    #[inline(always)]
+    fn take_span(
+        &mut self,
+        setup: &Setup,
+        counters: &mut DeviceCounters,
+        n: usize,
+        header: &mut NetHeader,
+    ) -> bool {
+        let Some((last, _)) = self.completions[..n].split_last() else { return false };
+        if !setup.may_span || self.midway || last.more || n > SPAN_MAX {
+            return false;
+        }
+        let mut total = 0;
+        for (left, part) in (0..n).rev().zip(&self.completions[..n]) {
+            let room = self.rooms.get(usize::try_from(part.wr_id).unwrap_or(usize::MAX));
+            let fits = room.is_some_and(|room| (1..=room.length()).contains(&part.byte_len));
+            if !fits || part.status != WcStatus::Success || part.more != (left > 0) {
+                return false;
+            }
+            total += part.byte_len;
+        }
+        if !self.take_header(setup, total, header) {
+            return false;
+        }
+        header.num_buffers = u16::try_from(n).unwrap_or(0);
+        for part in &self.completions[..n] {
+            let head = usize::try_from(part.wr_id).unwrap_or(usize::MAX);
+            if let Some(room) = self.rooms.get_mut(head) {
+                *room = Segment::EMPTY;
+            }
+        }
+        self.outstanding -= u32::try_from(n).unwrap_or(0);
+        counters.rx_messages += 1;
+        counters.rx_passed += 1;
+        true
+    }
+
+    /// Reads the header of a message whose first part is the first completion; false if the driver
+    /// may not see it as it is, or the message is too short to have one.
+    #[inline(always)]
+    fn take_header(&self, setup: &Setup, total: u32, header: &mut NetHeader) -> bool {
+        let Completion { wr_id, byte_len, .. } = self.completions[0];
+        let room = self.rooms.get(usize::try_from(wr_id).unwrap_or(usize::MAX));
+        let Some(first) = room.map(|room| room.take(byte_len)) else { return false };
+        let long_enough = total >= NET_HEADER_LEN + FRAME_LEN_MIN && byte_len >= NET_HEADER_LEN;
+        if !long_enough || !first.read_all(header.as_bytes_mut()) {
+            cold_path();
+            return false;
+        }
+        check_received(setup, header, total) == Checked::Good
     }
 
     /// As [`ReceiveSide::poll_directly`], if the NIC has a short way.
