@@ -176,9 +176,13 @@ impl Core {
                 self.link.link_up += 1;
                 self.stack.on_link_up(self.now);
             }
-            NicEvent::LinkDown => self.link.link_down += 1,
+            NicEvent::LinkDown => {
+                self.link.link_down += 1;
+                self.stack.on_link_down(self.now);
+            }
             NicEvent::PeerGone => {
                 self.link.peers_gone += 1;
+                self.stack.on_link_down(self.now);
                 self.lose_link();
             }
             NicEvent::HostGone(mac) => {

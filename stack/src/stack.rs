@@ -294,6 +294,11 @@ impl Stack {
         self.tcp.on_link_up(now);
     }
 
+    /// The link is down, and may come up soon: what asks for a neighbour waits for it.
+    pub fn on_link_down(&mut self, now: Instant) {
+        self.ip.on_link_down(now);
+    }
+
     /// The only peer of the link is gone, and its state with it.
     pub fn on_link_lost<M: Memory>(&mut self, mem: &mut M) {
         self.ip.on_link_lost();

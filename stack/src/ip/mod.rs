@@ -287,6 +287,11 @@ impl Ip {
         }
     }
 
+    /// The link is down, and may come up soon: no neighbour is given up for 10 s.
+    pub fn on_link_down(&mut self, now: Instant) {
+        self.neighbors.on_link_down(now);
+    }
+
     /// Everyone on the link is gone, as when a cable is pulled: neighbours are forgotten, and what
     /// is sent from now on waits for its neighbour as at first.
     pub fn on_link_lost(&mut self) {

@@ -28,6 +28,9 @@ const PROBE_RETRY: Duration = Duration::from_millis(300);
 const REACHABLE: Duration = Duration::from_secs(30);
 /// How long a neighbour that did not answer is not asked again.
 const FAILED: Duration = Duration::from_secs(3);
+/// How long questions go on, and count for nothing, while the link is known to be down: a link
+/// between hosts comes up when both have found each other, which may be later than the first use.
+const LINK_AWAITED: Duration = Duration::from_secs(10);
 /// How often entries that nobody asked about since the last time go.
 const SWEEP: Duration = Duration::from_secs(300);
 
@@ -104,6 +107,8 @@ pub(super) struct NeighborCache {
     generation: u32,
     deadline: Instant,
     sweep_at: Instant,
+    /// Until when a link that is down is waited for.
+    link_awaited: Instant,
     /// Neighbours given up, and entries that had to go for others.
     pub(super) failures: u64,
     pub(super) evictions: u64,
@@ -117,6 +122,7 @@ impl NeighborCache {
             generation: 1,
             deadline: Instant::NEVER,
             sweep_at: Instant::NEVER,
+            link_awaited: Instant::ZERO,
             failures: 0,
             evictions: 0,
         }
@@ -260,7 +266,15 @@ impl NeighborCache {
         let mut failures = 0;
         for (address, entry) in &mut self.entries {
             let before = entry.state;
-            let (after, question) = advance(before, now, entry.used);
+            let (after, question) = match before {
+                State::Incomplete { asked, .. } if now < self.link_awaited => {
+                    // Nobody can have heard it: as if it had not been asked.
+                    let asked = asked.min(SOLICITS_MAX - 1);
+                    let retry_at = wakes_at(before);
+                    advance(State::Incomplete { asked, retry_at }, now, entry.used)
+                }
+                before => advance(before, now, entry.used),
+            };
             entry.state = after;
             if let Some(to) = question {
                 solicit(Solicit { target: *address, to });
@@ -280,8 +294,14 @@ impl NeighborCache {
         }
     }
 
+    /// The link is down, and may come up: questions go on for a while.
+    pub(super) fn on_link_down(&mut self, now: Instant) {
+        self.link_awaited = now + LINK_AWAITED;
+    }
+
     /// The link came up: what was asked before was lost, and is asked again at once.
     pub(super) fn on_link_up(&mut self, now: Instant, mut solicit: impl FnMut(Solicit)) {
+        self.link_awaited = Instant::ZERO;
         for (address, entry) in &mut self.entries {
             if let State::Incomplete { .. } | State::Failed { .. } = entry.state {
                 entry.state = State::Incomplete { asked: 1, retry_at: now + RETRY };

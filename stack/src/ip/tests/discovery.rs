@@ -79,6 +79,33 @@ fn a_neighbour_is_asked_for_three_times_and_then_given_up_for_a_while() {
 }
 
 #[test]
+fn nobody_is_given_up_while_a_link_that_is_down_may_come_up() {
+    let mut world = World::new();
+    world.ip.on_link_down(world.now);
+    assert_eq!(world.ip.resolve(world.now, PEER_V4.into()), Resolution::Pending);
+    world.sent();
+    for _ in 0..9 {
+        world.wait(Duration::from_secs(1));
+        assert_eq!(world.sent().len(), 1, "asked again");
+        assert_eq!(world.ip.resolve(world.now, PEER_V4.into()), Resolution::Pending);
+    }
+    // It stays down: given up, as on a link that is up.
+    for _ in 0..3 {
+        world.wait(Duration::from_secs(1));
+    }
+    world.sent();
+    assert_eq!(world.ip.resolve(world.now, PEER_V4.into()), Resolution::Unreachable);
+    // It comes up: asked at once, and three times from then on.
+    world.ip.on_link_up(world.now);
+    assert_eq!(world.ip.resolve(world.now, PEER_V4.into()), Resolution::Pending);
+    for _ in 0..3 {
+        world.wait(Duration::from_secs(1));
+    }
+    world.sent();
+    assert_eq!(world.ip.resolve(world.now, PEER_V4.into()), Resolution::Unreachable);
+}
+
+#[test]
 fn an_answer_is_probed_when_it_ages_and_the_same_answer_changes_nothing() {
     let mut world = World::new();
     let _: Resolution = world.ip.resolve(world.now, PEER_V4.into());
