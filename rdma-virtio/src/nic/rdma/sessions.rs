@@ -9,7 +9,7 @@ use super::engine::{DatagramPlan, Engine, Full, Half, Link, Objects, Way};
 use super::lane::{Lane, NO_CELL, NO_SLOT};
 use super::receives::Sink;
 use super::transmit::SHARED_TAG;
-use super::wire::credit::{Credit, Delivery};
+use super::wire::credit::{Credit, DOUBT_NS_MAX, Delivery, SILENCE_NS_MAX};
 use super::wire::exchange::{Endpoint, Hello, Mode};
 use super::wire::header::{Header, Kind};
 use super::wire::peer::{PeerId, Prepared};
@@ -85,6 +85,7 @@ impl Engine {
                 }
                 Action::Up { peer } => self.rise(peer),
                 Action::Down { peer, loss } => self.fall(peer, loss),
+                Action::Doubt { peer } => self.doubt(peer),
                 Action::Replaced { peer } => self.tell_gone(peer),
             }
         }
@@ -237,6 +238,22 @@ impl Engine {
             self.post_control(peer, Kind::Probe);
         }
         self.events.push_back(NicEvent::LinkUp);
+    }
+
+    /// Asks a datagram peer at once, and waits less long for it than for one that is only silent.
+    /// On RC the queue pair itself finds out.
+    fn doubt(&mut self, peer: PeerId) {
+        let now_ns = self.now_ns;
+        let Some(full) = self.full(peer) else { return };
+        if !full.up || full.way.is_none() {
+            return;
+        }
+        full.heard_ns = full.heard_ns.min(now_ns.saturating_sub(SILENCE_NS_MAX - DOUBT_NS_MAX));
+        if now_ns.saturating_sub(full.asked_ns) < DOUBT_NS_MAX / 4 {
+            return;
+        }
+        full.asked_ns = now_ns;
+        self.post_control(peer, Kind::Probe);
     }
 
     /// A session is over: all that was under way comes back.

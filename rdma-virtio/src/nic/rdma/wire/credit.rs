@@ -19,6 +19,8 @@ pub const SILENCE_NS: u64 = 500_000_000;
 /// On a datagram wire a peer that was not heard of for so long is given up, in nanoseconds. On a
 /// reliable one its queue pair gives up by itself.
 pub const SILENCE_NS_MAX: u64 = 1_500_000_000;
+/// A datagram peer that is doubted is given up when it does not answer for so long, in nanoseconds.
+pub const DOUBT_NS_MAX: u64 = 400_000_000;
 /// On a datagram wire an update or a probe is repeated after so long, in nanoseconds.
 pub const REPEAT_NS: u64 = 5_000_000;
 

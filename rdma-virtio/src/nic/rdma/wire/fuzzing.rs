@@ -108,6 +108,7 @@ fn serve(peers: &mut Peers, outside: &mut Outside<'_>) {
             | Action::HangUp { .. }
             | Action::Up { .. }
             | Action::Down { .. }
+            | Action::Doubt { .. }
             | Action::Replaced { .. } => {}
         }
     }

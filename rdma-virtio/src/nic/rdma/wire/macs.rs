@@ -95,6 +95,12 @@ impl Macs {
         mac == self.own || self.places[self.find(mac)].is_some_and(|entry| entry.peer != peer)
     }
 
+    /// The peer that has the address.
+    #[must_use]
+    pub fn holder(&self, mac: [u8; 6]) -> Option<PeerId> {
+        self.places[self.find(number(mac))].map(|entry| entry.peer)
+    }
+
     /// Gives a peer an address; false if it is taken, no unicast address, or there is no room.
     pub fn add(&mut self, mac: [u8; 6], peer: PeerId) -> bool {
         matches!(self.source(mac, peer), Source::Known | Source::Learned)

@@ -142,6 +142,12 @@ pub enum Action {
         /// Why.
         loss: Loss,
     },
+    /// Ask whether it is still there: somebody calls with its hardware address, as it does itself
+    /// from an address that it was not at before.
+    Doubt {
+        /// Whom.
+        peer: PeerId,
+    },
     /// The process that the peer was before is gone, and its connections with it.
     Replaced {
         /// Which.

@@ -107,6 +107,8 @@ impl Peers {
             Err((refusal, number)) => {
                 outside.counters.refusals += 1;
                 self.refuse(conn, refusal, number);
+                let holder = outside.macs.holder(hello.mac).filter(|_| refusal == Refusal::Mac);
+                self.actions.extend(holder.map(|peer| Action::Doubt { peer }));
                 return;
             }
         };

@@ -22,6 +22,7 @@ struct Host {
     up: BTreeMap<PeerId, Hello>,
     losses: Vec<Loss>,
     replaced: u32,
+    doubted: Vec<PeerId>,
 }
 
 enum Event {
@@ -79,6 +80,7 @@ fn host(n: u8, identity: Identity, admission: Admission) -> Host {
         up: BTreeMap::new(),
         losses: Vec::new(),
         replaced: 0,
+        doubted: Vec::new(),
     }
 }
 
@@ -174,6 +176,7 @@ impl World {
                     assert_eq!(host.up.remove(&peer).is_none(), loss == Loss::Never);
                     host.losses.push(loss);
                 }
+                Action::Doubt { peer } => self.hosts[index].doubted.push(peer),
                 Action::Replaced { .. } => self.hosts[index].replaced += 1,
             }
         }
@@ -365,6 +368,25 @@ fn hosts_that_do_not_fit_are_refused_with_the_reason() {
         assert_eq!(refusal, Some(expected), "{name}");
         assert!(world.hosts[1].up.is_empty() && world.hosts[1].queue_pairs.is_empty(), "{name}");
     }
+}
+
+#[test]
+fn a_peer_whose_hardware_address_calls_from_elsewhere_is_asked_whether_it_is_there() {
+    let hosts = vec![
+        host(1, identity(1, 1), listing(&[])),
+        host(2, identity(2, 1), listing(&[1])),
+        host(3, Identity { mac: identity(2, 1).mac, ..identity(3, 1) }, listing(&[1])),
+    ];
+    let mut world = World::new(hosts, vec![MS]);
+    world.hosts[0].peers.admission.accept = vec![Prefix { address: ip(0), bits: 24 }];
+    world.run(100 * MS);
+    let up: Vec<PeerId> = world.hosts[0].up.keys().copied().collect();
+    let refused: Vec<usize> = (1..3).filter(|n| world.hosts[*n].up.is_empty()).collect();
+    assert_eq!((up.len(), refused.len()), (1, 1), "one of both has the address");
+    // The one that is up is asked, each time; its session stands until it does not answer.
+    assert!(!world.hosts[0].doubted.is_empty());
+    assert!(world.hosts[0].doubted.iter().all(|peer| *peer == up[0]));
+    assert!(world.hosts[0].losses.is_empty());
 }
 
 #[test]
