@@ -176,6 +176,32 @@ impl OffloadWish {
         self.features
     }
 
+    /// The same without what would be sent whole and is not taken whole. An RDMA wire does not know
+    /// what its other ends take: two ends with one setting understand each other by this.
+    /// `has_room` says whether receive buffers of `memory` hold the largest packet unmerged.
+    pub(crate) fn alike(mut self, has_room: bool) -> OffloadWish {
+        if !has_room && !self.features.has(Features::MRG_RXBUF) {
+            let large = Features::GUEST_LARGE.with(Features::GUEST_ECN);
+            self.features = self.features.without(large);
+        }
+        for (sent, taken) in [
+            (Features::HOST_TSO4, Features::GUEST_TSO4),
+            (Features::HOST_TSO6, Features::GUEST_TSO6),
+            (Features::HOST_ECN, Features::GUEST_ECN),
+            (Features::HOST_USO, Features::GUEST_USO4),
+            (Features::HOST_USO, Features::GUEST_USO6),
+        ] {
+            if !self.features.has(taken) {
+                self.features = self.features.without(sent);
+            }
+        }
+        let has_tso = [Features::HOST_TSO4, Features::HOST_TSO6].map(|tso| self.features.has(tso));
+        if has_tso == [false, false] {
+            self.features = self.features.without(Features::HOST_ECN);
+        }
+        self
+    }
+
     /// What a device with these capabilities is asked for.
     pub(crate) fn for_device(&self, nic: &Capabilities) -> Wish {
         let native = Features::native(nic);
@@ -322,6 +348,36 @@ mod tests {
         }
         for (name, feature) in NAMES {
             assert_eq!(*name, format!("{feature:?}").to_lowercase());
+        }
+    }
+
+    #[test]
+    fn what_two_ends_with_one_setting_send_whole_they_take_whole() {
+        let alike = |text: &str, has_room: bool| {
+            let wish = OffloadWish::parse(text, OffloadWish::NONE).unwrap().wish.alike(has_room);
+            assert_eq!(wish.check(), Ok(()), "{text}");
+            wish.to_string()
+        };
+        let all = OffloadWish::ALL.to_string();
+        let rows = [
+            ("all", false, all.as_str()),
+            ("all,-mrg_rxbuf", true, &all.replace("mrg_rxbuf,", "")),
+            ("all,-mrg_rxbuf", false, "csum,guest_csum,gso,gro"),
+            ("csum,host_tso4,host_ecn,host_uso,mrg_rxbuf", false, "csum,mrg_rxbuf"),
+            (
+                "csum,guest_csum,host_tso6,host_ecn,guest_tso4,guest_ecn,mrg_rxbuf",
+                false,
+                "csum,guest_csum,guest_tso4,guest_ecn,mrg_rxbuf",
+            ),
+            (
+                "csum,guest_csum,host_uso,guest_uso4,mrg_rxbuf",
+                false,
+                "csum,guest_csum,guest_uso4,mrg_rxbuf",
+            ),
+            ("none", false, "none"),
+        ];
+        for (text, has_room, expected) in rows {
+            assert_eq!(alike(text, has_room), expected, "{text}");
         }
     }
 

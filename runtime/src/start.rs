@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use roceway_rdma_virtio::nic::any::AnyNic;
 use roceway_rdma_virtio::nic::{Capabilities, Nic};
 use roceway_rdma_virtio::virtio::features::Features;
-use roceway_rdma_virtio::virtio::interface::NetInterface;
+use roceway_rdma_virtio::virtio::interface::{LARGE_PACKET_LEN, NetInterface};
 use roceway_stack::frame::Offloads;
 use roceway_stack::ip::{InterfaceAddress, IpConfig, StaticRoute};
 use roceway_stack::stack::{Stack, StackConfig, StackKeys};
@@ -37,8 +37,18 @@ pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core
         return Err(StartError::NoAddress);
     }
     let capabilities = nic.capabilities().clone();
+    // A link between hosts, which is up when they have found each other.
+    let meets_hosts = matches!(nic, AnyNic::Soft(_) | AnyNic::Rdma(_));
     config.offloads.check().map_err(StartError::Offloads)?;
-    let wanted = config.offloads.for_device(&capabilities);
+    let wish = match nic {
+        AnyNic::Rdma(_) => {
+            let sges = u32::from(capabilities.max_recv_sge);
+            let room = config.memory.receive_len.saturating_mul(sges);
+            config.offloads.alike(room >= LARGE_PACKET_LEN)
+        }
+        _ => config.offloads,
+    };
+    let wanted = wish.for_device(&capabilities);
     let mut interface = NetInterface::new(nic, &config.memory, wanted, config.queue_size)?;
     let features = interface.features();
     let offloads = Offloads {
@@ -59,7 +69,10 @@ pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core
         worker: config.worker,
     };
     let keys = StackKeys { ip: random()?, udp: random()?, tcp: random()? };
-    let stack = Stack::new(stack_config, &keys, now)?;
+    let mut stack = Stack::new(stack_config, &keys, now)?;
+    if meets_hosts {
+        stack.on_link_down(now);
+    }
     for group in stack.ip().link_groups() {
         interface.nic_mut().join(group)?;
     }

@@ -7,30 +7,12 @@
 
 mod kernel_world;
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use kernel_world::*;
+use roceway::offload_sets::{covering, legal};
 use roceway_runtime::local::UdpSocket;
-use roceway_runtime::{OffloadWish, Understood};
 
-/// Every name that can be switched.
-const NAMES: [&str; 14] = [
-    "csum",
-    "guest_csum",
-    "host_tso4",
-    "host_tso6",
-    "host_ecn",
-    "host_uso",
-    "guest_tso4",
-    "guest_tso6",
-    "guest_ecn",
-    "guest_uso4",
-    "guest_uso6",
-    "mrg_rxbuf",
-    "gso",
-    "gro",
-];
 /// What must not happen where nothing is lost.
 const NEVER: [&str; 6] = [
     "dropped_checksum",
@@ -43,62 +25,6 @@ const NEVER: [&str; 6] = [
 /// Bytes of a stream of the covering set, and of every set.
 const BYTES: [u64; 2] = [1 << 20, 1 << 17];
 const SIZE: u16 = 1111;
-
-/// A legal set: a bit for each name.
-#[derive(Clone, Copy)]
-struct Set {
-    bits: u32,
-    wish: OffloadWish,
-}
-
-impl Set {
-    fn text(self) -> String {
-        let on = |place: &usize| self.bits >> place & 1 != 0;
-        let names: Vec<&str> = (0..NAMES.len()).filter(on).map(|place| NAMES[place]).collect();
-        if names.is_empty() { "none".to_owned() } else { names.join(",") }
-    }
-
-    /// The pairs of settings, on or off, that occur in it.
-    fn pairs(self) -> impl Iterator<Item = (usize, bool, usize, bool)> {
-        let on = move |place: usize| self.bits >> place & 1 != 0;
-        (0..NAMES.len()).flat_map(move |a| (0..a).map(move |b| (a, on(a), b, on(b))))
-    }
-}
-
-fn legal_sets() -> Vec<Set> {
-    let understood = |bits: u32| {
-        let none = Set { bits, wish: OffloadWish::NONE };
-        let parsed = OffloadWish::parse(&none.text(), OffloadWish::NONE);
-        parsed.ok().map(|Understood { wish, .. }| Set { bits, wish })
-    };
-    (0..1 << NAMES.len()).filter_map(understood).collect()
-}
-
-/// Few sets in which each pair that any legal set has occurs: always the one that adds most.
-fn covering(sets: &[Set]) -> Vec<Set> {
-    let mut open: BTreeSet<_> = sets.iter().flat_map(|set| set.pairs()).collect();
-    let mut chosen = Vec::new();
-    while !open.is_empty() {
-        let added = |set: &&Set| set.pairs().filter(|pair| open.contains(pair)).count();
-        let best = *sets.iter().max_by_key(added).expect("a set");
-        let covered: BTreeSet<_> = best.pairs().collect();
-        open.retain(|pair| !covered.contains(pair));
-        chosen.push(best);
-    }
-    chosen
-}
-
-#[test]
-fn each_pair_of_settings_occurs_in_the_covering_set() {
-    let sets = legal_sets();
-    let few = covering(&sets);
-    let all: BTreeSet<_> = sets.iter().flat_map(|set| set.pairs()).collect();
-    let covered: BTreeSet<_> = few.iter().flat_map(|set| set.pairs()).collect();
-    assert_eq!(all, covered);
-    assert!(few.len() <= 20, "{} sets", few.len());
-    // What the rules forbid is in neither: a TSO without its checksum.
-    assert!(!all.contains(&(2, true, 0, false)));
-}
 
 /// Datagrams of ours that the device or software cuts, to a socket of the kernel's.
 fn segments(world: &World, node: &Node, family: usize) {
@@ -132,7 +58,7 @@ fn segments(world: &World, node: &Node, family: usize) {
 fn sets_of_offloads_keep_every_byte_against_the_kernel() {
     in_namespace("sets_of_offloads_keep_every_byte_against_the_kernel", || {
         let all = std::env::var_os("ROCEWAY_ALL_OFFLOADS").is_some_and(|value| value == "1");
-        let sets = legal_sets();
+        let sets = legal(|_| true);
         let sets = if all { sets } else { covering(&sets) };
         for (number, set) in sets.iter().enumerate() {
             println!("set {number}: {}", set.text());

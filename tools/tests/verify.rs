@@ -173,6 +173,28 @@ fn one_host_shows_what_rc_and_ud_can_and_says_what_needs_another() {
 
 /// What two hosts can show is all shown, and each claim that does not hold is found out.
 #[test]
+fn sets_of_offloads_are_tried_by_name_and_each_keeps_every_byte() {
+    let Some(bed) = Bed::new("sets_of_offloads_are_tried_by_name") else { return };
+    let output = bed.alone(&["rdma:double0,gid=3", "--offloads", "--report", "r.txt"]);
+    let told = text(&output.stdout);
+    // RAW_PACKET queue pairs need a peer, which is no failure.
+    assert_eq!(output.status.code(), Some(0), "{told}{}", text(&output.stderr));
+    let report = last_line(&bed.report("r.txt"));
+    for (mode, least, name) in [
+        ("rc", 12, "offloads none"),
+        ("rc", 12, "mrg_rxbuf,gso,gro"),
+        ("ud", 3, "offloads csum,guest_csum,gso,gro"),
+    ] {
+        let sets = checks(&report, mode, "passed");
+        let sets: Vec<&String> = sets.iter().filter(|n| n.starts_with("offloads ")).collect();
+        assert!(sets.len() >= least, "{mode}: {sets:?}");
+        assert!(sets.iter().any(|set| set.contains(name)), "{mode}, {name}: {sets:?}");
+    }
+    let with_peer = bed.alone(&["rdma:double0,gid=3", "--offloads", "--peer", "127.0.0.1"]);
+    assert_eq!(with_peer.status.code(), Some(2), "{}", text(&with_peer.stderr));
+}
+
+#[test]
 fn two_hosts_show_the_rest_and_lies_are_found_out() {
     let Some(bed) = Bed::new("two_hosts_show_the_rest_and_lies_are_found_out") else { return };
     let both = |name: &str| vec![format!("{name}_out"), format!("{name}_in")];

@@ -19,6 +19,7 @@ const EXAMPLES: &str = "Examples:
   roceway verify server rdma:mlx5_0                at the other host; then here:
   roceway verify rdma:mlx5_0 --peer 10.0.0.2
   roceway verify rdma:mlx5_0,mode=rc --peer 10.0.0.2 --report rc.txt
+  roceway verify rdma:mlx5_0,mode=rc --offloads
   tail -n 1 rc.txt | python3 -m json.tool
 
 Each check passes, fails or could not be tried, with what was seen; a run takes less than five
@@ -39,6 +40,9 @@ pub(crate) struct Verify {
     /// Another host where `roceway verify server` runs
     #[arg(long, value_name = "HOST[:PORT]")]
     peer: Option<String>,
+    /// Also tries sets of offloads in which each pair of settings occurs, both ends on this host
+    #[arg(long, conflicts_with = "peer")]
+    offloads: bool,
     /// The report's file [default: roceway-verify-DEVICE.txt]
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -82,7 +86,8 @@ impl Verify {
             return serve.run();
         }
         let device = self.device.as_deref().unwrap_or_default();
-        let target = Target::parse(device).map_err(Failure::Usage)?;
+        let mut target = Target::parse(device).map_err(Failure::Usage)?;
+        target.offloads = self.offloads;
         // A device that is not there is no finding about it.
         device::find(&target.name).map_err(|error| Failure::Failed {
             cause: format!("{}: {}", error.device, error.source),

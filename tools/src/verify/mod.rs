@@ -3,6 +3,7 @@
 //! - [`local`]: one port that talks to itself, by bare verbs.
 //! - [`raw`]: frames between two hosts, by bare verbs; [`frame`] builds and judges them.
 //! - [`wire`]: Roceway's own device, with every byte compared at both ends, and its figures.
+//! - [`offloads`]: the same under sets of offloads in which each pair of them occurs.
 //! - [`control`], [`server`], [`client`]: how the two ends talk about it over the host's TCP.
 //! - [`report`]: text and JSON, written at once or not at all.
 //!
@@ -13,6 +14,7 @@ pub(crate) mod client;
 mod control;
 mod frame;
 mod local;
+mod offloads;
 mod raw;
 pub(crate) mod report;
 pub(crate) mod server;

@@ -101,7 +101,7 @@ fn serve_wire(line: &mut Line, mode: Mode, device: &str) -> io::Result<()> {
     std::thread::scope(|scope| {
         let (tell, told) = mpsc::channel();
         let stopped = &stop;
-        let serve = move || wire::serve(device, wire::ADDRESSES[1], stopped, &tell);
+        let serve = move || wire::serve(&wire::Plan::new(device), stopped, &tell);
         let thread = scope.spawn(serve);
         let opened = told.recv_timeout(OPEN_MAX);
         let opened = opened.unwrap_or_else(|_| Err("the device did not open in time".to_owned()));

@@ -52,6 +52,8 @@ pub(crate) struct Target {
     pub(crate) modes: Vec<Mode>,
     /// The other options, as written.
     options: Vec<String>,
+    /// Whether sets of offloads are tried as well.
+    pub(crate) offloads: bool,
 }
 
 impl Target {
@@ -81,7 +83,7 @@ impl Target {
                 options.push(item.to_owned());
             }
         }
-        let target = Target { name, modes, options };
+        let target = Target { name, modes, options, offloads: false };
         // Whatever else is wrong with an option is said before anything is opened.
         for mode in target.modes.iter().filter(|mode| **mode != Mode::Raw) {
             let probe = target.wire(*mode, IpAddr::from([127, 0, 0, 1]), (1, 1));

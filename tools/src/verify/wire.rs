@@ -21,7 +21,7 @@ use roceway_perf::state::WorkerState;
 use roceway_perf::transport::{Pass, Role, Transport, ready, wait_for};
 use roceway_perf::workload::Workload;
 use roceway_runtime::rdma_virtio::nic::{Nic, spec};
-use roceway_runtime::{Prefix, WorkerConfig};
+use roceway_runtime::{OffloadWish, Prefix, WorkerConfig};
 
 use super::{Log, Missed, Seen, pattern};
 
@@ -31,11 +31,11 @@ pub(super) const ADDRESSES: [Ipv4Addr; 2] =
 /// Checks of the asking end, in their order.
 pub(super) const ALL: [&str; 7] =
     ["wire", "udp", "tcp", "tcp_rr", "tcp_stream", "tcp_maerts", "counters"];
-const TCP_PORT: u16 = 9001;
-const UDP_PORT: u16 = 9002;
+pub(super) const TCP_PORT: u16 = 9001;
+pub(super) const UDP_PORT: u16 = 9002;
 const PERF_PORT: u16 = 12_865;
 /// Bytes of the connection, each way.
-const BYTES: u64 = 4 << 20;
+pub(super) const BYTES: u64 = 4 << 20;
 const DATAGRAMS: u64 = 100;
 /// Of these, so many may be lost: they are datagrams.
 const LOST_MAX: u64 = 5;
@@ -54,27 +54,47 @@ const BUFFER: usize = 128 << 10;
 const FIGURE: Duration = Duration::from_secs(1);
 
 /// An opened device with a worker on it.
-struct Opened {
-    transport: Roceway,
+pub(super) struct Opened {
+    pub(super) transport: Roceway,
     settings: String,
     /// Longest IP packet.
-    mtu: usize,
+    pub(super) mtu: usize,
 }
 
-fn open(device: &str, own: Ipv4Addr) -> Result<Opened, String> {
+pub(super) fn open(device: &str, own: Ipv4Addr, offloads: OffloadWish) -> Result<Opened, String> {
     let nic = spec::open(device).map_err(|error| error.to_string())?;
     let settings: Vec<String> =
         nic.settings().iter().map(|(name, value)| format!("{name} {value}")).collect();
     let mtu = usize::from(nic.capabilities().mtu);
-    let config = WorkerConfig::new(Prefix { address: IpAddr::V4(own), length: 24 });
+    let mut config = WorkerConfig::new(Prefix { address: IpAddr::V4(own), length: 24 });
+    config.offloads = offloads;
     let opening = Opening::new(config, SocketOptions::default());
     let transport = opening.start(nic, "verify").map_err(|error| error.to_string())?;
     Ok(Opened { transport, settings: settings.join("; "), mtu })
 }
 
+/// What the served end is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan<'a> {
+    /// Its device.
+    pub(super) device: &'a str,
+    pub(super) own: Ipv4Addr,
+    pub(super) offloads: OffloadWish,
+    /// Bytes that the connection brings.
+    pub(super) bytes: u64,
+}
+
+impl<'a> Plan<'a> {
+    /// With all offloads, as the checks of the wire have it.
+    pub(super) fn new(device: &'a str) -> Plan<'a> {
+        Plan { device, own: ADDRESSES[1], offloads: OffloadWish::ALL, bytes: BYTES }
+    }
+}
+
 /// What the served end saw.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Served {
+    wanted: u64,
     bytes: u64,
     datagrams: u64,
     wrong: Option<String>,
@@ -84,27 +104,34 @@ pub(super) struct Served {
 impl Served {
     /// Its checks.
     pub(super) fn checks(&self, log: &mut Log<'_>) {
-        log.check("bytes_seen", || match &self.wrong {
-            Some(wrong) => Err(Missed::Failed(wrong.clone())),
-            None if self.bytes != BYTES => {
-                Err(Missed::Failed(format!("{} of {BYTES} bytes came", self.bytes)))
-            }
-            None => Ok(format!("{BYTES} bytes and {} datagrams, all as sent", self.datagrams)),
-        });
+        log.check("bytes_seen", || self.as_sent());
         log.check("counters", || counters(&self.state));
+    }
+
+    /// Whether all came, and as it was sent.
+    pub(super) fn as_sent(&self) -> Seen {
+        match &self.wrong {
+            Some(wrong) => Err(Missed::Failed(wrong.clone())),
+            None if self.bytes != self.wanted => {
+                let what = format!("{} of {} bytes came", self.bytes, self.wanted);
+                Err(Missed::Failed(what))
+            }
+            None => {
+                Ok(format!("{} bytes and {} datagrams, all as sent", self.bytes, self.datagrams))
+            }
+        }
     }
 }
 
 /// Opens a device and serves on it until `stop`; `told` hears the settings, or what went wrong.
 pub(super) fn serve(
-    device: &str,
-    own: Ipv4Addr,
+    plan: &Plan<'_>,
     stop: &AtomicBool,
     told: &Sender<Result<String, String>>,
 ) -> Served {
-    let mut served = Served::default();
-    let result = open(device, own).and_then(|mut opened| {
-        let to = |port| SocketAddr::new(own.into(), port);
+    let mut served = Served { wanted: plan.bytes, ..Served::default() };
+    let result = open(plan.device, plan.own, plan.offloads).and_then(|mut opened| {
+        let to = |port| SocketAddr::new(plan.own.into(), port);
         let transport = &mut opened.transport;
         let listening = Answering::new(transport, to)
             .and_then(|answering| Ok((answering, Server::listen(transport, to(PERF_PORT))?)));
@@ -255,7 +282,7 @@ pub(super) fn checks(
     let to = |port| SocketAddr::new(ADDRESSES[1].into(), port);
     let mut opened = None;
     let up = log.check(ALL[0], || {
-        let mut end = open(device, ADDRESSES[0]).map_err(Missed::Failed)?;
+        let mut end = open(device, ADDRESSES[0], OffloadWish::ALL).map_err(Missed::Failed)?;
         let to = to(PERF_PORT);
         let failed = |what: &str, error: io::Error| {
             Missed::Failed(format!("{what}: {error}; {}", end.settings))
@@ -297,7 +324,7 @@ pub(super) fn checks(
     rows
 }
 
-fn datagram(number: u64, length: usize) -> Vec<u8> {
+pub(super) fn datagram(number: u64, length: usize) -> Vec<u8> {
     let mut bytes = number.to_be_bytes().to_vec();
     bytes.resize(length.max(8), 0);
     write_pattern(number, 0, &mut bytes[8..]);
@@ -305,7 +332,7 @@ fn datagram(number: u64, length: usize) -> Vec<u8> {
 }
 
 /// Whether an answer is that to datagram `number`.
-fn answers(number: u64, sent: &[u8], came: &[u8]) -> Result<bool, String> {
+pub(super) fn answers(number: u64, sent: &[u8], came: &[u8]) -> Result<bool, String> {
     if came.get(..8) != Some(&number.to_be_bytes()) {
         return Ok(false);
     }
@@ -375,12 +402,13 @@ fn datagrams(transport: &mut Roceway, to: SocketAddr, largest: usize) -> Seen {
 
 fn connection(transport: &mut Roceway, to: SocketAddr) -> Seen {
     let started = transport.now_ns();
-    transfer(transport, to)?;
+    transfer(transport, to, BYTES)?;
     let elapsed = Duration::from_nanos(transport.now_ns().saturating_sub(started));
     Ok(format!("{BYTES} bytes each way at once in {elapsed:.1?}, every byte compared at both ends"))
 }
 
-fn transfer(transport: &mut Roceway, to: SocketAddr) -> Result<(), Missed> {
+/// So many patterned bytes each way at once.
+pub(super) fn transfer(transport: &mut Roceway, to: SocketAddr, bytes: u64) -> Result<(), Missed> {
     let failed = |error: io::Error| Missed::failed(error);
     let mut stream = transport.connect(to, Role::Data, 2).map_err(failed)?;
     wait_for(transport, UP_NS, "a connection", |t| t.connected(&mut stream)).map_err(failed)?;
@@ -388,9 +416,9 @@ fn transfer(transport: &mut Roceway, to: SocketAddr) -> Result<(), Missed> {
     let (mut sent, mut came, mut writes) = (0_u64, 0_u64, WRITES.iter().cycle());
     let (mut buffer, mut tokens) = (vec![0; BUFFER], Vec::new());
     let mut length = WRITES[0];
-    while came < BYTES {
+    while came < bytes {
         let mut pass = Pass::Idle;
-        let left = usize::try_from(BYTES - sent).unwrap_or(BUFFER).min(length);
+        let left = usize::try_from(bytes - sent).unwrap_or(BUFFER).min(length);
         if left > 0 {
             write_pattern(THERE, sent, &mut buffer[..left]);
             if let Some(n) =
@@ -403,7 +431,7 @@ fn transfer(transport: &mut Roceway, to: SocketAddr) -> Result<(), Missed> {
         }
         if let Some(n) = ready(transport.try_recv(&mut stream, &mut buffer)).map_err(failed)? {
             if n == 0 {
-                let what = format!("the connection ended after {came} of {BYTES} bytes");
+                let what = format!("the connection ended after {came} of {bytes} bytes");
                 return Err(Missed::Failed(what));
             }
             if let Some(wrong) = compare(BACK, came, &buffer[..n]) {
@@ -414,7 +442,7 @@ fn transfer(transport: &mut Roceway, to: SocketAddr) -> Result<(), Missed> {
         }
         if transport.now_ns().saturating_sub(started) > TRANSFER_NS {
             return Err(Missed::Failed(format!(
-                "{sent} bytes sent and {came} received of {BYTES} within {} s",
+                "{sent} bytes sent and {came} received of {bytes} within {} s",
                 TRANSFER_NS / 1_000_000_000
             )));
         }
@@ -506,7 +534,7 @@ const TOLD: [&str; 6] = [
     "retransmissions",
 ];
 
-fn counters(state: &WorkerState) -> Seen {
+pub(super) fn counters(state: &WorkerState) -> Seen {
     let bad: Vec<String> = state
         .counters
         .iter()
