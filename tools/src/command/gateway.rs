@@ -226,7 +226,7 @@ impl Gateway {
                     } else {
                         format!("{device}: {}", broken.cause)
                     },
-                    remedy: "start the gateway again once the device is there".into(),
+                    remedy: "start the gateway again once that is mended".into(),
                 });
             }
         }

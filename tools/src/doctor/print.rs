@@ -9,7 +9,7 @@ use super::facts::{
     Access, CAP_IPC_LOCK, CAP_NET_ADMIN, CAP_NET_RAW, Capabilities, Device, Facts, Function, Gid,
     Host, Interface, Library, MemoryLock, Namespaces, Port, Quality,
 };
-use super::judge::{Judgement, Problem, Severity};
+use super::judge::{Judgement, Problem, Severity, Verdict};
 
 /// Column in which values begin.
 const LABEL: usize = 14;
@@ -17,6 +17,10 @@ const LABEL: usize = 14;
 const WIDTH: usize = 96;
 /// Most GIDs of a port that are printed.
 const GIDS_MAX: usize = 8;
+
+/// What mode=raw was run on.
+const RAW_UNTRIED: &str = "mode=raw was run on a double of libibverbs, and on no NIC yet: what it \
+                           needs is here,\nand `roceway verify` shows what comes of it";
 
 /// The whole text.
 pub(super) fn text(report: &Report) -> String {
@@ -104,6 +108,11 @@ fn verdicts(out: &mut Lines, judgement: &Judgement) {
             let line = format!("{:<width$}  {}", verdict.device, marks.join(" "));
             out.line(2, line.trim_end());
         }
+    }
+    let raw = |verdict: &Verdict| verdict.works && verdict.device.ends_with("mode=raw");
+    if judgement.verdicts.iter().any(raw) {
+        out.line(0, "");
+        out.line(0, RAW_UNTRIED);
     }
 }
 

@@ -195,7 +195,8 @@ impl PathMeeting {
         lock_path.push(".lock");
         let lock_path = PathBuf::from(lock_path);
         let remedy = "use a path in a directory that you may write";
-        let lock = take_lock(&lock_path).map_err(|error| self.error("flock", error, remedy))?;
+        let lock =
+            take_lock(&lock_path).map_err(|(call, error)| self.error(call, error, remedy))?;
         let Some(lock) = lock else { return Ok(()) };
         match fs::symlink_metadata(&self.path) {
             Ok(found) if !found.file_type().is_socket() => {
@@ -234,7 +235,7 @@ fn is_trusted(channel: &Channel) -> bool {
 }
 
 /// The lock file, locked; `None` if someone else has it.
-fn take_lock(path: &Path) -> io::Result<Option<File>> {
+fn take_lock(path: &Path) -> Result<Option<File>, (&'static str, io::Error)> {
     let lock = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -242,11 +243,16 @@ fn take_lock(path: &Path) -> io::Result<Option<File>> {
         .write(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path)?;
+        .open(path)
+        .map_err(|error| ("open of its lock file", error))?;
     // SAFETY: plain system call on a descriptor that we own.
     if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } < 0 {
         let error = io::Error::last_os_error();
-        return if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) };
+        return if error.kind() == io::ErrorKind::WouldBlock {
+            Ok(None)
+        } else {
+            Err(("flock", error))
+        };
     }
     // Its last owner may have removed it between our open and our lock.
     let same = fs::symlink_metadata(path)
