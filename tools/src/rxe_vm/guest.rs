@@ -31,6 +31,8 @@ pub struct Plan {
     pub topology: Topology,
     /// Memory of each guest in MiB.
     pub memory_mib: u32,
+    /// Whether the scenarios are told to take short counts.
+    pub brief: bool,
     /// A folder for the wire and the console's files, this run's own.
     pub folder: PathBuf,
 }
@@ -108,8 +110,9 @@ fn arguments(plan: &Plan, index: usize, console: &Path) -> Vec<String> {
     let wire = plan.folder.join("wire");
     let append = format!(
         "console=ttyS0 panic=-1 quiet mitigations=off no_timer_check random.trust_cpu=on \
-         TOPOLOGY={} SIDE={side}",
-        plan.topology
+         TOPOLOGY={} SIDE={side}{}",
+        plan.topology,
+        if plan.brief { " BRIEF=1" } else { "" }
     );
     let mut all: Vec<String> = [
         "-accel",
@@ -186,6 +189,7 @@ mod tests {
             image: "/i".into(),
             topology,
             memory_mib: 512,
+            brief: topology == Topology::Hosts,
             folder: "/f".into(),
         }
     }
@@ -197,6 +201,7 @@ mod tests {
         assert!(!pair.contains("netdev") && pair.contains("-smp 2") && pair.contains("SIDE=ab"));
         let (one, other) = (text(Topology::Hosts, 0), text(Topology::Hosts, 1));
         assert!(one.contains("server=on") && one.contains(":01") && one.contains("SIDE=a"));
+        assert!(one.contains("BRIEF=1") && !pair.contains("BRIEF"));
         assert!(other.contains("server=off") && other.contains(":02") && other.contains("SIDE=b"));
         for guest in [pair, one, other] {
             assert!(guest.contains("-nodefaults") && guest.contains("accel tcg"), "{guest}");

@@ -30,7 +30,7 @@ const PROGRESS_AFTER: Duration = Duration::from_secs(2);
     about,
     after_help = "Examples:
   tools/rxe-vm                                  every scenario, on every topology that it names
-  tools/rxe-vm --brief                          every scenario once, as tools/test does it
+  tools/rxe-vm --brief                          in a few minutes, as tools/test does it
   tools/rxe-vm --list                           what there is
   tools/rxe-vm stock-pingpong --topology hosts  one scenario between two guests
   tools/rxe-vm --program roceway=target/debug/roceway --notes perf-rc
@@ -50,9 +50,13 @@ struct Line {
     /// Only this topology: one guest with two devices, or two guests
     #[arg(long, value_name = "pair|hosts", value_parser = topology)]
     topology: Option<Topology>,
-    /// Each scenario once, on the topology that it names first
+    /// What tools/test does: no scenario that only measures, each once, on the topology that it
+    /// names first, with short counts, and both topologies at once
     #[arg(long, conflicts_with = "topology")]
     brief: bool,
+    /// Both topologies at once: for what does not measure
+    #[arg(long)]
+    at_once: bool,
     /// Lists the scenarios and ends
     #[arg(long)]
     list: bool,
@@ -143,6 +147,7 @@ fn chosen(line: &Line) -> Result<Vec<Scenario>, Trouble> {
         scenarios.push(scenario::read(file)?);
     }
     if line.brief {
+        scenarios.retain(|scenario| scenario.brief || !all);
         scenarios.iter_mut().for_each(|scenario| scenario.topologies.truncate(1));
     }
     Ok(scenarios)
@@ -181,7 +186,8 @@ fn stop_on_signals(limit: Duration) -> Result<Arc<AtomicBool>, Trouble> {
     Ok(stop)
 }
 
-/// Progress on a terminal, plain lines elsewhere.
+/// Progress on a terminal, plain lines elsewhere. A clone writes to the same place.
+#[derive(Clone)]
 struct Screen {
     bar: ProgressBar,
     started: Instant,
@@ -223,6 +229,12 @@ impl Watcher for Screen {
     }
 }
 
+/// What runs on one topology.
+struct Part<'a> {
+    place: Topology,
+    scenarios: Vec<&'a Scenario>,
+}
+
 /// One run of the command.
 struct Run<'a> {
     line: &'a Line,
@@ -235,7 +247,7 @@ impl Run<'_> {
     fn all(&mut self, scenarios: Vec<Scenario>) -> Result<Vec<Outcome>, Trouble> {
         let given: BTreeMap<_, _> = self.line.programs.iter().cloned().collect();
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let mut finder = Programs::new(workspace, given);
+        let mut finder = Programs::new(workspace, given, !self.line.brief);
         let mut programs = Vec::new();
         for name in ALWAYS {
             programs.push((name.to_owned(), finder.find(name)?));
@@ -257,17 +269,42 @@ impl Run<'_> {
             }
         }
         let wanted = self.line.topology.map_or(Topology::ALL.to_vec(), |one| vec![one]);
+        let mut parts: Vec<Part<'_>> = Vec::new();
         for place in wanted {
             let here: Vec<&Scenario> =
                 ready.iter().filter(|s| topologies(s, &[place]).next().is_some()).collect();
             if !here.is_empty() {
-                self.screen.doing("packing the guest");
-                let folder = Folder::new()?;
-                let image = image::build(self.kernel, &programs, &ready, &folder.0)?;
-                self.topology(place, &here, (&folder, &image), &mut outcomes)?;
+                parts.push(Part { place, scenarios: here });
             }
         }
+        if !parts.is_empty() {
+            self.screen.doing("packing the guest");
+            let folder = Folder::new()?;
+            let image = image::build(self.kernel, &programs, &ready, &folder.0)?;
+            let file = folder.0.join("image");
+            std::fs::write(&file, image)
+                .map_err(|error| Trouble::new(format!("{}: {error}", file.display())))?;
+            outcomes.extend(self.parts(&parts, &file)?);
+        }
         Ok(outcomes)
+    }
+
+    /// One after the other, or all at once.
+    fn parts(&self, parts: &[Part<'_>], image: &Path) -> Result<Vec<Outcome>, Trouble> {
+        let run = |part: &Part<'_>| self.part(part, image, &mut self.screen.clone());
+        let found: Vec<_> = if self.line.brief || self.line.at_once {
+            let died = || Trouble::new("a thread died");
+            std::thread::scope(|scope| {
+                let threads: Vec<_> =
+                    parts.iter().map(|part| scope.spawn(move || run(part))).collect();
+                let ended = threads.into_iter().map(|thread| thread.join());
+                ended.map(|ended| ended.unwrap_or_else(|_| Err(died()))).collect()
+            })
+        } else {
+            parts.iter().map(run).collect()
+        };
+        let all: Result<Vec<Vec<Outcome>>, Trouble> = found.into_iter().collect();
+        Ok(all?.into_iter().flatten().collect())
     }
 
     fn skipped(&mut self, scenario: &Scenario, trouble: &Trouble) -> Vec<Outcome> {
@@ -283,31 +320,34 @@ impl Run<'_> {
         outcomes
     }
 
-    fn topology(
-        &mut self,
-        topology: Topology,
-        scenarios: &[&Scenario],
-        (folder, image): (&Folder, &[u8]),
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<(), Trouble> {
-        let file = folder.0.join("image");
-        std::fs::write(&file, image)
-            .map_err(|error| Trouble::new(format!("{}: {error}", file.display())))?;
+    /// The scenarios of one topology, in guests of their own.
+    fn part(
+        &self,
+        part: &Part<'_>,
+        image: &Path,
+        screen: &mut Screen,
+    ) -> Result<Vec<Outcome>, Trouble> {
+        let folder = image.with_file_name(part.place.name());
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| Trouble::new(format!("{}: {error}", folder.display())))?;
         let plan = Plan {
             kernel: self.kernel.image(),
-            image: file,
-            topology,
+            image: image.to_owned(),
+            topology: part.place,
             memory_mib: self.line.memory,
-            folder: folder.0.clone(),
+            brief: self.line.brief,
+            folder: folder.clone(),
         };
         let mut session = Session::new(&plan, self.stop);
-        for scenario in scenarios {
-            let outcome = session.run(scenario, self.screen)?;
-            self.keep(&folder.0, &outcome)?;
-            self.screen.print(&report::text(&outcome));
+        let mut outcomes = Vec::new();
+        for scenario in &part.scenarios {
+            let outcome = session.run(scenario, screen)?;
+            self.keep(&folder, &outcome)?;
+            screen.print(&report::text(&outcome));
             outcomes.push(outcome);
         }
-        session.finish()
+        session.finish()?;
+        Ok(outcomes)
     }
 
     fn keep(&self, from: &Path, outcome: &Outcome) -> Result<(), Trouble> {

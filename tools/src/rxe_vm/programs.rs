@@ -42,13 +42,15 @@ const LOADED: [(&str, &str); 3] = [
 pub struct Programs {
     workspace: PathBuf,
     given: BTreeMap<String, PathBuf>,
+    measures: bool,
 }
 
 impl Programs {
-    /// `workspace` is where cargo builds; `given` overrides programs by name.
+    /// `workspace` is where cargo builds; `given` overrides programs by name. Where nothing is
+    /// measured, ours are those of the tests, which are there already.
     #[must_use]
-    pub fn new(workspace: PathBuf, given: BTreeMap<String, PathBuf>) -> Self {
-        Self { workspace, given }
+    pub fn new(workspace: PathBuf, given: BTreeMap<String, PathBuf>, measures: bool) -> Self {
+        Self { workspace, given, measures }
     }
 
     /// The file of a program.
@@ -75,7 +77,7 @@ impl Programs {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.workspace);
         cargo.args(["build", "--locked", "--message-format=json", "-p", package, "--bin", name]);
-        cargo.args(options);
+        cargo.args(options.iter().filter(|option| self.measures || **option != "--release"));
         let output = cargo.stdin(Stdio::null()).output().map_err(|error| io("cargo", &error))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let built = text.lines().filter_map(|line| executable(line, name)).next_back();
@@ -178,7 +180,7 @@ mod tests {
     #[test]
     fn a_program_that_is_given_is_not_searched() {
         let given = BTreeMap::from([("roceway".to_owned(), PathBuf::from("/x/roceway"))]);
-        let mut programs = Programs::new(PathBuf::from("/nowhere"), given);
+        let mut programs = Programs::new(PathBuf::from("/nowhere"), given, true);
         assert_eq!(programs.find("roceway").unwrap(), PathBuf::from("/x/roceway"));
         let cause = programs.find("no-such-program-here").unwrap_err().cause;
         assert_eq!(cause, "no-such-program-here is not installed");

@@ -3,8 +3,8 @@
 //! A scenario is a shell file that defines two functions, `a` and `b`, for the two sides; its head
 //! says, one comment line each, `title`, `topologies` (pair, hosts; the first is where it runs if
 //! it runs once), `programs` that it calls beyond those that every guest has, `seconds` that it may
-//! take, and `checks`: every one of them must be reported, or the scenario has failed. What it may
-//! call is in `guest/lib.sh`.
+//! take, and `checks`: every one of them must be reported, or the scenario has failed. One that only
+//! measures says `brief: no`. What it may call is in `guest/lib.sh`.
 
 use std::fmt;
 use std::path::Path;
@@ -71,6 +71,8 @@ pub struct Scenario {
     pub seconds: u64,
     /// What must be reported.
     pub checks: Vec<String>,
+    /// Whether it is part of a brief run.
+    pub brief: bool,
     /// The whole file.
     pub text: String,
 }
@@ -94,6 +96,7 @@ impl Scenario {
             seconds: seconds
                 .ok_or_else(|| head.trouble(&format!("`seconds` is a number to {SECONDS_MAX}")))?,
             checks: head.words("checks")?,
+            brief: head.says_yes("brief")?,
             text: text.to_owned(),
         };
         if scenario.topologies.is_empty() || scenario.topologies.len() != topologies.len() {
@@ -130,6 +133,19 @@ impl<'a> Head<'a> {
         match values.next() {
             Some(_) => Err(self.trouble(&format!("`# {key}:` stands there twice"))),
             None => Ok(value.trim()),
+        }
+    }
+
+    /// A key that need not be there, and is `yes` or `no`.
+    fn says_yes(&self, key: &str) -> Result<bool, Trouble> {
+        let lines = self.text.lines().take_while(|line| line.starts_with('#'));
+        if !lines.into_iter().any(|line| line.starts_with(&format!("# {key}:"))) {
+            return Ok(true);
+        }
+        match self.value(key)? {
+            "yes" => Ok(true),
+            "no" => Ok(false),
+            _ => Err(self.trouble(&format!("`{key}` is yes or no"))),
         }
     }
 
@@ -181,6 +197,9 @@ mod tests {
         assert_eq!(scenario.programs, ["one", "two"]);
         assert_eq!(scenario.checks, ["first", "second"]);
         assert_eq!((scenario.title.as_str(), scenario.seconds), ("A title", 20));
+        assert!(scenario.brief);
+        let measures = GOOD.replace("# seconds", "# brief: no\n# seconds");
+        assert!(!Scenario::parse("name", &measures).unwrap().brief);
     }
 
     #[test]
@@ -192,6 +211,7 @@ mod tests {
             ("pair hosts", "pair cloud", "pair, hosts or both"),
             ("pair hosts", "", "pair, hosts or both"),
             ("first second", "", "it could not fail"),
+            ("# seconds", "# brief: perhaps\n# seconds", "`brief` is yes or no"),
             ("b() {", "c() {", "no function `b() {`"),
             ("# programs: one", "# title: again\n# programs: one", "twice"),
         ];

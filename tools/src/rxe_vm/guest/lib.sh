@@ -24,6 +24,9 @@ tell_check() {
 passed() { tell_check passed "$@"; }
 failed() { tell_check failed "$@"; }
 
+# brief SHORT LONG: a count or time of a run that is to be short (`--brief`), or of any other.
+brief() { if [ -n "$BRIEF" ]; then echo "$1"; else echo "$2"; fi; }
+
 # check NAME COMMAND...: runs the command; its status is the verdict, and is returned.
 check() {
     local name=$1 status=0
@@ -132,14 +135,15 @@ device() { echo "rdma:$DEV,mode=$1,peer=$PEER_ADDR${2:+,$2}"; }
 
 # serve MODE [OPTIONS]: `roceway perf server` on that device; its process is then $SERVER. MODE
 # kernel is the guest's own TCP. Returns when it listens, with a failure after 10 s. What stands in
-# AS comes before each `roceway`, such as setpriv with its options.
+# AS comes before each `roceway`, such as setpriv with its options; what stands in SERVE are further
+# options of the server.
 serve() {
     local tries=200
     : >"server.$SIDE"
     if [ "$1" = kernel ]; then
-        $AS roceway perf server --json --wait block --listen "$ADDR" >"server.$SIDE" &
+        $AS roceway perf server --json --wait block $SERVE --listen "$ADDR" >"server.$SIDE" &
     else
-        $AS roceway perf server --json --wait block --device "$(device "$@")" \
+        $AS roceway perf server --json --wait block $SERVE --device "$(device "$@")" \
             --address "$WIRE/24" >"server.$SIDE" &
     fi
     SERVER=$!

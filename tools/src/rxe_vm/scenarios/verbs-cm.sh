@@ -19,6 +19,9 @@ a() {
 }
 
 b() {
+    local tries=20
+    # Guests that have just booted may need a moment: this is the first that goes over their wire.
+    until ping -c 1 -W 1 "$PEER_ADDR" >/dev/null || [ $tries = 0 ]; do tries=$((tries - 1)); done
     for mode in rc ud; do
         meet $mode
         check $mode within 15 verbs-pingpong --device "$DEV" --connect "$PEER_ADDR:7201" \

@@ -1,8 +1,8 @@
-# title: verify tries what soft-RoCE claims, on one host and with another
+# title: verify tries what soft-RoCE claims, and sets of offloads, on one host and with another
 # topologies: pair hosts
 # programs: roceway
 # seconds: 240
-# checks: alone together report no_raw
+# checks: alone rc_offloads ud_offloads together report no_raw
 
 a() {
     roceway verify server "rdma:$DEV" --listen "$ADDR" --once >server.a 2>&1 &
@@ -18,17 +18,36 @@ told() { grep -E '^  (FAILED|not tried)' "$1" | tr '\n' ';'; }
 # How many checks of a report passed.
 passes() { grep -c '^  passed' "$1"; }
 
+# offloads MODE LEAST: the sets that were tried, by name, each with every byte compared; none failed,
+# and there were so many.
+offloads() {
+    local line count
+    grep '^  [a-zA-Z ]* offloads ' "alone.$1" | while read -r line; do say "$1: $line"; done
+    count=$(grep -c '^  passed  *offloads [a-z]' "alone.$1")
+    if grep -q '^  FAILED  *offloads' "alone.$1"; then
+        failed "${1}_offloads" "$(told "alone.$1")"
+    elif [ "$count" -lt "$2" ]; then
+        failed "${1}_offloads" "$count sets of at least $2"
+    else
+        passed "${1}_offloads" "$count sets in which each pair of settings occurs"
+    fi
+}
+
 b() {
     local status=0
     # Both ends over one port.
-    within 100 roceway verify "rdma:$DEV,mode=rc" --report alone.rc >/dev/null || status=1
-    within 100 roceway verify "rdma:$DEV,mode=ud" --report alone.ud >/dev/null || status=1
+    within 100 roceway verify "rdma:$DEV,mode=rc" --offloads --report alone.rc >/dev/null ||
+        status=1
+    within 100 roceway verify "rdma:$DEV,mode=ud" --offloads --report alone.ud >/dev/null ||
+        status=1
     cat alone.rc alone.ud
     if [ $status = 0 ]; then
         passed alone "$(passes alone.rc) checks of rc, $(passes alone.ud) of ud"
     else
         failed alone "$(told alone.rc) $(told alone.ud)"
     fi
+    offloads rc 12
+    offloads ud 3
     meet up
     status=0
     within 200 roceway verify "rdma:$DEV" --peer "$PEER_ADDR" --report both >/dev/null || status=1

@@ -2,6 +2,7 @@
 # topologies: hosts
 # programs: roceway
 # seconds: 200
+# brief: no
 # checks: rc ud
 
 # New processes at this end, so that the peer is new each time; in each 20 connections follow.

@@ -17,7 +17,7 @@ b() {
     for mode in rc ud; do
         meet "$mode-up"
         for test in tcp_rr tcp_stream tcp_maerts tcp_crr udp_rr udp_stream; do
-            perf_check "${mode}_$test" $mode $test -l 1
+            perf_check "${mode}_$test" $mode $test -l $(brief 0.5 1)
         done
         meet "$mode-down"
     done

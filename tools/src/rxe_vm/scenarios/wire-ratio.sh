@@ -2,6 +2,7 @@
 # topologies: pair
 # programs: roceway verbs-pingpong
 # seconds: 290
+# brief: no
 # checks: rc ud rc_one_post ud_one_post
 
 # Interleaved blocks; the ratio of medians of the blocks' medians counts. A transaction of one byte

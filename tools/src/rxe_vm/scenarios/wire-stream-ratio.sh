@@ -2,6 +2,7 @@
 # topologies: pair
 # programs: roceway verbs-pingpong
 # seconds: 200
+# brief: no
 # checks: rc
 
 BLOCKS=10
