@@ -3,8 +3,8 @@
 //! A scenario is a shell file that defines two functions, `a` and `b`, for the two sides; its head
 //! says, one comment line each, `title`, `topologies` (pair, hosts; the first is where it runs if
 //! it runs once), `programs` that it calls beyond those that every guest has, `seconds` that it may
-//! take, and `checks`: every one of them must be reported, or the scenario has failed. One that only
-//! measures says `brief: no`. What it may call is in `guest/lib.sh`.
+//! take, and `checks`: every one of them must be reported, or the scenario has failed. One that
+//! only measures says `brief: no`. What it may call is in `guest/lib.sh`.
 
 use std::fmt;
 use std::path::Path;

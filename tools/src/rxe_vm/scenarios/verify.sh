@@ -46,7 +46,7 @@ b() {
     else
         failed alone "$(told alone.rc) $(told alone.ud)"
     fi
-    offloads rc 12
+    offloads rc 10
     offloads ud 3
     meet up
     status=0

@@ -15,13 +15,12 @@ a() {
             counters=--counters
             [ $mode != kernel ] || counters=
             SERVE=$counters
-            serve $mode 2>counted.a || return 1
+            serve $mode || return 1
             SERVE=
             meet "$mode-$percent-up"
             meet "$mode-$percent-down"
             stop_serving
-            [ $mode != rc ] || once "rc_${percent}_server_once" counted.a
-            cat counted.a
+            [ $mode != rc ] || once "rc_${percent}_server_once" server.a
         done
     done
     loss 0 ${DELAY}ms

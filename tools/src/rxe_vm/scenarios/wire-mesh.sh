@@ -9,18 +9,23 @@
 PEERS=$(brief 4 16)
 
 a() {
-    local peer pids=
+    local peer pids= tries
     for mode in rc ud; do
         pids=
         peer=1
         while [ $peer -le $PEERS ]; do
             roceway perf server --json --wait block --address "10.10.1.$peer/16" --device \
                 "rdma:$DEV,mode=$mode,port=$((4900 + peer)),large=off,exchange=tcp,\
-accept=$PEER_ADDR/32,peers=1" >"mesh.$peer" 2>/dev/null &
+accept=$PEER_ADDR/32,peers=1" >"mesh.$peer" &
             pids="$pids $!"
             peer=$((peer + 1))
         done
-        until [ "$(cat mesh.[0-9]* | grep -c listening)" = $PEERS ]; do sleep 0.1; done
+        tries=300
+        until [ "$(cat mesh.[0-9]* | grep -c listening)" = $PEERS ]; do
+            tries=$((tries - 1))
+            [ $tries -gt 0 ] || return 1
+            sleep 0.1
+        done
         meet "$mode-up"
         meet "$mode-down"
         kill -TERM $pids
