@@ -23,7 +23,7 @@ use super::{Log, Missed, Seen};
 const BYTES: u64 = 256 << 10;
 const SEGMENTS: u64 = 24;
 const SEGMENT_LEN: usize = 1111;
-/// Datagrams of each call: the first brings both ends together, and one of the others may lose some.
+/// Datagrams of each call: the first brings both ends together, one of the others may lose some.
 const CALLS: [u64; 3] = [1, SEGMENTS, SEGMENTS];
 const ANSWERS_NS: u64 = 2_000_000_000;
 
