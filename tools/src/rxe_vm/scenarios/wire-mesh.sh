@@ -8,6 +8,9 @@
 # them. What 200 hosts cost in docs/wire.md is reckoned from this.
 PEERS=$(brief 4 16)
 
+# Receives of one buffer each; those of ud have no other.
+small() { [ "$1" = ud ] || echo ",large=off"; }
+
 a() {
     local peer pids= tries
     for mode in rc ud; do
@@ -15,7 +18,7 @@ a() {
         peer=1
         while [ $peer -le $PEERS ]; do
             roceway perf server --json --wait block --address "10.10.1.$peer/16" --device \
-                "rdma:$DEV,mode=$mode,port=$((4900 + peer)),large=off,exchange=tcp,\
+                "rdma:$DEV,mode=$mode,port=$((4900 + peer)),exchange=tcp$(small $mode),\
 accept=$PEER_ADDR/32,peers=1" >"mesh.$peer" &
             pids="$pids $!"
             peer=$((peer + 1))
@@ -53,7 +56,7 @@ b() {
         before=$(pairs $mode)
         : >mesh.b
         roceway perf server --json --wait block --counters --address 10.10.2.1/16 \
-            --device "rdma:$DEV,mode=$mode,large=off,exchange=tcp$list" >server.b 2>>mesh.b &
+            --device "rdma:$DEV,mode=$mode,exchange=tcp$(small $mode)$list" >server.b 2>>mesh.b &
         SERVER=$!
         until grep -q listening server.b; do sleep 0.02; done
         started=$(milliseconds)
