@@ -3,7 +3,12 @@
 
 use roceway_rdma_virtio::memory::arena::Arena;
 use roceway_rdma_virtio::memory::slot::{self as device, SlotClass as DeviceClass};
+use roceway_rdma_virtio::memory::sum;
+use roceway_stack::checksum::Sum;
 use roceway_stack::memory::{Memory, Piece, Slot, SlotClass};
+
+/// From so many bytes on whole blocks are summed in vectors.
+const WIDE_MIN: usize = 256;
 
 /// The arena, borrowed for the stack.
 pub(crate) struct StackMemory<'a> {
@@ -67,6 +72,16 @@ impl Memory for StackMemory<'_> {
     #[inline(always)]
     fn bytes_mut(&mut self, piece: Piece) -> &mut [u8] {
         self.arena.bytes_mut(device::Slot::from_raw(piece.slot.raw()), piece.start, piece.len)
+    }
+
+    #[inline]
+    fn sum(&self, piece: Piece) -> Sum {
+        let bytes = self.bytes(piece);
+        if bytes.len() < WIDE_MIN {
+            return Sum::of(bytes);
+        }
+        let (front, rest) = sum::blocks(bytes);
+        Sum::of_parts(front, rest)
     }
 
     #[inline(always)]

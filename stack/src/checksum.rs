@@ -89,6 +89,15 @@ impl Sum {
         Sum(add_tail(sum, tail))
     }
 
+    /// The sum of bytes of which the first ones were summed elsewhere: `front` is the sum of words
+    /// in the machine's byte order, with or without the end-around carry, of an even number of
+    /// bytes; `rest` lies behind them.
+    #[must_use]
+    #[inline]
+    pub fn of_parts(front: u64, rest: &[u8]) -> Sum {
+        Sum(front).plus(Sum::of(rest))
+    }
+
     /// The sum of a header of constant length, unrolled by the compiler.
     #[must_use]
     #[inline]

@@ -7,6 +7,8 @@
 //! reference is released; a slot that the device still reads holds a reference of its own, so
 //! a slot is never written again before the peer's acknowledgement *and* the device's completion.
 
+use crate::checksum::Sum;
+
 /// A buffer, named by its first 256-byte granule in the worker's arena.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Slot(u32);
@@ -90,6 +92,13 @@ pub trait Memory {
 
     /// The bytes of a piece. Panics if the piece leaves its slot.
     fn bytes(&self, piece: Piece) -> &[u8];
+
+    /// The sum of a piece's bytes, the first of which lies at an even offset. Memory that has a
+    /// faster way to many bytes takes it. Panics if the piece leaves its slot.
+    #[inline]
+    fn sum(&self, piece: Piece) -> Sum {
+        Sum::of(self.bytes(piece))
+    }
 
     /// The bytes of a piece, to be written. Only a holder that knows that nobody reads exactly
     /// these bytes may write them. Panics if the piece leaves its slot.

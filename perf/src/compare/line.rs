@@ -10,13 +10,13 @@
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::rivals::{Contender, rtt_row};
 use super::{Measured, Plan};
 use crate::arithmetic::nanoseconds;
 use crate::histogram::Latency;
-use crate::local::pin;
+use crate::local::{Cores, pin};
 use crate::report::Place;
 
 /// Looks at the stop flag once in so many spins.
@@ -43,6 +43,18 @@ pub(super) enum LineRival {
     One,
     /// A line there and another one back.
     Pair,
+}
+
+/// The median round trip of one line at the moment, in a few milliseconds; `None` if the cores are
+/// not known, or are one. The calling thread is left pinned.
+pub(super) fn round_trip_ns(cores: Cores) -> Option<f64> {
+    let (client, server) = (cores.client?, cores.server?);
+    let brief = Plan {
+        length: Duration::from_millis(3),
+        warmup: Duration::from_millis(1),
+        ..Plan::new(cores)
+    };
+    (client != server).then(|| LineRival::One.measure(&brief).ok())??.row.p50_ns
 }
 
 /// Where questions and answers lie: both in the same lines, or each in lines of their own.

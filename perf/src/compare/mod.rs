@@ -2,7 +2,8 @@
 //!
 //! A contender measures one row; a block is a list of contenders that take turns, repetition by
 //! repetition, so that the machine's mood hits all alike. Figures are medians over repetitions. A
-//! repetition during which the two virtual cpus shared one physical core is dropped.
+//! repetition during which the two virtual cpus shared one physical core, or were moved to another
+//! place, is dropped.
 
 mod capture;
 mod churn;
@@ -15,6 +16,7 @@ mod peer_smoltcp;
 mod rivals;
 mod sharing;
 mod summary;
+mod surroundings;
 mod tap;
 mod veth;
 
@@ -29,10 +31,11 @@ pub use capture::append;
 pub use ours::over_soft;
 pub use rivals::{Case, Contender, Extras, KernelRival, MESSAGE_LARGE, soft_block};
 pub(crate) use rivals::{measured, workload};
-pub use sharing::shared_core;
+pub use sharing::look;
 pub use summary::{Ratio, ratios};
 pub use veth::{CHILD_ARGUMENT, VethKernel, child, parent};
 
+use self::surroundings::Repetition;
 use crate::histogram::Latency;
 use crate::local::Cores;
 use crate::report::Row;
@@ -132,8 +135,17 @@ pub fn churn_block() -> Vec<Box<dyn Contender>> {
 /// So long that every port of the client is used many times.
 pub const CHURN_LENGTH: Duration = Duration::from_secs(10);
 
-/// Says why a repetition must not count, if so; asked before and after each. [`shared_core`] does.
-pub type Referee<'a> = &'a mut dyn FnMut() -> Option<String>;
+/// What a referee sees before or after a repetition.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// Why the repetition must not count, if so.
+    pub flaw: Option<String>,
+    /// How long a cache line takes there and back, if there are two cores.
+    pub line_ns: Option<f64>,
+}
+
+/// Looks at the surroundings; asked before and after each repetition. [`look`] does.
+pub type Referee<'a> = &'a mut dyn FnMut() -> Look;
 
 /// Runs a block. A contender that fails is left out from then on, and the reason is noted.
 pub fn run(
@@ -148,9 +160,9 @@ pub fn run(
     if contenders.is_empty() {
         return block;
     }
-    let mut kept: Vec<Vec<Measured>> = Vec::new();
+    let mut kept: Vec<Repetition> = Vec::new();
     let mut flagged: Vec<Vec<Measured>> = Vec::new();
-    while kept.len() < plan.repetitions
+    while surroundings::largest(&kept) < plan.repetitions
         && kept.len() + flagged.len() < plan.repetitions + plan.spare
     {
         let number = kept.len() + flagged.len() + 1;
@@ -168,16 +180,18 @@ pub fn run(
             }
             true
         });
-        match before.or_else(&mut *referee) {
-            Some(reason) => {
+        match surroundings::judge(before, referee) {
+            Err(reason) => {
                 block.notes.push(format!("repetition {number} dropped: {reason}"));
                 flagged.push(measured);
             }
-            None => kept.push(measured),
+            Ok(line_ns) => kept.push(Repetition { number, measured, line_ns }),
         }
     }
+    let (mut kept, others) = surroundings::split(kept);
+    block.notes.extend(others);
     if kept.is_empty() {
-        let what = "every repetition was flagged; the figures are of one physical core";
+        let what = "every repetition was flagged; the figures are of surroundings that must not be";
         block.notes.push(what.into());
         kept = flagged;
     }

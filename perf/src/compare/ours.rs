@@ -13,6 +13,7 @@ use roceway_runtime::{Prefix, WorkerConfig};
 use super::link::{RECEIVE_LEN_LARGE, RECEIVES_LARGE, ZERO_COPY_LARGE};
 use super::rivals::{Case, Contender, cases, measured, workload};
 use super::{Measured, Plan, Told};
+use crate::arithmetic::real;
 use crate::ends::{self, ADDRESSES, Opening};
 use crate::recorder::{Until, Window};
 use crate::report::Place;
@@ -117,7 +118,7 @@ impl RocewayRival {
     ) -> Result<(Outcome, [WorkerState; 2]), String> {
         let config = WorkerConfig::new(Prefix { address: ADDRESSES[0].into(), length: 24 });
         let mut opening = Opening::new(config.spinning(), workload.buffers);
-        opening.keep_end = plan.counters;
+        opening.keep_end = plan.counters || !self.case.test.has_rtt();
         opening.zero_copy = matches!(self.variant, Variant::ZeroCopy | Variant::ZeroCopyLarge);
         if opening.zero_copy {
             opening.config.memory.blocks = u32::try_from(LARGE_DEPTH).unwrap_or(0);
@@ -168,9 +169,30 @@ impl Contender for RocewayRival {
     fn measure(&mut self, plan: &Plan) -> Result<Measured, String> {
         let workload = self.workload(plan);
         let (outcome, states) = self.run(plan, &workload, None)?;
+        let mut all = measured(&workload, &self.variant.place(), outcome);
+        if !self.case.test.has_rtt() {
+            all.row.copies_per_byte = copies(&states);
+        }
         self.states = plan.counters.then_some(states);
-        Ok(measured(&workload, &self.variant.place(), outcome))
+        Ok(all)
     }
+}
+
+/// Bytes that the sockets and stacks of both ends copied, for each that one of them received:
+/// written or read by copying, moved together to free slots, or copied since too many were lent.
+fn copies(states: &[WorkerState; 2]) -> Option<f64> {
+    const COPIES: [(&str, &str); 4] = [
+        ("tcp", "bytes_written"),
+        ("tcp", "bytes_read"),
+        ("tcp", "bytes_compacted"),
+        ("memory", "bytes_lent_copied"),
+    ];
+    let sum = |wanted: &[(&str, &str)]| -> u64 {
+        let counters = states.iter().flat_map(|state| &state.counters);
+        counters.filter(|(layer, name, _)| wanted.contains(&(*layer, *name))).map(|all| all.2).sum()
+    };
+    let received = sum(&[("tcp", "bytes_received")]);
+    (received > 0).then(|| real(sum(&COPIES)) / real(received))
 }
 
 fn rivals(rows: impl IntoIterator<Item = (Option<Case>, Variant)>) -> Vec<Box<dyn Contender>> {

@@ -126,6 +126,7 @@ fn empty_row(test: &str, place: Place) -> Row {
         cpu_s_per_gbyte: None,
         cpu_s_per_transaction: None,
         cycles: None,
+        copies_per_byte: None,
         message_bytes: None,
     }
 }

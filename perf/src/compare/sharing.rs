@@ -10,6 +10,8 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::Look;
+use super::line::round_trip_ns;
 use crate::arithmetic::{nanoseconds, real};
 use crate::local::{Cores, pin};
 
@@ -22,8 +24,14 @@ const CHAINS: usize = 6;
 /// One core that two threads share makes each at least so much slower; half of 2 and 1.
 const SLOWDOWN_MIN: f64 = 1.5;
 
+/// The surroundings of these two cores at the moment.
+#[must_use]
+pub fn look(cores: Cores) -> Look {
+    Look { flaw: shared_core(cores), line_ns: round_trip_ns(cores) }
+}
+
 /// Why figures of these two cores would be of one physical core, if so.
-pub fn shared_core(cores: Cores) -> Option<String> {
+fn shared_core(cores: Cores) -> Option<String> {
     let slowdown = slowdown(cores)?;
     (slowdown >= SLOWDOWN_MIN).then(|| {
         format!("each cpu worked {slowdown:.1} times slower beside the other: one physical core")

@@ -22,7 +22,7 @@ pub struct Ratio {
 }
 
 /// The fields of a row that are medians.
-const FIELDS: [fn(&mut Row) -> &mut Option<f64>; 8] = [
+const FIELDS: [fn(&mut Row) -> &mut Option<f64>; 9] = [
     |row| &mut row.p50_ns,
     |row| &mut row.p99_ns,
     |row| &mut row.p999_ns,
@@ -31,6 +31,7 @@ const FIELDS: [fn(&mut Row) -> &mut Option<f64>; 8] = [
     |row| &mut row.cpu_s_per_gbyte,
     |row| &mut row.cpu_s_per_transaction,
     |row| &mut row.cycles,
+    |row| &mut row.copies_per_byte,
 ];
 
 /// A row's name in pictures.
@@ -272,7 +273,7 @@ impl Document {
     pub fn text(&self) -> String {
         let head = [
             "test", "stack", "device", "mode", "bytes", "RTT p50", "p99", "p99.9", "trans/s",
-            "Gbit/s", "CPU s/GB",
+            "Gbit/s", "CPU s/GB", "copies",
         ];
         let rows: Vec<Vec<String>> = self
             .rows
@@ -290,10 +291,12 @@ impl Document {
                     number(row.transactions_per_s),
                     number(row.gbit_per_s),
                     number(row.cpu_s_per_gbyte),
+                    row.copies_per_byte.map_or_else(|| "-".into(), |copies| format!("{copies:.2}")),
                 ]
             })
             .collect();
-        let mut text = "round-trip times (RTT) in us, bytes of a stream's message, medians of the \
+        let mut text = "round-trip times (RTT) in us, bytes of a stream's message, bytes that its \
+                        sockets and stacks copy\nfor each byte of payload, medians of the \
                         repetitions\n"
             .to_owned();
         text.push_str(&columns(&head, &rows, 4));

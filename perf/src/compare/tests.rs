@@ -37,7 +37,7 @@ fn block(
     plan: &Plan,
     contenders: &[(&'static str, &[Result<u64, &'static str>])],
 ) -> (Block, Vec<&'static str>) {
-    judged(plan, contenders, &mut || None)
+    judged(plan, contenders, &mut Look::default)
 }
 
 fn judged(
@@ -71,12 +71,52 @@ fn contenders_take_turns_and_medians_count() {
 }
 
 /// Finds fault with these of the questions that it is asked.
-fn referee(wrong: &'static [usize]) -> impl FnMut() -> Option<String> {
+fn referee(wrong: &'static [usize]) -> impl FnMut() -> Look {
     let mut asked = 0;
     move || {
         asked += 1;
-        wrong.contains(&asked).then(|| "one physical core".to_owned())
+        let flaw = wrong.contains(&asked).then(|| "one physical core".to_owned());
+        Look { flaw, line_ns: None }
     }
+}
+
+/// Sees a cache line take so long, one time after the other.
+fn timekeeper(all: &'static [f64]) -> impl FnMut() -> Look {
+    let mut all = all.iter();
+    move || Look { flaw: None, line_ns: all.next().copied() }
+}
+
+#[test]
+fn a_repetition_during_which_a_cpu_was_moved_is_dropped_and_replaced() {
+    let line: &[_] = &[Ok(100), Ok(240), Ok(260)];
+    let times = &[100.0, 190.0, 190.0, 200.0, 200.0, 210.0];
+    let (block, _) = judged(&plan(2, 1), &[("line", line)], &mut timekeeper(times));
+    assert_eq!((block.repetitions, block.rows[0].p50_ns), (2, Some(250.0)));
+    let [note] = &block.notes[..] else { panic!("{:?}", block.notes) };
+    assert!(note.starts_with("repetition 1 dropped: a cache line took 0.10 us"), "{note}");
+}
+
+#[test]
+fn repetitions_at_the_place_where_most_were_made_count() {
+    let line: &[_] = &[Ok(300), Ok(100), Ok(310), Ok(120), Ok(140)];
+    let times = &[190.0, 190.0, 100.0, 105.0, 200.0, 190.0, 99.0, 100.0, 100.0, 130.0];
+    let (block, _) = judged(&plan(3, 2), &[("line", line)], &mut timekeeper(times));
+    assert_eq!((block.repetitions, block.rows[0].p50_ns), (3, Some(120.0)));
+    assert_eq!(block.notes.len(), 2, "{:?}", block.notes);
+    assert!(block.notes[0].starts_with("repetition 1 dropped"), "{}", block.notes[0]);
+    assert!(
+        block.notes[1].contains("took 0.20 us there and back, and 0.10 us"),
+        "{:?}",
+        block.notes
+    );
+}
+
+#[test]
+fn as_many_at_two_places_are_those_of_the_first() {
+    let line: &[_] = &[Ok(300), Ok(100)];
+    let (block, _) =
+        judged(&plan(2, 0), &[("line", line)], &mut timekeeper(&[190.0, 190.0, 90.0, 90.0]));
+    assert_eq!((block.repetitions, block.rows[0].p50_ns), (1, Some(300.0)));
 }
 
 #[test]

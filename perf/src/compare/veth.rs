@@ -77,12 +77,8 @@ pub fn child(plan: &Plan) -> Result<String, String> {
             contenders.push(Box::new(VethRival { case, kernel: kernel.clone() }));
         }
     }
-    let block = super::run(
-        plan,
-        &mut contenders,
-        &mut || super::shared_core(plan.cores),
-        &mut |_, _, _| (),
-    );
+    let block =
+        super::run(plan, &mut contenders, &mut || super::look(plan.cores), &mut |_, _, _| ());
     let Block { rows, notes, workers, repetitions, .. } = block;
     let answer = Answer { rows, notes, workers, repetitions };
     serde_json::to_string(&answer).map_err(|error| error.to_string())

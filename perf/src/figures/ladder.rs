@@ -41,9 +41,10 @@ impl Unit {
 pub type Change = (&'static str, &'static str);
 
 /// Options that are not the runtime's settings: which stack; which of the runtime's sockets;
-/// whether an end's stack has a core of its own; how the kernel's sockets are waited for, over
-/// which device, and whether its interfaces have their offloads.
-pub const OWN: [&str; 6] = ["stack", "sockets", "core", "wait", "device", "interface"];
+/// whether an end's stack has a core of its own; whether streams go without copies; how the
+/// kernel's sockets are waited for, over which device, and whether its interfaces have their
+/// offloads.
+pub const OWN: [&str; 7] = ["stack", "sockets", "core", "zero-copy", "wait", "device", "interface"];
 
 /// A rung of a ladder.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -83,13 +84,14 @@ const fn measured(rung: Rung, value: f64, name: &'static str) -> Rung {
     Rung { paper: Some(Paper { value, rung: name }), ..rung }
 }
 
-const KERNEL_OFF: [Change; 9] = [
+const KERNEL_OFF: [Change; 10] = [
     ("stack", "kernel"),
     ("sockets", "-"),
     ("core", "own"),
     ("turn.spin", "-"),
     ("offload", "-"),
     ("manner", "-"),
+    ("zero-copy", "-"),
     ("wait", "spin"),
     ("device", "veth"),
     ("interface", "no offloads"),
@@ -153,7 +155,8 @@ pub const OFFLOADS: Figure = Figure {
     rungs: &[
         measured(rung("no offload", &[]), 2.0, "baseline"),
         rung("checksum", &[("offload", "+csum,+guest_csum")]),
-        measured(rung("GSO/GRO", &[("offload", "+gso")]), 7.2, "GRO and checksum offload"),
+        rung("GSO", &[("offload", "+gso")]),
+        measured(rung("GSO/GRO", &[("offload", "+gro")]), 7.2, "GRO and checksum offload"),
         measured(
             rung(
                 "TSO, big packets",
@@ -167,6 +170,7 @@ pub const OFFLOADS: Figure = Figure {
             10.0,
             "large segments, more than 10",
         ),
+        rung("zero-copy sockets", &[("zero-copy", "on")]),
     ],
 };
 
@@ -181,18 +185,17 @@ pub const STREAM: Figure = Figure {
     base: STREAM_BASE,
     rungs: &[
         measured(rung("no offload", &[]), 3.0, "lkl no offload"),
+        rung("GSO/GRO", &[("offload", "+csum,+guest_csum,+gso,+gro")]),
         measured(
             rung(
                 "TSO, big packets",
-                &[(
-                    "offload",
-                    "+csum,+guest_csum,+gso,+host_tso4,+host_tso6,+guest_tso4,+guest_tso6",
-                )],
+                &[("offload", "+host_tso4,+host_tso6,+guest_tso4,+guest_tso6")],
             ),
             14.0,
             "lkl with offload",
         ),
         measured(rung("zero-copy device", &[]), 24.0, "zero copy virtio"),
+        rung("zero-copy sockets", &[("zero-copy", "on")]),
         rung("the kernel, offloads off", &KERNEL_OFF),
         measured(rung("the kernel, offloads on", &[("interface", "offloads")]), 31.0, "host base"),
     ],
@@ -262,6 +265,7 @@ mod tests {
                     "the kernel, polling" => &["wait"],
                     "the kernel, offloads on" => &["interface"],
                     "zero-copy device" => &[],
+                    "zero-copy sockets" => &["zero-copy"],
                     _ if becomes_kernel => continue,
                     _ => &["offload"],
                 };
@@ -275,6 +279,7 @@ mod tests {
         let of = |index| options(&OFFLOADS, index).pop().unwrap().1;
         assert_eq!(of(0), "none");
         assert_eq!(of(2), "csum,guest_csum,gso");
-        assert!(of(4).ends_with("guest_tso6,mrg_rxbuf"), "{}", of(4));
+        assert_eq!(of(3), "csum,guest_csum,gso,gro");
+        assert!(of(5).ends_with("guest_tso6,mrg_rxbuf"), "{}", of(5));
     }
 }

@@ -86,6 +86,7 @@ impl RungRival {
         let settings = self.settings()?;
         let cores = self.cores(plan);
         let mut opening = Opening::new(settings.worker, workload.buffers);
+        opening.zero_copy = self.is("zero-copy", "on");
         opening.handles = match self.option("sockets").as_deref() {
             Some("shared") => Handles::Shared(settings.manner),
             Some("between") => Handles::Between,

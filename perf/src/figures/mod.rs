@@ -63,7 +63,7 @@ pub fn run(plan: &Plan, request: &Request, watch: Watch<'_>) -> Document {
             contenders.push(Box::new(RungRival { figure, index, under, flags, veth, cycles }));
         }
     }
-    let mut referee = || compare::shared_core(plan.cores);
+    let mut referee = || compare::look(plan.cores);
     let block = compare::run(plan, &mut contenders, &mut referee, watch);
     notes.extend(block.notes);
     let wanted = FIGURES.iter().filter(|figure| request.figures.contains(&figure.number));

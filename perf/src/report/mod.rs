@@ -43,6 +43,10 @@ pub struct Row {
     /// Processor cycles of both ends a transaction or for 10^9 bytes, where they are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycles: Option<f64>,
+    /// Bytes that both ends' stacks and sockets copied, for each byte of a stream's payload, where
+    /// that is counted. What a NIC does is not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies_per_byte: Option<f64>,
     /// Bytes of a message of a stream: what one send call is given. Null for other tests.
     pub message_bytes: Option<u64>,
 }
@@ -98,6 +102,7 @@ impl Row {
             cpu_s_per_gbyte: cpu.filter(|_| is_stream),
             cpu_s_per_transaction: per_transaction.filter(|_| !is_stream),
             cycles: None,
+            copies_per_byte: None,
             message_bytes: is_stream.then(|| count(workload.message)),
         }
     }

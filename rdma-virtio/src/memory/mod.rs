@@ -9,3 +9,4 @@ mod limits;
 pub mod mapping;
 pub mod region;
 pub mod slot;
+pub mod sum;

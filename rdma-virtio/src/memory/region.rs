@@ -9,6 +9,7 @@ use std::hint::cold_path;
 
 use arrayvec::ArrayVec;
 
+use super::sum;
 use crate::barrier;
 use crate::nic::{Lkey, Sge};
 
@@ -139,6 +140,20 @@ impl Segment {
         unsafe { std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), n) };
         barrier::copied_in();
         n
+    }
+
+    /// The sum of the whole blocks of [`sum::BLOCK`] bytes at the front, as of [`sum::blocks`], and
+    /// what is behind them. Only a sum comes out, so nothing is copied first: if somebody changes
+    /// the bytes meanwhile, the sum is wrong, as is what is done with it.
+    #[inline]
+    pub(crate) fn sum_blocks(self) -> (u64, Segment) {
+        let count = self.length as usize / sum::BLOCK;
+        let from = std::ptr::with_exposed_provenance::<u8>(host_address(self.addr));
+        // SAFETY: the bytes lie in a region of the table, whose inserter keeps it mapped; `count`
+        // blocks are within the segment.
+        let sum = unsafe { sum::of_blocks(from, count) };
+        let rest = self.length % u32::try_from(sum::BLOCK).unwrap_or(u32::MAX);
+        (sum, self.skip(self.length - rest))
     }
 
     /// Writes exactly these bytes if there is room for all of them.

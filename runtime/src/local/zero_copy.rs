@@ -14,6 +14,125 @@
 //! window. A connection's application may hold `tcp.lent_slots` receive slots; beyond that `take`
 //! would block. All together may hold half of the receive slots; beyond that they get copies, which
 //! are counted.
+//!
+//! # What does not compile
+//!
+//! Handles are consumed, and borrowed bytes end before them. This is how it is meant:
+//!
+//! ```no_run
+//! # use roceway_runtime::local::{Buffer, BufferMut, Lent, Pieces, TcpStream, Worker};
+//! # fn right(
+//! #     (worker, stream): (&Worker, &TcpStream), mut buffer: BufferMut, mut pieces: Pieces,
+//! # ) -> std::io::Result<()> {
+//! buffer[0] = 1;
+//! let buffer = buffer.freeze();
+//! stream.give(&buffer, 0..1, 7)?;
+//! stream.take(&mut pieces, 4096)?;
+//! let first = pieces.iter().next().map(|bytes| bytes[0]);
+//! let kept: Vec<Lent> = pieces.drain().collect();
+//! drop(kept);
+//! pieces.clear();
+//! let again: Result<BufferMut, Buffer> = buffer.try_into_mut();
+//! # let (_first, _again, _worker) = (first, again, worker);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A lent piece is given back once:
+//!
+//! ```compile_fail,E0382
+//! # use roceway_runtime::local::Lent;
+//! fn twice(piece: Lent) {
+//!     drop(piece);
+//!     drop(piece);
+//! }
+//! ```
+//!
+//! Its bytes are not read after that, nor by who borrowed them before:
+//!
+//! ```compile_fail,E0382
+//! # use roceway_runtime::local::Lent;
+//! fn after(piece: Lent) -> u8 {
+//!     drop(piece);
+//!     piece[0]
+//! }
+//! ```
+//!
+//! ```compile_fail,E0505
+//! # use roceway_runtime::local::Lent;
+//! fn borrowed(piece: Lent) -> u8 {
+//!     let bytes = &piece[..];
+//!     drop(piece);
+//!     bytes[0]
+//! }
+//! ```
+//!
+//! The same of all pieces together, which `clear` and the next `take` give back:
+//!
+//! ```compile_fail,E0502
+//! # use roceway_runtime::local::Pieces;
+//! fn cleared(mut pieces: Pieces) -> Option<u8> {
+//!     let first = pieces.iter().next();
+//!     pieces.clear();
+//!     first.map(|bytes| bytes[0])
+//! }
+//! ```
+//!
+//! ```compile_fail,E0502
+//! # use roceway_runtime::local::{Pieces, TcpStream};
+//! fn taken(stream: &TcpStream, mut pieces: Pieces) -> std::io::Result<Option<u8>> {
+//!     let first = pieces.iter().next();
+//!     stream.take(&mut pieces, 4096)?;
+//!     Ok(first.map(|bytes| bytes[0]))
+//! }
+//! ```
+//!
+//! A piece is received memory, and read only:
+//!
+//! ```compile_fail,E0594
+//! # use roceway_runtime::local::Lent;
+//! fn written(mut piece: Lent) {
+//!     piece[0] = 1;
+//! }
+//! ```
+//!
+//! What may be under way is not written, neither by its name before nor by the one after:
+//!
+//! ```compile_fail,E0382
+//! # use roceway_runtime::local::{BufferMut, TcpStream};
+//! fn before(stream: &TcpStream, mut buffer: BufferMut) -> std::io::Result<()> {
+//!     stream.give(&buffer.freeze(), 0..1, 7)?;
+//!     buffer[0] = 1;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! ```compile_fail,E0594
+//! # use roceway_runtime::local::{Buffer, TcpStream};
+//! fn after(stream: &TcpStream, mut buffer: Buffer) -> std::io::Result<()> {
+//!     stream.give(&buffer, 0..1, 7)?;
+//!     buffer[0] = 1;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! A buffer that is not frozen yet, and so still has a writer, is not given:
+//!
+//! ```compile_fail,E0308
+//! # use roceway_runtime::local::{BufferMut, TcpStream};
+//! fn unfrozen(stream: &TcpStream, buffer: BufferMut) -> std::io::Result<()> {
+//!     stream.give(&buffer, 0..1, 7)
+//! }
+//! ```
+//!
+//! Pieces of the worker's own thread do not leave it together; each [`Lent`] may:
+//!
+//! ```compile_fail,E0277
+//! # use roceway_runtime::local::Pieces;
+//! fn elsewhere(mut pieces: Pieces) {
+//!     std::thread::spawn(move || pieces.clear());
+//! }
+//! ```
 
 use std::io::{self, ErrorKind};
 use std::ops::{Deref, Range};

@@ -384,7 +384,7 @@ fn sum_of<M: Memory>(pieces: &[Piece], start: u32, end: u32, mem: &M) -> Sum {
         let to = end.min(place + piece.len).saturating_sub(place);
         if from < to {
             let part = piece.skip(from).take(to - from);
-            sum = sum.plus_at((place + from - start) as usize, Sum::of(mem.bytes(part)));
+            sum = sum.plus_at((place + from - start) as usize, mem.sum(part));
         }
         place += piece.len;
     }
@@ -399,7 +399,7 @@ fn checksum_is_right<M: Memory>(pieces: &[Piece], end: u32, mem: &M) -> bool {
     let length = u16::try_from(end - SEGMENT).unwrap_or(u16::MAX);
     let pseudo = Sum::of_u16(u16::from(protocol::TCP)).plus(Sum::of_u16(length));
     let sum = match pieces {
-        [piece] => Sum::of(mem.bytes(piece.skip(ADDRESSES).take(end - ADDRESSES))),
+        [piece] => mem.sum(piece.skip(ADDRESSES).take(end - ADDRESSES)),
         pieces => sum_of(pieces, ADDRESSES, end, mem),
     };
     pseudo.plus(sum).is_valid()

@@ -6,7 +6,6 @@ use alloc::collections::VecDeque;
 use super::seq::SeqNum;
 use super::template::{Fields, HeaderTemplate};
 use super::tuple::FourTuple;
-use crate::checksum::Sum;
 use crate::frame::{Offloads, TX_HEADROOM, TxFrame};
 use crate::ip::{Ip, Marking, Resolution};
 use crate::memory::{Memory, Piece, SlotClass};
@@ -163,10 +162,10 @@ pub(super) fn complete<M: Memory>(out: &mut TxFrame, mem: &mut M) {
     let Some(request) = out.checksum.take() else { return };
     let Some(head) = out.pieces.first().copied() else { return };
     let start = u32::from(request.start);
-    let mut sum = Sum::of(mem.bytes(head.skip(start)));
+    let mut sum = mem.sum(head.skip(start));
     let mut offset = head.len - start;
     for piece in &out.pieces[1..] {
-        sum = sum.plus_at(offset as usize, Sum::of(mem.bytes(*piece)));
+        sum = sum.plus_at(offset as usize, mem.sum(*piece));
         offset += piece.len;
     }
     let place = head.start + start + u32::from(request.offset);

@@ -115,7 +115,7 @@ impl CompareLine {
             bar.inc(1);
             bar.set_message(format!("repetition {repetition} of {of}: {name}"));
         };
-        let mut referee = || compare::shared_core(plan.cores);
+        let mut referee = || compare::look(plan.cores);
         let mut block = compare::run(&plan, &mut contenders, &mut referee, &mut watch);
         if self.crr {
             bar.inc_length(u64::try_from(2 * plan.repetitions).unwrap_or(0));
