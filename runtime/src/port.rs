@@ -48,11 +48,11 @@ const COMPLETE: &Plain = &Plain::complete();
 /// A frame of [`Stack::send_datagram_at_once`].
 const DATAGRAM: &Plain = &Plain::of(Stack::DATAGRAM_CHECKSUM);
 
-/// No bytes.
 /// Bytes of a received frame that count as one item of a turn, as many as a receive buffer has
 /// unless configured.
 const ITEM_LEN: u32 = 4096;
 
+/// No bytes.
 const NO_PIECE: Piece = Piece { slot: Slot::from_raw(0), start: 0, len: 0 };
 
 /// What the port counts.
