@@ -290,6 +290,9 @@ impl Work for Core {
         if let Some(capture) = &mut self.port.capture {
             capture.maintain(now);
         }
+        if self.port.interface.memory_ref().has_registered() {
+            self.take_returns();
+        }
         match self.port.interface.nic_mut().maintain(now) {
             Ok(Some(event)) => self.on_nic_event(event),
             Ok(None) => {}

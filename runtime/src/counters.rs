@@ -36,6 +36,8 @@ impl Core {
         visit("memory", "chunk_exhausted", slots.chunk_exhausted);
         visit("memory", "block_exhausted", slots.block_exhausted);
         visit("memory", "receive_exhausted", slots.receive_exhausted);
+        visit("memory", "registered", slots.registered);
+        visit("memory", "unregistered", slots.unregistered);
         visit("memory", "misuse", slots.misuse);
         let sends = arena.lease_counters();
         visit("memory", "given", sends.taken);

@@ -2,7 +2,9 @@
 
 use std::io::{Error, ErrorKind};
 
+use roceway_rdma_virtio::memory::arena::RegisterError;
 use roceway_rdma_virtio::memory::leases::LeaseError;
+use roceway_rdma_virtio::virtio::interface::InterfaceError;
 use roceway_stack::tcp::{ConnectError, ConnectionError, ListenError, ReceiveError, SendError};
 use roceway_stack::udp::UdpError;
 
@@ -39,6 +41,16 @@ pub(crate) fn of_give(error: GiveError) -> Error {
             Error::new(ErrorKind::InvalidInput, error)
         }
     }
+}
+
+pub(crate) fn of_register(error: InterfaceError) -> Error {
+    let kind = match &error {
+        InterfaceError::Register(RegisterError::TooMany) => ErrorKind::OutOfMemory,
+        InterfaceError::Mapping(error) => error.source.kind(),
+        InterfaceError::Device(error) => error.source.kind(),
+        _ => ErrorKind::InvalidInput,
+    };
+    Error::new(kind, error)
 }
 
 pub(crate) fn of_receive(error: ReceiveError) -> Error {

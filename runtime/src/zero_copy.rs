@@ -1,9 +1,12 @@
 //! Bytes that change hands without a copy, between stack, arena and application.
 
+use std::os::fd::OwnedFd;
+
 use roceway_rdma_virtio::memory::arena::Arena;
 use roceway_rdma_virtio::memory::buffer::{Buffer, BufferMut};
 use roceway_rdma_virtio::memory::leases::LeaseError;
 use roceway_rdma_virtio::memory::lent::{Lent, Pieces};
+use roceway_rdma_virtio::virtio::interface::InterfaceError;
 use roceway_stack::memory::{Piece, Slot};
 use roceway_stack::slab::Id;
 use roceway_stack::tcp::{Connection, Kept, ReceiveError, SendError, Taker};
@@ -50,6 +53,17 @@ impl Core {
     /// Whether a buffer is free.
     pub(crate) fn has_free_block(&self) -> bool {
         self.port.interface.memory_ref().free_blocks() > 0
+    }
+
+    /// Memory of the application's own, in blocks to be filled.
+    pub(crate) fn register(
+        &mut self,
+        memfd: OwnedFd,
+        block: usize,
+    ) -> Result<Vec<BufferMut>, InterfaceError> {
+        // What nobody holds any more makes room.
+        self.take_returns();
+        self.port.interface.register(memfd, block)
     }
 
     /// Gives a range of a buffer, first byte and length, to be sent after what was written before.
@@ -109,6 +123,7 @@ impl Core {
         while let Some(back) = self.port.interface.memory().drain() {
             self.stack.tcp().0.give_back(Id::from_raw(back.owner), back.bytes, back.slots);
         }
+        self.port.interface.give_up_unused();
         let lends = self.port.interface.memory_ref().lent() > 0;
         self.set_lends(lends);
     }

@@ -6,93 +6,14 @@ mod common;
 use std::cell::Cell;
 use std::io::ErrorKind;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use common::{address, config};
-use roceway_runtime::WorkerConfig;
-use roceway_runtime::local::{Lent, Pieces, SendOutcome, Sent, TcpListener, TcpStream, Worker};
-use roceway_runtime::rdma_virtio::nic::any::AnyNic;
+use common::config;
+use common::local::{PATIENCE, Pair, counter, pattern, settle};
+use roceway_runtime::local::{Lent, Pieces, SendOutcome, TcpStream};
 use roceway_runtime::rdma_virtio::nic::spec;
 
 const BLOCK: usize = 65_536;
-/// Time within which anything that will happen has.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Two workers of one thread.
-struct Pair {
-    left: Worker,
-    right: Worker,
-}
-
-impl Pair {
-    fn new() -> Pair {
-        Pair::of(config(1), config(2))
-    }
-
-    fn of(left: WorkerConfig, right: WorkerConfig) -> Pair {
-        let (a, b) = common::nics();
-        Pair::over(a, b, left, right)
-    }
-
-    fn over(a: AnyNic, b: AnyNic, left: WorkerConfig, right: WorkerConfig) -> Pair {
-        let left = Worker::with_nic(a, &left.spinning()).expect("a worker");
-        let right = Worker::with_nic(b, &right.spinning()).expect("a worker");
-        Pair { left, right }
-    }
-
-    fn turn(&self) {
-        let _ = self.left.turn();
-        let _ = self.right.turn();
-    }
-
-    /// Turns until `attempt` gives something.
-    fn until<T>(&self, what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-        let start = Instant::now();
-        loop {
-            if let Some(value) = attempt() {
-                return value;
-            }
-            assert!(start.elapsed() < PATIENCE, "{what} did not happen");
-            self.turn();
-        }
-    }
-
-    /// A connection, from left to right.
-    fn connect(&self, port: u16) -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind(&self.right, address(2, port)).expect("a listener");
-        let client = TcpStream::connect(&self.left, address(2, port)).expect("a way");
-        let (server, _) = self.until("accept", || listener.accept().ok());
-        self.until("connect", || client.is_connected().expect("no error").then_some(()));
-        (client, server)
-    }
-
-    /// The next send of the left worker that ends.
-    fn sent(&self) -> Sent {
-        self.until("the end of a send", || self.left.poll_sent())
-    }
-}
-
-fn counter(worker: &Worker, layer: &str, name: &str) -> u64 {
-    let found = Cell::new(None);
-    worker.visit_counters(&mut |l, n, value| {
-        if (l, n) == (layer, name) {
-            found.set(Some(value));
-        }
-    });
-    found.get().expect("a counter of this name")
-}
-
-fn settle(pair: &Pair) {
-    for _ in 0..100 {
-        pair.turn();
-    }
-}
-
-/// The byte at a place of the stream.
-fn pattern(at: usize) -> u8 {
-    u8::try_from(at % 251).expect("below 251")
-}
-
 /// Gives `count` whole buffers to `stream`, taking back those that have ended; returns the number
 /// of acknowledged ones once all have. `drain` receives meanwhile.
 fn give_all(pair: &Pair, stream: &TcpStream, count: u64, mut drain: impl FnMut()) -> u64 {

@@ -119,6 +119,12 @@ impl Nic for SinkNic {
         Ok(Lkey(u32::try_from(self.regions.len() - 1).unwrap_or(0)))
     }
 
+    fn deregister(&mut self, lkey: Lkey) {
+        if let Some(region) = self.regions.get_mut(lkey.0 as usize) {
+            region.length = 0;
+        }
+    }
+
     fn post_recv(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {
         let room = usize::try_from(self.capabilities.max_recv_wr).unwrap_or(0);
         for (taken, wr) in wrs.iter().enumerate() {

@@ -33,8 +33,11 @@ use super::slot::{CHUNK_LEN, GRANULE_LEN, Piece, PostedSlot, SMALL_LEN, Slot, Sl
 use crate::nic::RegionView;
 
 mod lending;
+mod registered;
 mod state;
 
+use registered::Registered;
+pub use registered::{REGISTERED_MAX, RegisterError};
 use state::*;
 
 /// Events of the arena, each counted since its start.
@@ -48,6 +51,10 @@ pub struct ArenaCounters {
     pub receive_exhausted: u64,
     /// Blocks were asked for and none was free.
     pub block_exhausted: u64,
+    /// Memories of the application's own that were registered.
+    pub registered: u64,
+    /// Of these, given up again.
+    pub unregistered: u64,
     /// Names that were no slot, or references that did not exist: a bug of the caller.
     pub misuse: u64,
 }
@@ -59,6 +66,7 @@ pub struct Arena {
     base: u64,
     home: Arc<Home>,
     leases: Leases,
+    registered: [Option<Registered>; REGISTERED_MAX],
     /// Pieces that are lent, and slots that they pin.
     lent: u32,
     lent_slots: u32,
@@ -99,11 +107,12 @@ impl Arena {
         let base = mapping.addr();
 
         let granules = granule(mapping.len() as u64);
-        let handles = [config.blocks, config.receive, LENT_MORE, LEASES_MAX];
+        let handles = [config.blocks, config.receive, LENT_MORE, LEASES_MAX, REGISTERED_HANDLES];
         let handles = handles.iter().map(|count| *count as usize).sum();
         let mut arena = Arena {
             base,
             leases: Leases::new(),
+            registered: [const { None }; REGISTERED_MAX],
             lent: 0,
             lent_slots: 0,
             written: granule(block_first).min(granules),

@@ -16,6 +16,8 @@ use super::mapping::Mapping;
 pub(super) enum Return {
     /// A block of the arena, by its first granule.
     Block(u32),
+    /// A block of registered memory, by the number of that.
+    Registered(u32),
     /// A lent piece: its slot's first granule, [`NO_SLOT`] if it lay elsewhere, whose it was, and
     /// how many bytes.
     Lent { slot: u32, owner: u64, bytes: u32 },

@@ -171,6 +171,36 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// Maps a memfd of the application's own read-write, all of it, and seals it as
+    /// [`Mapping::seal`] does: from then on nobody maps it for writing, writes to the file or
+    /// changes its length. Mappings that exist already stay.
+    ///
+    /// # Errors
+    /// If it is no memfd that can be sealed and written, it is empty, or a call fails.
+    pub fn adopt(memfd: OwnedFd) -> Result<Mapping, MappingError> {
+        let sealed = "create it with memfd_create(MFD_ALLOW_SEALING), without seals of its own";
+        // SAFETY: plain system call on a descriptor that we own.
+        if unsafe { libc::fcntl(memfd.as_raw_fd(), libc::F_GET_SEALS) } < 0 {
+            return Err(MappingError::last("fcntl(F_GET_SEALS)", sealed));
+        }
+        let length = usize::try_from(file_length(memfd.as_raw_fd())?).unwrap_or(usize::MAX);
+        check_length(length)?;
+        let mut mapping = Mapping::reserve(length.next_multiple_of(PAGE_LEN), true)?;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        map_fixed(mapping.base, length, memfd.as_raw_fd(), protection)?;
+        mapping.length = length;
+        mapping.parts.push(Part { memfd, offset: 0, length, huge: false });
+        mapping.advise(PageWish::Ordinary)?;
+        mapping.seal().map_err(|error| MappingError { remedy: sealed.to_owned(), ..error })?;
+        // Until it was sealed it may have been cut.
+        let found = file_length(mapping.parts[0].memfd.as_raw_fd())?;
+        if u64::try_from(length) != Ok(found) {
+            let remedy = "its length changed while it was mapped".to_owned();
+            return Err(MappingError::invalid("fstat", remedy));
+        }
+        Ok(mapping)
+    }
+
     /// Seals every memfd: no shrinking, no growing, no writable mapping besides the existing one.
     ///
     /// # Errors

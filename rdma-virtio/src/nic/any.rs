@@ -137,6 +137,10 @@ impl Nic for AnyNic {
         each!(self, nic => unsafe { nic.register(region) })
     }
 
+    fn deregister(&mut self, lkey: Lkey) {
+        each!(self, nic => nic.deregister(lkey));
+    }
+
     fn accept(&mut self, accepted: Accepted) -> Result<(), DeviceError> {
         each!(self, nic => nic.accept(accepted))
     }

@@ -378,7 +378,7 @@ pub enum Armed {
 }
 
 /// A registered region: memory of this process that the NIC may read, and write if `writable`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RegionView {
     /// First byte.
     pub addr: u64,
@@ -418,12 +418,16 @@ pub trait Nic {
     /// Lets the NIC reach a region.
     ///
     /// # Safety
-    /// The region must stay mapped until the NIC is dropped, and while a receive that names bytes
-    /// of it is posted nobody else may touch those bytes.
+    /// The region must stay mapped until it is deregistered or the NIC is dropped, and while a
+    /// receive that names bytes of it is posted nobody else may touch those bytes.
     ///
     /// # Errors
     /// If the backend cannot register it (memlock limit, too many regions).
     unsafe fn register(&mut self, region: RegionView) -> Result<Lkey, DeviceError>;
+
+    /// Forgets a region, which no work request that has not completed names: from now on its lkey
+    /// names nothing. One that is not known is ignored.
+    fn deregister(&mut self, lkey: Lkey);
 
     /// Says what of received messages is taken; once, before the first `maintain`. Without it a NIC
     /// delivers whatever its capabilities name.

@@ -19,6 +19,9 @@ pub enum Access {
     Write,
 }
 
+/// A place that holds no region any more.
+const FORGOTTEN: RegionView = RegionView { addr: 0, length: 0, memfd: None, writable: false };
+
 /// The regions of one NIC.
 #[derive(Debug, Default)]
 pub struct Regions {
@@ -40,10 +43,26 @@ impl Regions {
         if region.addr.checked_add(region.length).is_none() {
             return Err(refuse(libc::EINVAL, "the region leaves the address space".to_owned()));
         }
-        let index = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
-        match self.table.try_push(region) {
-            Ok(()) => Ok(Lkey(index)),
-            Err(_) => Err(refuse(libc::ENOMEM, format!("at most {REGIONS_MAX} regions"))),
+        let index = |at: usize| Lkey(u32::try_from(at).unwrap_or(u32::MAX));
+        let next = self.table.len();
+        if self.table.try_push(region).is_ok() {
+            return Ok(index(next));
+        }
+        match self.table.iter().position(|known| *known == FORGOTTEN) {
+            Some(at) => {
+                self.table[at] = region;
+                Ok(index(at))
+            }
+            None => Err(refuse(libc::ENOMEM, format!("at most {REGIONS_MAX} regions"))),
+        }
+    }
+
+    /// Forgets a region. Its lkey is given out again only when the table is full, so that a late
+    /// use of it is found.
+    pub fn remove(&mut self, lkey: Lkey) {
+        let region = usize::try_from(lkey.0).ok().and_then(|index| self.table.get_mut(index));
+        if let Some(region) = region {
+            *region = FORGOTTEN;
         }
     }
 

@@ -12,6 +12,7 @@ mod setup;
 
 use std::hint::cold_path;
 use std::ops::Range;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use arrayvec::ArrayVec;
 
@@ -27,9 +28,11 @@ use super::net_header::{NET_HEADER_LEN, NetHeader};
 use super::ring::{Notify, SameThread};
 use crate::counters::{DeviceCounters, DriverCounters};
 use crate::memory::arena::{Arena, ArenaConfig, ArenaExtra};
+use crate::memory::buffer::BufferMut;
+use crate::memory::mapping::Mapping;
 use crate::memory::region::RegionTable;
 use crate::memory::slot::Piece;
-use crate::nic::{Nic, Wire};
+use crate::nic::{Nic, RegionView, Wire};
 
 /// Bytes of a receive chain that takes the longest coalesced packet, header included
 /// (virtio 1.2 §5.1.6.3.1).
@@ -366,6 +369,39 @@ impl<N: Nic> NetInterface<N> {
         self.nic_lacks_receives = with_nic < u32::from(chains);
         // Chains that the device refused come back at once.
         self.has_returned = self.driver.has_received();
+    }
+
+    /// Takes a memfd of the application's own to be sent from, in blocks of so many bytes: maps,
+    /// seals and registers all of it. It is given up again when all blocks were dropped and their
+    /// sends have ended.
+    ///
+    /// # Errors
+    /// If it is no memfd, there is no room for it, or the NIC or the kernel refuses.
+    pub fn register(
+        &mut self,
+        memfd: OwnedFd,
+        block: usize,
+    ) -> Result<Vec<BufferMut>, InterfaceError> {
+        let mapping = Mapping::adopt(memfd)?;
+        self.arena.may_adopt(mapping.len(), block)?;
+        let view = RegionView {
+            addr: mapping.addr(),
+            length: mapping.len() as u64,
+            memfd: Some((mapping.memfd(0).as_raw_fd(), 0)),
+            writable: false,
+        };
+        register(&mut self.nic, self.device.regions_mut(), view)?;
+        Ok(self.arena.adopt(mapping, block)?)
+    }
+
+    /// Takes memory of which no block is out any more away from the NIC.
+    #[cold]
+    pub fn give_up_unused(&mut self) {
+        while let Some(mapping) = self.arena.take_unused() {
+            if let Some(region) = self.device.regions_mut().remove(mapping.addr()) {
+                self.nic.deregister(region.lkey);
+            }
+        }
     }
 
     /// The slots.

@@ -171,6 +171,12 @@ impl Nic for MemoryNic {
         Ok(Lkey(u32::try_from(self.regions.len() - 1).unwrap()))
     }
 
+    fn deregister(&mut self, lkey: Lkey) {
+        if let Some(region) = self.regions.get_mut(lkey.0 as usize) {
+            region.length = 0;
+        }
+    }
+
     fn post_recv(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {
         for (i, wr) in wrs.iter().enumerate() {
             for sge in wr.sges {

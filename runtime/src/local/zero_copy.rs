@@ -136,6 +136,7 @@
 
 use std::io::{self, ErrorKind};
 use std::ops::{Deref, Range};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 pub use roceway_rdma_virtio::memory::buffer::{Buffer, BufferMut};
@@ -196,6 +197,25 @@ impl Worker {
     pub fn buffer(&self) -> io::Result<BufferMut> {
         let core = &mut *self.shared.core.borrow_mut();
         core.block().ok_or_else(|| ErrorKind::WouldBlock.into())
+    }
+
+    /// Registers memory of the application's own to be sent from: a memfd, which is mapped here,
+    /// and sealed so that nobody cuts it or maps it for writing from now on. It comes as buffers of
+    /// `block_len` bytes, one behind the other, to be used like those of [`Worker::buffer`]; what
+    /// is left over at the end is not used. There is no way to take it back from under a send: it
+    /// is given up when all its buffers were dropped and all sends of them have ended.
+    ///
+    /// Bytes that are written through an older mapping of it while a buffer is given away leave as
+    /// they are at the time, or in between.
+    ///
+    /// # Errors
+    /// `InvalidInput` if it is no memfd that can be sealed, or `block_len` gives no block or more
+    /// than 4096 with those that are out; `ResourceBusy` over a soft link after the first turn,
+    /// which shows the peer what is sent from; `OutOfMemory` if eight are registered; otherwise why
+    /// the kernel or the NIC refuses, such as a memlock limit.
+    pub fn register(&self, memfd: OwnedFd, block_len: usize) -> io::Result<Vec<BufferMut>> {
+        let core = &mut *self.shared.core.borrow_mut();
+        core.register(memfd, block_len).map_err(io_error::of_register)
     }
 
     /// The next send that has ended, of any connection. `None` if there is none now, or an executor

@@ -1,6 +1,8 @@
 //! Two workers on one soft link, in either manner.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod local;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use roceway_runtime::rdma_virtio::nic::any::AnyNic;

@@ -279,6 +279,10 @@ impl Arena {
                 }
                 Some(Returned { owner, bytes, slots: u16::from(in_slot) })
             }
+            Return::Registered(number) => {
+                self.end_registered(number);
+                None
+            }
             Return::Block(granule) => {
                 self.unpin(Slot(granule));
                 None

@@ -52,6 +52,9 @@ pub(super) const PIN: u32 = REFERENCE << 16;
 /// several pieces may be lent.
 pub(super) const LENT_MORE: u32 = 4096;
 
+/// Blocks of registered memory that applications may hold at once.
+pub(super) const REGISTERED_HANDLES: u32 = 4096;
+
 /// The free slots of one class.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FreeList {

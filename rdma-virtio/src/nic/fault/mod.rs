@@ -399,6 +399,11 @@ impl<N: Nic> Nic for FaultyNic<N> {
         Ok(lkey)
     }
 
+    fn deregister(&mut self, lkey: Lkey) {
+        self.regions.retain(|(known, _)| *known != lkey.0);
+        self.inner.deregister(lkey);
+    }
+
     fn accept(&mut self, accepted: Accepted) -> Result<(), DeviceError> {
         self.inner.accept(accepted)
     }

@@ -270,6 +270,10 @@ impl Nic for PacketNic {
         self.regions.add(&self.capabilities.name, region)
     }
 
+    fn deregister(&mut self, lkey: Lkey) {
+        self.regions.remove(lkey);
+    }
+
     /// The kernel cannot be told: what is not taken is dropped and counted, and a checksum that is
     /// still to be computed is computed here.
     fn accept(&mut self, accepted: Accepted) -> Result<(), DeviceError> {

@@ -118,6 +118,15 @@ impl Nic for RdmaNic {
         Ok(lkey)
     }
 
+    fn deregister(&mut self, lkey: Lkey) {
+        let local = &mut self.engine.get_mut().local;
+        self.regions.retain(|region| {
+            let stays = region.lkey() != lkey;
+            local.registered_bytes -= if stays { 0 } else { region.length() };
+            stays
+        });
+    }
+
     fn post_recv(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {
         let engine = self.engine.get_mut();
         let taken = engine.receives.add(wrs)?;

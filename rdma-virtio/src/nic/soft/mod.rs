@@ -219,6 +219,11 @@ impl Nic for SoftNic {
         Ok(lkey)
     }
 
+    /// What the peer was shown it keeps until it goes.
+    fn deregister(&mut self, lkey: Lkey) {
+        self.regions.remove(lkey);
+    }
+
     fn accept(&mut self, accepted: Accepted) -> Result<(), DeviceError> {
         self.link.accept(accepted);
         Ok(())

@@ -84,6 +84,14 @@ impl Regions {
         Some(lkey)
     }
 
+    /// Forgets a region: its lkey names nothing any more. Its place stays taken.
+    pub(super) fn remove(&mut self, lkey: Lkey) {
+        let place = &mut self.table[usize::from(lkey.0.to_le_bytes()[0]) % REGIONS_MAX];
+        if place.lkey == lkey.0 {
+            *place = Region::default();
+        }
+    }
+
     /// Looks an element up.
     #[inline(always)]
     pub(super) fn resolve(&self, sge: &Sge) -> Result<Resolved, PostError> {

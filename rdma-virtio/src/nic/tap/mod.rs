@@ -317,6 +317,10 @@ impl Nic for TapNic {
         self.regions.add(&self.capabilities.name, region)
     }
 
+    fn deregister(&mut self, lkey: Lkey) {
+        self.regions.remove(lkey);
+    }
+
     /// The host sends nothing else from now on.
     fn accept(&mut self, accepted: Accepted) -> Result<(), DeviceError> {
         let both = accepted.and(self.capabilities.accepted());

@@ -3,7 +3,8 @@
 use std::ptr::NonNull;
 
 use super::LARGE_PACKET_LEN;
-use crate::memory::arena::{Arena, ArenaError};
+use crate::memory::arena::{Arena, ArenaError, RegisterError};
+use crate::memory::mapping::MappingError;
 use crate::memory::region::{Region, RegionError, RegionTable};
 use crate::nic::{Accepted, Capabilities, DeviceError, Nic, Receive, RegionView, Wire};
 use crate::virtio::driver::{IndirectTables, PIECES_MAX, ReceiveLayout};
@@ -26,6 +27,12 @@ pub enum InterfaceError {
     /// The queues.
     #[error(transparent)]
     QueueSize(#[from] QueueSizeError),
+    /// A mapping.
+    #[error(transparent)]
+    Mapping(#[from] MappingError),
+    /// Memory of the application's own.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
     /// The region table.
     #[error(transparent)]
     Region(#[from] RegionError),
@@ -78,18 +85,21 @@ impl Places {
     }
 }
 
-/// Makes a region of the arena known to the NIC and to the device half.
+/// Makes a region of the arena, or of memory that the arena is to adopt, known to the NIC and to
+/// the device half.
 pub(super) fn register<N: Nic>(
     nic: &mut N,
     regions: &mut RegionTable,
     view: RegionView,
 ) -> Result<(), InterfaceError> {
-    // SAFETY: the arena outlives the NIC in `NetInterface`, whose fields are dropped in order; a
-    // posted receive slot is a `PostedSlot`, which gives no access to its bytes.
+    // SAFETY: the arena outlives the NIC in `NetInterface`, whose fields are dropped in order, and
+    // what it adopted is deregistered before it is unmapped; a posted receive slot is a
+    // `PostedSlot`, which gives no access to its bytes.
     let lkey = unsafe { nic.register(view) }?;
     let region = Region { base: view.addr, length: view.length, host: view.addr, lkey };
-    // SAFETY: the range is the arena's, mapped read-write while the interface lives.
-    unsafe { regions.insert(region) }?;
+    // SAFETY: the range is mapped read-write until it is removed from both, or the interface ends.
+    let inserted = unsafe { regions.insert(region) };
+    inserted.inspect_err(|_| nic.deregister(lkey))?;
     Ok(())
 }
 

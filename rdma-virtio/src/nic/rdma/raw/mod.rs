@@ -131,6 +131,15 @@ impl Nic for RawNic {
         Ok(lkey)
     }
 
+    fn deregister(&mut self, lkey: Lkey) {
+        let counters = &mut self.counters;
+        self.regions.retain(|region| {
+            let stays = region.lkey() != lkey;
+            counters.registered_bytes -= if stays { 0 } else { region.length() };
+            stays
+        });
+    }
+
     fn join(&mut self, group: [u8; 6]) -> Result<(), DeviceError> {
         match &mut self.link {
             Some(link) => link.join(&mut self.steering, group),
