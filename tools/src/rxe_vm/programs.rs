@@ -26,8 +26,8 @@ const ORACLE: &str = "roceway-verbs-oracle";
 const OURS: [Ours; 4] = [
     Ours { name: "roceway", package: "roceway", options: &["--release"] },
     Ours { name: "verbs-pingpong", package: ORACLE, options: &["--release"] },
-    Ours { name: "verbs-compare", package: ORACLE, options: &["--features", "rdma-sys"] },
-    Ours { name: "ibverbs-echo", package: ORACLE, options: &["--features", "ibverbs"] },
+    Ours { name: "verbs-compare", package: ORACLE, options: &["--features", "rdma-sys,ibverbs"] },
+    Ours { name: "ibverbs-echo", package: ORACLE, options: &["--features", "rdma-sys,ibverbs"] },
 ];
 
 /// Loaded by name at run time, so that no program's own list has them: folder and pattern of names.

@@ -55,6 +55,7 @@ b() {
         meet "$mode-up"
         before=$(pairs $mode)
         : >mesh.b
+        : >server.b
         roceway perf server --json --wait block --counters --address 10.10.2.1/16 \
             --device "rdma:$DEV,mode=$mode,exchange=tcp$(small $mode)$list" >server.b 2>>mesh.b &
         SERVER=$!
