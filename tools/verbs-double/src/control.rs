@@ -37,6 +37,7 @@ impl World {
             ["fail", call, errno, count] => {
                 self.faults.fail_call(call, number(errno)?, number(count)?);
             }
+            ["counters", path] => self.write_counters(path)?,
             [verb, device, rest @ ..] => {
                 let device = self.device_named(device)?;
                 self.control_device(verb, device, rest)
@@ -46,6 +47,14 @@ impl World {
         }
         self.run();
         Ok(())
+    }
+
+    /// Writes all counters into a file, which is there only once it is whole.
+    fn write_counters(&self, path: &str) -> Result<(), String> {
+        let begun = format!("{path}.begun");
+        std::fs::write(&begun, self.counters.lines())
+            .and_then(|()| std::fs::rename(&begun, path))
+            .map_err(|error| format!("`{path}`: {error}"))
     }
 
     fn control_device(&mut self, verb: &str, device: usize, rest: &[&str]) -> Result<(), String> {

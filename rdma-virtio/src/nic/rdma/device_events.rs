@@ -91,7 +91,7 @@ impl Engine {
         }
         if entry.gid != self.path.own {
             // What listens is bound to the old address.
-            let Ok((talk, _)) = Talk::open(&self.meeting, entry.gid.ip(), &self.watch) else {
+            let Ok((talk, _)) = Talk::open(&self.meeting, entry.gid.ip(), &self.rare) else {
                 self.local.gid_missing += 1;
                 return;
             };

@@ -202,7 +202,16 @@ pub(super) struct Engine {
     pub(super) macs: Macs,
     pub(super) talk: Talk,
     pub(super) heard: Vec<Heard>,
+    /// Wakes a sleeper: completions, and what is rare.
     pub(super) watch: Watch,
+    /// What is rare: conversations and the device's events; and whether there may be some, and when
+    /// it was looked at last, all together and each.
+    pub(super) rare: Watch,
+    pub(super) rare_doubted: bool,
+    pub(super) looked_ns: u64,
+    pub(super) listened_ns: u64,
+    /// Whether the last look before a sleep found nothing.
+    pub(super) is_quiet: bool,
     pub(super) objects: Objects,
     pub(super) mode: Mode,
     /// Bytes in front of a message.
@@ -262,6 +271,7 @@ pub(super) struct Parts {
     pub(super) macs: Macs,
     pub(super) talk: Talk,
     pub(super) watch: Watch,
+    pub(super) rare: Watch,
     pub(super) objects: Objects,
     pub(super) path: PathPlan,
     pub(super) datagrams: Option<DatagramPlan>,
@@ -295,6 +305,11 @@ impl Engine {
             talk: parts.talk,
             heard: Vec::new(),
             watch: parts.watch,
+            rare: parts.rare,
+            rare_doubted: false,
+            looked_ns: 0,
+            listened_ns: 0,
+            is_quiet: false,
             objects: parts.objects,
             mode,
             in_front: match mode {
@@ -453,7 +468,9 @@ impl Engine {
         self.feed();
         // An eighth of the queue, or some of a short one, so that credits do not run out meanwhile.
         let peak = self.ledger.posted_peak();
-        let together = (peak / 8).max((peak / 3).min(FEW)).clamp(1, POSTED_TOGETHER_MAX);
+        let together = (peak / 8).max((peak / 3).min(FEW)).min(POSTED_TOGETHER_MAX);
+        // Nor are so few left that those posted must be told of at once.
+        let together = together.min(self.ledger.share() / 3).max(1);
         self.posted_together = usize::try_from(together).unwrap_or(1);
         self.credits_low = self.ledger.share() / 2;
     }

@@ -114,6 +114,11 @@ impl Managed {
         Ok(Managed { plan, calls, kept, _listener: listener, channel, pending })
     }
 
+    /// Whether something is to be told that no descriptor tells of.
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Whether a conversation is one of these.
     pub(super) fn has(&self, id: ConnId) -> bool {
         self.calls.iter().any(|call| call.id == id)

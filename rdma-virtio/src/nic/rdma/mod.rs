@@ -208,13 +208,17 @@ impl Nic for RdmaNic {
         engine.settle();
         engine.flush_all();
         let pending = engine.has_received() || engine.slots.has_done();
+        engine.is_quiet = !pending;
         Ok(if pending { Armed::Pending } else { Armed::Quiet })
     }
 
     fn disarm(&mut self) {
         let engine = self.engine.get_mut();
         match engine.objects.channel.take_events() {
-            Ok(events) => engine.local.wake_ups += u64::from(events),
+            Ok(events) => {
+                engine.local.wake_ups += u64::from(events);
+                engine.rare_doubted |= events == 0 && engine.is_quiet;
+            }
             Err(_) => engine.fatal = Some("the completion channel failed"),
         }
     }

@@ -225,8 +225,8 @@ fn build(survey: &Survey, options: RdmaOptions) -> Result<Opened, DeviceError> {
         traffic_class: options.traffic_class,
         retry: options.retry,
     };
-    let watch = watch(&survey.device, &objects)?;
-    let (talk, found_by) = Talk::open(&meeting, survey.gid.gid.ip(), &watch)?;
+    let (watch, rare) = watches(&survey.device, &objects)?;
+    let (talk, found_by) = Talk::open(&meeting, survey.gid.gid.ip(), &rare)?;
     let identity = identity(survey, &options, random);
     let admission = Admission {
         listed: options.peers.clone(),
@@ -248,6 +248,7 @@ fn build(survey: &Survey, options: RdmaOptions) -> Result<Opened, DeviceError> {
         wish: survey.wish,
         talk,
         watch,
+        rare,
         objects,
         path,
         datagrams: plan_of_datagrams,
@@ -273,19 +274,20 @@ fn receives(survey: &Survey, sizes: &Sizes, scratch: &Scratch) -> Receives {
     Receives::new(plan, scratch)
 }
 
-/// What wakes a sleeper.
-fn watch(device: &str, objects: &Objects) -> Result<Watch, DeviceError> {
+/// What wakes a sleeper, and the part of it that is rare.
+fn watches(device: &str, objects: &Objects) -> Result<(Watch, Watch), DeviceError> {
     let failed = |source: io::Error| DeviceError {
         device: device.to_owned(),
         call: "epoll_ctl",
         source,
         remedy: String::new(),
     };
-    let watch = Watch::new().map_err(failed)?;
-    for fd in [objects.channel.fd(), objects.context.async_fd()] {
+    let (watch, rare) = (Watch::new().map_err(failed)?, Watch::new().map_err(failed)?);
+    rare.add(objects.context.async_fd()).map_err(failed)?;
+    for fd in [objects.channel.fd(), rare.fd()] {
         watch.add(fd).map_err(failed)?;
     }
-    Ok(watch)
+    Ok((watch, rare))
 }
 
 fn objects(survey: &Survey, sizes: &Sizes) -> Result<Objects, DeviceError> {

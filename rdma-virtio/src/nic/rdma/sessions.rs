@@ -26,6 +26,11 @@ use crate::verbs::transition::{
 /// Most address handles that wait for the sends that name them.
 const RETIRED_MAX: usize = 1024;
 
+/// How long nobody looks for words and events while all is well, in nanoseconds.
+const LOOK_NS: u64 = 10_000_000;
+/// How long nobody looks at each for itself.
+const LISTEN_NS: u64 = 100_000_000;
+
 /// The path MTU as `enum ibv_mtu` has it.
 pub(super) fn mtu_code(mtu: Mtu) -> u8 {
     match mtu {
@@ -69,7 +74,7 @@ impl Engine {
         while let Some(action) = self.peers.poll_action() {
             match action {
                 Action::Dial { conn, to } => {
-                    if !self.talk.dial(conn, to, &self.watch) {
+                    if !self.talk.dial(conn, to, &self.rare) {
                         self.with_peers(|peers, o| peers.on_connected(conn, false, o));
                     }
                 }
@@ -362,11 +367,10 @@ impl Engine {
     /// Cold work.
     pub(super) fn maintain(&mut self, now_ns: u64) {
         self.now_ns = self.now_ns.max(now_ns);
-        self.converse();
+        self.look_for_what_is_rare();
         if self.peers.deadline() <= self.now_ns {
             self.with_peers(|peers, outside| peers.on_tick(outside));
         }
-        self.take_async_events();
         if self.gid_doubted {
             self.look_for_gid();
         }
@@ -384,9 +388,31 @@ impl Engine {
         self.release_handles();
     }
 
+    /// Words of other hosts and events of the device, which a system call each would find. While
+    /// all is well they are asked for together, and that seldom; a sleeper that one of them woke,
+    /// and who is not through with the words, asks each time.
+    fn look_for_what_is_rare(&mut self) {
+        let since_ns = |then: u64| self.now_ns.saturating_sub(then);
+        let midway = self.peers.deadline() != u64::MAX;
+        let at_once = std::mem::take(&mut self.rare_doubted) || midway;
+        if !at_once && since_ns(self.looked_ns) < LOOK_NS && !self.talk.has_pending() {
+            return;
+        }
+        // What a descriptor does not tell, as that there is room for a word, is seen later.
+        let ready = since_ns(self.listened_ns) >= LISTEN_NS
+            || self.talk.has_pending()
+            || self.rare.is_ready();
+        self.looked_ns = self.now_ns;
+        if ready {
+            self.listened_ns = self.now_ns;
+            self.converse();
+            self.take_async_events();
+        }
+    }
+
     fn converse(&mut self) {
         let mut heard = std::mem::take(&mut self.heard);
-        self.talk.listen(self.now_ns, &self.watch, &mut heard);
+        self.talk.listen(self.now_ns, &self.rare, &mut heard);
         for what in heard.drain(..) {
             match what {
                 Heard::Incoming(caller, ip) => {
@@ -396,7 +422,7 @@ impl Engine {
                         macs: &mut self.macs,
                     };
                     if let Some(conn) = self.peers.on_incoming(ip, &mut outside) {
-                        self.talk.adopt(conn, caller, &self.watch);
+                        self.talk.adopt(conn, caller, &self.rare);
                     }
                     self.act();
                 }

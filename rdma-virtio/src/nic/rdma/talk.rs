@@ -188,6 +188,11 @@ impl Talk {
         }
     }
 
+    /// Whether something is to be told that no descriptor tells of.
+    pub(super) fn has_pending(&self) -> bool {
+        self.managed.as_ref().is_some_and(Managed::has_pending)
+    }
+
     /// What happened since the last look.
     pub(super) fn listen(&mut self, now_ns: u64, watch: &Watch, heard: &mut Vec<Heard>) {
         if let Some(tcp) = &mut self.tcp {

@@ -76,6 +76,8 @@ impl RawNic {
             self.sends.poll(link);
         }
         if self.sends.failed || self.arrivals.get_mut().failed {
+            // Of queues that are gone nothing is told any more.
+            self.take_async_events();
             self.drop_link();
             (self.again_ns, self.pause_ns) = (now_ns, PAUSE_NS_MIN);
         }

@@ -40,6 +40,9 @@ use crate::nic::{
 };
 use crate::verbs::region::{Access, Region};
 
+/// How long nobody looks for the device's events, in nanoseconds.
+const LOOK_NS: u64 = 10_000_000;
+
 /// What happened besides frames.
 #[derive(Clone, Copy, Debug, Default)]
 struct EventCounters {
@@ -69,6 +72,8 @@ pub struct RawNic {
     watch: Watch,
     base: Base,
     port_up: bool,
+    /// When the device's events are looked for again.
+    events_due_ns: u64,
     /// When a link is tried to be made again, and how long was waited for that.
     again_ns: u64,
     pause_ns: u64,
@@ -170,6 +175,10 @@ impl Nic for RawNic {
         self.sends.post(link, self.arrivals.get_mut().tag(), wr)
     }
 
+    fn signal_last(&mut self) -> bool {
+        self.link.as_mut().is_some_and(|link| self.sends.signal_last(link))
+    }
+
     #[inline]
     fn post_bare_short(&mut self, sge: Sge, checksum: bool) -> bool {
         let Some(link) = &mut self.link else { return false };
@@ -238,7 +247,11 @@ impl Nic for RawNic {
         if self.told_fatal {
             return Ok(self.events.pop_front());
         }
-        self.take_async_events();
+        // Besides, a sleeper looks that one wakes.
+        if now_ns >= self.events_due_ns {
+            self.events_due_ns = now_ns.saturating_add(LOOK_NS);
+            self.take_async_events();
+        }
         self.mend(now_ns);
         match (self.events.pop_front(), self.fatal) {
             (Some(event), _) => Ok(Some(event)),

@@ -263,6 +263,7 @@ fn build(
         watch,
         base,
         port_up: true,
+        events_due_ns: 0,
         again_ns: 0,
         pause_ns: 0,
         told_down: false,

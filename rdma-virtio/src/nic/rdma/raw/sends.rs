@@ -2,7 +2,9 @@
 //!
 //! A send has a place from posting to completion; most complete by that of a later one. Every 32nd
 //! is signalled, whatever its poster asked for, and the one with which half of the queue is in use;
-//! so a queue that is full always gets room. Invariant: places are freed in posting order.
+//! so a queue that is full always gets room. A send that its poster may still want a signal of, and
+//! that was not to have one, is held until the next one or the doorbell: a request that was given
+//! to the library cannot be changed. Invariant: places are freed in posting order.
 
 use std::collections::VecDeque;
 
@@ -61,6 +63,14 @@ struct Sent {
     inline: bool,
 }
 
+/// A send that was taken and not given to the library.
+struct Held {
+    send: BatchSend<'static>,
+    sges: ArrayVec<Sge, { SGES_MAX + SGES_OF_TAG }>,
+    /// Header and segment size of one that the device cuts.
+    large: Option<(Sge, u16)>,
+}
+
 /// How much there is of everything.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SendLimits {
@@ -83,6 +93,9 @@ pub(super) struct Sends {
     /// Sends outstanding for which somebody waits.
     wanted: u32,
     done: VecDeque<Completion>,
+    /// The newest one, while its signal may be asked for: whether there is one, and what it is.
+    holds: bool,
+    held: Held,
     /// Upper half of every work request's id: tells completions of a link that is no more.
     generation: u32,
     /// What went wrong: the link is to be made anew.
@@ -113,6 +126,12 @@ impl Sends {
             unsignalled: 0,
             wanted: 0,
             done: VecDeque::with_capacity(places),
+            holds: false,
+            held: Held {
+                send: BatchSend { wr_id: 0, signalled: false, checksum: false, destination: None },
+                sges: ArrayVec::new(),
+                large: None,
+            },
             generation: 0,
             failed: false,
             completions: Box::new([WorkCompletion::default(); BATCH]),
@@ -174,6 +193,9 @@ impl Sends {
         if sge.length > self.limits.max_inline || !self.has_room(link) {
             return false;
         }
+        if self.holds {
+            self.pass_on(link);
+        }
         let signalled = self.signals(false);
         let send = self.request(signalled, checksum);
         // SAFETY: the device half looked the range up in registered memory, which lives.
@@ -223,6 +245,9 @@ impl Sends {
         if !self.has_room(link) {
             return Err(PostError::QueueFull);
         }
+        if self.holds {
+            self.pass_on(link);
+        }
         let signalled = self.signals(wr.signalled && !inline);
         let shape = Shape { sges: wr.sges, inline };
         let added = match wr.offload.segmentation {
@@ -263,9 +288,52 @@ impl Sends {
         if shape.inline {
             // SAFETY: the device half looked the ranges up in registered memory, which lives.
             unsafe { link.pair.send_inline_list(&send, sges) }.ok()
-        } else {
+        } else if signalled {
             link.pair.send(&send, sges).ok()
+        } else {
+            self.hold(send, sges, None)
         }
+    }
+
+    /// Keeps a send until the next one, the doorbell, or until its signal is asked for.
+    fn hold(
+        &mut self,
+        send: BatchSend<'static>,
+        sges: &[Sge],
+        large: Option<(Sge, u16)>,
+    ) -> Option<()> {
+        self.held.sges.clear();
+        self.held.sges.try_extend_from_slice(sges).ok()?;
+        (self.held.send, self.held.large) = (send, large);
+        self.holds = true;
+        Some(())
+    }
+
+    /// Gives the send that is held to the library, which may refuse it for its shape: then nothing
+    /// of the batch is to be trusted.
+    #[inline(never)]
+    fn pass_on(&mut self, link: &mut Link) {
+        self.holds = false;
+        let Held { send, sges, large } = &self.held;
+        let added = match *large {
+            None => link.pair.send(send, sges),
+            // SAFETY: as in `add_large`.
+            Some((header, size)) => unsafe { link.pair.send_tso(send, header, size, sges) },
+        };
+        self.failed |= added.is_err();
+    }
+
+    /// Somebody waits for the newest send after all. False if it was given to the library already.
+    pub(super) fn signal_last(&mut self, link: &mut Link) -> bool {
+        if !self.holds {
+            return false;
+        }
+        self.held.send.signalled = true;
+        let newest = self.at(self.next.wrapping_sub(1));
+        self.wanted += u32::from(!std::mem::replace(&mut self.ring[newest].wanted, true));
+        self.unsignalled = 0;
+        self.pass_on(link);
+        true
     }
 
     /// A frame that the device cuts: its headers apart from its payload.
@@ -301,6 +369,9 @@ impl Sends {
         }
         let send = self.request(signalled, true);
         self.counters.segmented += 1;
+        if !signalled {
+            return self.hold(send, &payload, Some((header, segmentation.size)));
+        }
         // SAFETY: registered memory that the device half looked up, or a place of ours that no
         // other send of the batch has; either stays as it is until the batch is posted.
         unsafe { link.pair.send_tso(&send, header, segmentation.size, &payload) }.ok()
@@ -340,6 +411,9 @@ impl Sends {
     /// Posts what was built: one doorbell.
     #[inline]
     pub(super) fn flush(&mut self, link: &mut Link) {
+        if self.holds {
+            self.pass_on(link);
+        }
         if !link.pair.is_open() {
             return;
         }
@@ -418,6 +492,7 @@ impl Sends {
     pub(super) fn take_back(&mut self) {
         self.generation = self.generation.wrapping_add(1);
         self.failed = false;
+        self.holds = false;
         self.unsignalled = 0;
         while self.outstanding() > 0 {
             self.finish_oldest(WcStatus::Flushed);
