@@ -171,7 +171,6 @@ fn one_host_shows_what_rc_and_ud_can_and_says_what_needs_another() {
     assert_eq!(report["facts"]["device"]["name"], "double0");
 }
 
-/// What two hosts can show is all shown, and each claim that does not hold is found out.
 #[test]
 fn sets_of_offloads_are_tried_by_name_and_each_keeps_every_byte() {
     let Some(bed) = Bed::new("sets_of_offloads_are_tried_by_name") else { return };
@@ -194,6 +193,7 @@ fn sets_of_offloads_are_tried_by_name_and_each_keeps_every_byte() {
     assert_eq!(with_peer.status.code(), Some(2), "{}", text(&with_peer.stderr));
 }
 
+/// What two hosts can show is all shown, and each claim that does not hold is found out.
 #[test]
 fn two_hosts_show_the_rest_and_lies_are_found_out() {
     let Some(bed) = Bed::new("two_hosts_show_the_rest_and_lies_are_found_out") else { return };

@@ -92,9 +92,10 @@ fn one_call(
         numbers.map(|number| (number, wire::datagram(number, length))).collect();
     let bytes: Vec<u8> = all.iter().flat_map(|(_, bytes)| bytes).copied().collect();
     let size = u16::try_from(length).map_err(io::Error::other)?;
-    // The socket is new, and has room.
-    socket.send_segments(&bytes, size)?;
-    let mut open: BTreeSet<u64> = all.iter().map(|(number, _)| *number).collect();
+    // What is still on its way may take the room.
+    let taken = wait_for(transport, ANSWERS_NS, "room", |_| socket.send_segments(&bytes, size))?;
+    let taken = taken.div_ceil(length.max(1));
+    let mut open: BTreeSet<u64> = all.iter().take(taken).map(|(number, _)| *number).collect();
     let mut into = vec![0; 1 << 16];
     let heard = wait_for(transport, ANSWERS_NS, "datagrams", |_| {
         while !open.is_empty() {
