@@ -135,20 +135,22 @@ impl Tcp {
             local_port: header.destination_port,
             remote_port: header.source_port,
         };
-        let payload = payload_of(packet, bytes, u32::from(header.header_len), mem);
-        let mut header = header;
-        if payload.len() + u32::from(header.header_len) < packet.transport_len {
+        // Filled where it lies, and handed on by reference: it has room for many pieces.
+        let payload = Payload::Pieces(PayloadPieces::new());
+        let mut segment = Segment { header, options, payload, tos: packet.tos };
+        let header_len = u32::from(header.header_len);
+        take_payload(&mut segment.payload, (packet, header_len), bytes, mem);
+        if segment.payload.len() + header_len < packet.transport_len {
             // More pieces than are taken at once: the rest will come again, and the FIN with it.
-            header.flags = header.flags.without(TcpFlags::FIN);
+            segment.header.flags = header.flags.without(TcpFlags::FIN);
         }
-        let segment = Segment { header, options, payload, tos: packet.tos };
-        self.dispatch(&tuple, segment, (now, ip), mem);
+        self.dispatch(&tuple, &mut segment, (now, ip), mem);
     }
 
     fn dispatch<M: Memory>(
         &mut self,
         tuple: &FourTuple,
-        mut segment: Segment<'_>,
+        segment: &mut Segment<'_>,
         (now, ip): (Instant, &Ip),
         mem: &mut M,
     ) {
@@ -160,7 +162,7 @@ impl Tcp {
             Some(Endpoint::Connection(index)) => {
                 self.last_hit = index;
                 self.counters.processed += 1;
-                self.on_connection_segment(index, &mut segment, now, mem);
+                self.on_connection_segment(index, segment, now, mem);
                 segment.payload.release(mem);
             }
             Some(Endpoint::TimeWait(index)) => {
@@ -195,7 +197,7 @@ impl Tcp {
     fn on_time_wait_segment<M: Memory>(
         &mut self,
         index: u32,
-        segment: Segment<'_>,
+        segment: &mut Segment<'_>,
         (now, ip): (Instant, &Ip),
         mem: &mut M,
     ) {
@@ -224,7 +226,7 @@ impl Tcp {
     fn on_unknown_segment<M: Memory>(
         &mut self,
         tuple: &FourTuple,
-        segment: Segment<'_>,
+        segment: &mut Segment<'_>,
         (now, ip): (Instant, &Ip),
         mem: &mut M,
     ) {
@@ -233,7 +235,7 @@ impl Tcp {
         let opens = flags.intersects(TcpFlags::SYN)
             && !flags.intersects(TcpFlags::ACK.with(TcpFlags::RST).with(TcpFlags::FIN));
         if let (Some(listener), true) = (listener, opens) {
-            self.open_passively(tuple, &segment, listener, (now, ip));
+            self.open_passively(tuple, segment, listener, (now, ip));
         } else {
             self.counters.dropped_no_endpoint += 1;
             // To a listener, a reset or a stray FIN says nothing (§3.10.7.2).
@@ -405,22 +407,24 @@ fn checksum_is_right<M: Memory>(pieces: &[Piece], end: u32, mem: &M) -> bool {
     pseudo.plus(sum).is_valid()
 }
 
-/// The payload, its pieces still owned; what is not payload is released.
-fn payload_of<'a, M: Memory>(
-    packet: &Packet,
+/// Puts the payload into `payload`, which is pieces and empty; they are still owned. What is not
+/// payload is released.
+fn take_payload<'a, M: Memory>(
+    payload: &mut Payload<'a>,
+    (packet, header_len): (&Packet, u32),
     bytes: &SegmentBytes<'a>,
-    header_len: u32,
     mem: &mut M,
-) -> Payload<'a> {
+) {
     let frame = match bytes {
         SegmentBytes::Whole(whole) => {
-            return Payload::Bytes(whole.get(header_len as usize..).unwrap_or(&[]));
+            *payload = Payload::Bytes(whole.get(header_len as usize..).unwrap_or(&[]));
+            return;
         }
         SegmentBytes::Frame(frame) => frame,
     };
     let mut skip = packet.transport_start + header_len;
     let mut left = packet.transport_len.saturating_sub(header_len);
-    let mut pieces = PayloadPieces::new();
+    let Payload::Pieces(pieces) = payload else { return };
     for piece in frame.pieces {
         let skipped = skip.min(piece.len);
         skip -= skipped;
@@ -431,7 +435,6 @@ fn payload_of<'a, M: Memory>(
             mem.release(piece.slot);
         }
     }
-    Payload::Pieces(pieces)
 }
 
 fn release_all<M: Memory>(bytes: &SegmentBytes<'_>, mem: &mut M) {

@@ -45,9 +45,9 @@ impl Payload<'_> {
     }
 
     /// Gives back what was not taken.
-    pub(super) fn release<M: Memory>(self, mem: &mut M) {
+    pub(super) fn release<M: Memory>(&mut self, mem: &mut M) {
         if let Payload::Pieces(pieces) = self {
-            for piece in pieces {
+            for piece in pieces.drain(..) {
                 mem.release(piece.slot);
             }
         }
@@ -322,11 +322,11 @@ impl Connection {
         }
     }
 
-    /// Takes payload that lies at `seq`, within the window already; true if bytes were delivered.
+    /// Takes payload that lies at `seq`, within the window already; no piece is left in it.
     pub(super) fn on_data<M: Memory>(
         &mut self,
         seq: SeqNum,
-        payload: Payload<'_>,
+        payload: &mut Payload<'_>,
         ctx: &mut Context<'_, M>,
     ) {
         let len = payload.len();
@@ -343,9 +343,10 @@ impl Connection {
             }
         } else {
             ctx.counters.out_of_order += 1;
-            if let Payload::Pieces(pieces) = &payload {
+            if let Payload::Pieces(pieces) = payload {
                 let window = ReceiveWindow { nxt: self.rcv.nxt, end: self.rcv.edge };
                 let inserted = self.rcv.reassembly.insert(seq, pieces, window, ctx.mem);
+                pieces.clear();
                 if ctx.mem.receive_is_low() {
                     let copied = self.rcv.reassembly.compact(ctx.mem);
                     ctx.counters.bytes_compacted += u64::from(copied);
@@ -359,13 +360,13 @@ impl Connection {
         }
     }
 
-    fn deliver<M: Memory>(&mut self, payload: Payload<'_>, ctx: &mut Context<'_, M>) {
+    fn deliver<M: Memory>(&mut self, payload: &mut Payload<'_>, ctx: &mut Context<'_, M>) {
         let len = payload.len();
         self.rcv.nxt = self.rcv.nxt.plus(len);
         ctx.counters.bytes_received += u64::from(len);
         match payload {
             Payload::Pieces(pieces) => {
-                for piece in pieces {
+                for piece in pieces.drain(..) {
                     ctx.counters.bytes_compacted += u64::from(self.rcv.queue.push(piece, ctx.mem));
                 }
             }
@@ -381,9 +382,9 @@ impl Connection {
                 Data::Piece(piece) => {
                     let mut pieces = PayloadPieces::new();
                     pieces.push(piece);
-                    self.deliver(Payload::Pieces(pieces), ctx);
+                    self.deliver(&mut Payload::Pieces(pieces), ctx);
                 }
-                Data::Owned(owned) => self.deliver(Payload::Bytes(owned.as_slice()), ctx),
+                Data::Owned(owned) => self.deliver(&mut Payload::Bytes(owned.as_slice()), ctx),
             }
         }
     }

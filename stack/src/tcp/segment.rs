@@ -260,11 +260,10 @@ impl Connection {
         segment: &mut Segment<'_>,
         ctx: &mut Context<'_, M>,
     ) -> Disposition {
-        let payload = core::mem::replace(&mut segment.payload, Payload::Bytes(&[]));
         if segment.header.flags.intersects(TcpFlags::FIN) {
-            self.note_fin(segment.header.seq.plus(payload.len()));
+            self.note_fin(segment.header.seq.plus(segment.payload.len()));
         }
-        let after_text = self.on_text(segment.header.seq, payload, ctx);
+        let after_text = self.on_text(segment.header.seq, &mut segment.payload, ctx);
         self.on_fin_if_reached(ctx);
         after_text
     }
@@ -273,17 +272,17 @@ impl Connection {
     fn on_text<M: Memory>(
         &mut self,
         seq: SeqNum,
-        mut payload: Payload<'_>,
+        payload: &mut Payload<'_>,
         ctx: &mut Context<'_, M>,
     ) -> Disposition {
         if payload.len() == 0 || !self.state.may_receive() {
             payload.release(ctx.mem);
             return Disposition::Done;
         }
-        let duplicate = trim_front(&mut payload, seq, self.rcv.nxt, ctx);
+        let duplicate = trim_front(payload, seq, self.rcv.nxt, ctx);
         let seq = seq.plus(duplicate);
         let end = self.rcv.fin.map_or(self.rcv.edge, |fin| fin.min(self.rcv.edge));
-        let beyond = trim_back(&mut payload, seq, end, ctx);
+        let beyond = trim_back(payload, seq, end, ctx);
         if duplicate > 0 || beyond > 0 {
             self.rcv.ack = AckDue::Now;
         }
