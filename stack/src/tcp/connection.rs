@@ -280,7 +280,12 @@ impl Connection {
     /// What a read says when no byte is there.
     pub(super) fn receive_nothing(&mut self) -> Result<usize, ReceiveError> {
         if let Some(error) = self.error {
-            return Err(ReceiveError::Connection(error));
+            // Whoever has read all that the peer sent before it closed has lost nothing if it is
+            // gone then; a reset is told (RFC 9293 §3.10.7.4).
+            return match error {
+                ConnectionError::LinkLost if self.rcv.has_ended() => Ok(0),
+                error => Err(ReceiveError::Connection(error)),
+            };
         }
         match self.state {
             State::SynSent | State::SynReceived(_) => Err(ReceiveError::NotConnected),

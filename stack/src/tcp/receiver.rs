@@ -273,6 +273,11 @@ impl Receiver {
         self.lent
     }
 
+    /// Whether everything that the peer will ever send was taken, its FIN included.
+    pub(super) fn has_ended(&self) -> bool {
+        self.fin.is_some_and(|fin| fin.before(self.nxt))
+    }
+
     /// Takes note of a timestamp (RFC 7323 §4.3, the rule for the segment's place).
     #[inline]
     pub(super) fn on_timestamp(&mut self, value: u32, seq: SeqNum, now: Instant) {

@@ -11,6 +11,9 @@ pub const CONTROL_RESERVE: u32 = 2;
 /// Peers for which a share is kept before they come: one that is idle never gives back what it was
 /// granted, and who came later would have to do with a message at a time.
 const SHARES: u32 = 8;
+/// No share is kept that would leave those who are there with fewer credits than this: one message
+/// at a time and a wait for its credit is worse than a late peer that begins so.
+const SHARE_MIN: u32 = 4;
 /// Buffers come back in batches of so many, and until then their receives are not posted.
 const BATCH: u32 = 16;
 
@@ -130,7 +133,8 @@ impl Ledger {
 
     fn divide(&mut self) {
         let all = self.posted_peak.saturating_sub(self.reserve()).saturating_sub(self.slack());
-        let parts = self.peers.max(self.peers_max.min(SHARES)).max(1);
+        let kept = self.peers_max.min(SHARES).min(all / SHARE_MIN);
+        let parts = self.peers.max(kept).max(1);
         self.share = (all / parts).max(1);
     }
 
@@ -179,6 +183,20 @@ mod tests {
         ledger.leave(first);
         ledger.join();
         assert!(ledger.grant(0) >= first, "{ledger:?}");
+    }
+
+    #[test]
+    fn of_few_receives_who_is_there_gets_what_is_left_and_one_waits_for_each_other() {
+        // As many as 256 buffers of 4 KiB are.
+        let mut ledger = Ledger::new(3);
+        ledger.on_posted(14);
+        ledger.join();
+        let first = ledger.grant(0);
+        assert!(first >= SHARE_MIN, "{ledger:?}");
+        for _ in 0..2 {
+            ledger.join();
+            assert!(ledger.grant(0) >= 1, "{ledger:?}");
+        }
     }
 
     #[test]
