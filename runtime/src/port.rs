@@ -136,12 +136,13 @@ impl Port {
                 self.capture_received(now);
             }
             if !self.receive_plain(stack, now) {
-                done += self.receive_any(stack, now, Came::Alone);
+                self.receive_any(stack, now, Came::Alone);
             }
             // This look is shorter than an attempt to take a frame that is not there.
             if !self.interface.recv_ready() {
                 break;
             }
+            done += self.further_items();
             if self.gro {
                 return done + self.receive_burst(stack, now, budget.saturating_sub(done));
             }
@@ -159,10 +160,11 @@ impl Port {
             if self.capture.is_some() {
                 self.capture_received(now);
             }
-            done += self.receive_any(stack, now, Came::InBurst);
+            self.receive_any(stack, now, Came::InBurst);
             if !self.interface.recv_ready() {
                 break;
             }
+            done += self.further_items();
         }
         stack.end_burst(now, &mut self.memory());
         done
@@ -196,9 +198,15 @@ impl Port {
         stack.on_unverified_frame(now, to_stack(piece), &mut memory)
     }
 
-    /// Hands up a frame of any kind; returns for how many items it counts besides the first.
+    /// For how many items the frame that was received last counts, besides the first.
+    #[inline]
+    fn further_items(&self) -> u32 {
+        self.received.pieces.iter().map(|piece| piece.len).sum::<u32>() / ITEM_LEN
+    }
+
+    /// Hands up a frame of any kind.
     #[inline(never)]
-    fn receive_any(&mut self, stack: &mut Stack, now: Instant, came: Came) -> u32 {
+    fn receive_any(&mut self, stack: &mut Stack, now: Instant, came: Came) {
         let header = &self.received.header;
         if let [piece] = self.received.pieces[..]
             && header.flags & (NEEDS_CSUM | DATA_VALID) != 0
@@ -210,7 +218,7 @@ impl Port {
                 small_low: self.small_low,
             };
             if stack.on_plain_datagram(to_stack(piece), &mut memory) {
-                return 0;
+                return;
             }
         }
         let checksum = match header.flags & (NEEDS_CSUM | DATA_VALID) {
@@ -235,8 +243,6 @@ impl Port {
             Came::Alone => stack.on_frame(now, &frame, &mut memory),
             Came::InBurst => stack.on_burst_frame(now, &frame, &mut memory),
         }
-        let bytes: u32 = pieces.iter().map(|piece| piece.len).sum();
-        bytes / ITEM_LEN
     }
 
     /// Takes frames from the stack to the device, at most `budget`; returns how many.
