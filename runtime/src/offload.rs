@@ -65,6 +65,18 @@ impl Default for OffloadWish {
 }
 
 impl OffloadWish {
+    /// Every name that can be switched on its own.
+    pub const NAMES: [&'static str; NAMES.len() + 2] = {
+        let mut names = [GSO; NAMES.len() + 2];
+        let mut place = 0;
+        while place < NAMES.len() {
+            names[place] = NAMES[place].0;
+            place += 1;
+        }
+        names[NAMES.len() + 1] = GRO;
+        names
+    };
+
     /// Nothing: checksums and segments are the stack's own, and packets fit a buffer.
     pub const NONE: OffloadWish = OffloadWish { features: Features::NONE, gso: false, gro: false };
 

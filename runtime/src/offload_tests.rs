@@ -16,23 +16,7 @@ use crate::core::Core;
 use crate::offload::OffloadWish;
 use crate::start;
 
-/// Every name that can be switched.
-const NAMES: [&str; 14] = [
-    "csum",
-    "guest_csum",
-    "host_tso4",
-    "host_tso6",
-    "host_ecn",
-    "host_uso",
-    "guest_tso4",
-    "guest_tso6",
-    "guest_ecn",
-    "guest_uso4",
-    "guest_uso6",
-    "mrg_rxbuf",
-    "gso",
-    "gro",
-];
+const NAMES: [&str; OffloadWish::NAMES.len()] = OffloadWish::NAMES;
 /// Bytes of a stream, each way and family, and of what is sent as datagrams.
 const STREAM: usize = 24_000;
 const DATAGRAMS: usize = 9_500;

@@ -7,22 +7,7 @@ use std::collections::BTreeSet;
 use roceway_runtime::{OffloadWish, Understood};
 
 /// Every name that can be switched.
-pub const NAMES: [&str; 14] = [
-    "csum",
-    "guest_csum",
-    "host_tso4",
-    "host_tso6",
-    "host_ecn",
-    "host_uso",
-    "guest_tso4",
-    "guest_tso6",
-    "guest_ecn",
-    "guest_uso4",
-    "guest_uso6",
-    "mrg_rxbuf",
-    "gso",
-    "gro",
-];
+pub const NAMES: [&str; OffloadWish::NAMES.len()] = OffloadWish::NAMES;
 
 /// A legal set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

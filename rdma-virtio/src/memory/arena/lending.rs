@@ -195,21 +195,14 @@ impl Arena {
         true
     }
 
-    /// Whether one more piece may be lent.
-    #[must_use]
-    #[inline]
-    pub fn may_lend(&self) -> bool {
-        self.lent < self.classes[RECEIVE].total + LENT_MORE
-    }
-
     /// Lends bytes that lie in no slot.
     ///
     /// # Panics
-    /// If `out` is full or another arena's, or [`Arena::may_lend`] says no.
+    /// If [`Arena::lendable`] gives none.
     pub fn lend_owned(&mut self, bytes: Box<[u8]>, owner: u64, out: &mut Pieces) {
-        assert!(self.may_lend() && out.is_of(&self.home), "room was asked for");
+        assert!(self.lendable(out) > 0, "room was asked for");
         self.lent += 1;
-        assert!(out.push(Held::owned(bytes, owner)), "room was asked for");
+        let _taken = out.push(Held::owned(bytes, owner));
     }
 
     /// Takes pieces back at once, from the arena's own thread, and says of each owner what came
