@@ -71,8 +71,8 @@ struct WorkerLine {
     /// them to standard error at any time
     #[arg(long)]
     counters: bool,
-    /// Sends and receives streams at this end in buffers of the worker's own, without a copy; a
-    /// message is at most memory.block bytes
+    /// Sends and receives streams at this end in buffers of the worker's own, without a copy: 16 of
+    /// them, or memory.blocks if that is more; a message is at most memory.block bytes
     #[arg(long)]
     zero_copy: bool,
     /// Which sockets a test uses: the worker's own inside its turn, the same between turns, or
