@@ -88,11 +88,8 @@ impl AnyNic {
     #[inline(never)]
     fn recv_ready_called(&self) -> bool {
         match self {
-            AnyNic::Rdma(nic) => nic.recv_ready(),
             AnyNic::Raw(nic) => nic.recv_ready(),
-            AnyNic::Soft(_) | AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Faulty(_) => {
-                self.recv_ready_of_any()
-            }
+            other => other.recv_ready_of_any(),
         }
     }
 
@@ -180,6 +177,7 @@ impl Nic for AnyNic {
     fn recv_ready(&self) -> bool {
         match self {
             AnyNic::Soft(nic) => nic.recv_ready(),
+            AnyNic::Rdma(nic) => nic.recv_ready(),
             other => other.recv_ready_called(),
         }
     }

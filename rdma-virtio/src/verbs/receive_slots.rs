@@ -43,12 +43,12 @@ pub struct ReceiveSlots {
 unsafe impl Send for ReceiveSlots {}
 
 impl ReceiveSlots {
-    /// So many receives of at most so many elements each, none of which has any.
+    /// So many receives of at most so many elements each, two at least, none of which has any.
     #[must_use]
     pub fn new(receives: usize, sges_each: usize) -> ReceiveSlots {
         let count = receives.checked_mul(sges_each).expect("a list that fits into memory");
         let sges = Array::new(sys::ibv_sge::zero(), count);
-        assert!(receives == 0 || sges_each > 0, "receives have elements");
+        assert!(sges_each > 1, "a receive has a second element");
         let empty = Slot { request: sys::ibv_recv_wr::zero(), note: 0, staged_for: IN };
         let mut slots = Array::new(empty.clone(), receives);
         for slot in 0..receives {
@@ -96,17 +96,21 @@ impl ReceiveSlots {
         self.slot_mut(slot).note = note;
     }
 
-    /// Whether a receive was posted under this id, and did not complete since.
+    /// The receive that was posted under this id, if it did not complete before. The id's lower
+    /// half is the receive's number.
     #[must_use]
     #[inline(always)]
-    pub fn is_posted(&self, slot: u16, wr_id: u64) -> bool {
-        if usize::from(slot) >= self.slots.len {
-            return false;
+    pub fn posted(&mut self, wr_id: u64) -> Option<PostedSlot<'_>> {
+        let number = usize::try_from(wr_id & 0xffff_ffff).ok()?;
+        if number >= self.slots.len {
+            return None;
         }
-        // SAFETY: within the array, of which this is the only user.
-        let slot = unsafe { &*self.slot(usize::from(slot)) };
+        let at = self.slot(number);
+        // SAFETY: within the array, of which `&mut self` is the only user.
+        let slot = unsafe { &*at };
         // What is staged and not posted does not complete.
-        slot.request.wr_id == wr_id && slot.staged_for < self.post
+        let is_posted = slot.request.wr_id == wr_id && slot.staged_for < self.post;
+        is_posted.then_some(PostedSlot { slots: self, at, number })
     }
 
     /// Whether it was staged, and did not complete since.
@@ -124,32 +128,13 @@ impl ReceiveSlots {
 
     /// What its second element is.
     #[must_use]
-    #[inline(always)]
+    #[inline]
     pub fn second(&self, slot: u16) -> Sge {
-        assert!(self.sges_each > 1, "there is a second one");
         // SAFETY: within the array, of which this is the only user.
         let sges = unsafe { (*self.slot(usize::from(slot))).request.sg_list };
         // SAFETY: each request has more than one element, of which this is the only user.
         let sys::ibv_sge { addr, length, lkey } = unsafe { sges.wrapping_add(1).read() };
         Sge { addr, length, lkey: Lkey(lkey) }
-    }
-
-    /// Says what its second element is, and notes something; then appends it to those that will be
-    /// posted, under the id that it had. It has completed. Gives the former note.
-    #[inline(always)]
-    pub fn stage_with(&mut self, slot: u16, second: Sge, note: u64) -> u64 {
-        assert!(self.sges_each > 1, "there is a second one");
-        let Sge { addr, length, lkey } = second;
-        let post = self.post;
-        let changed = self.slot_mut(slot);
-        changed.staged_for = post;
-        changed.request.next = ptr::null_mut();
-        let former = std::mem::replace(&mut changed.note, note);
-        let (sges, request) = (changed.request.sg_list, &raw mut changed.request);
-        // SAFETY: each request has more than one element, of which this is the only user.
-        unsafe { sges.wrapping_add(1).write(sys::ibv_sge { addr, length, lkey: lkey.0 }) };
-        self.chain(slot, request);
-        former
     }
 
     /// Says what an element is. The receive is neither staged nor posted.
@@ -192,14 +177,14 @@ impl ReceiveSlots {
         staged.staged_for = post;
         staged.request.next = ptr::null_mut();
         let request = &raw mut staged.request;
-        self.chain(slot, request);
+        self.chain(usize::from(slot), request);
     }
 
     /// The request of this slot is the last one of the chain from now on.
     #[inline(always)]
-    fn chain(&mut self, slot: u16, request: *mut sys::ibv_recv_wr) {
+    fn chain(&mut self, slot: usize, request: *mut sys::ibv_recv_wr) {
         if self.staged == 0 {
-            self.first = usize::from(slot);
+            self.first = slot;
         } else {
             // SAFETY: of the array, of which `&mut self` is the only user.
             unsafe { (*self.last).next = request };
@@ -280,6 +265,54 @@ impl ReceiveSlots {
     }
 }
 
+/// A receive that is with the device, or was until it completed.
+pub struct PostedSlot<'a> {
+    slots: &'a mut ReceiveSlots,
+    /// Its place in the array.
+    at: *mut Slot,
+    number: usize,
+}
+
+impl PostedSlot<'_> {
+    /// Its number.
+    #[must_use]
+    #[inline(always)]
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    #[inline(always)]
+    fn second_at(&self) -> *mut sys::ibv_sge {
+        // SAFETY: of the array, which is borrowed.
+        unsafe { (*self.at).request.sg_list }.wrapping_add(1)
+    }
+
+    /// What its second element is.
+    #[must_use]
+    #[inline(always)]
+    pub fn second(&self) -> Sge {
+        // SAFETY: each request has more than one element; they are borrowed with the array.
+        let sys::ibv_sge { addr, length, lkey } = unsafe { self.second_at().read() };
+        Sge { addr, length, lkey: Lkey(lkey) }
+    }
+
+    /// Says what its second element is, and notes something; then appends it to those that will be
+    /// posted, under the id that it had. It has completed. Gives the former note.
+    #[inline(always)]
+    pub fn stage_with(self, second: Sge, note: u64) -> u64 {
+        let Sge { addr, length, lkey } = second;
+        // SAFETY: as for `second`.
+        unsafe { self.second_at().write(sys::ibv_sge { addr, length, lkey: lkey.0 }) };
+        // SAFETY: of the array, which is borrowed.
+        let slot = unsafe { &mut *self.at };
+        slot.staged_for = self.slots.post;
+        slot.request.next = ptr::null_mut();
+        let former = std::mem::replace(&mut slot.note, note);
+        self.slots.chain(self.number, &raw mut slot.request);
+        former
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,7 +349,7 @@ mod tests {
     fn a_changed_element_is_all_that_changes_when_a_receive_is_posted_again() {
         let mut slots = three();
         for slot in [2, 0, 1] {
-            slots.stage(slot, u64::from(slot) + 10);
+            slots.stage(slot, 7 << 32 | u64::from(slot));
         }
         let mut seen = Vec::new();
         let posted = slots.post_by(|head, _| {
@@ -324,19 +357,24 @@ mod tests {
             0
         });
         assert_eq!(posted, Ok(3));
-        assert_eq!(seen, [(12, vec![200, 201]), (10, vec![0, 1]), (11, vec![100, 101])]);
-        assert!(slots.is_posted(0, 10) && !slots.is_posted(0, 20) && !slots.is_posted(3, 10));
+        let id = |slot: u64| 7 << 32 | slot;
+        let expected = [(id(2), vec![200, 201]), (id(0), vec![0, 1]), (id(1), vec![100, 101])];
+        assert_eq!(seen, expected);
+        let number = |slots: &mut ReceiveSlots, id| slots.posted(id).map(|slot| slot.number());
+        let found = [id(0), 0, 8 << 32, id(3)].map(|id| number(&mut slots, id));
+        assert_eq!(found, [Some(0), None, None, None]);
         slots.set_in(0);
-        assert!(!slots.is_posted(0, 10));
-        slots.stage_with(0, sge(9), 77);
-        assert!(!slots.is_posted(0, 10), "only staged");
-        assert_eq!((slots.second(0), slots.get(0, 1), slots.note(0)), (sge(9), sge(9), 77));
+        assert_eq!(number(&mut slots, id(0)), None);
+        assert_eq!(slots.posted(id(1)).unwrap().second(), sge(101));
+        assert_eq!(slots.posted(id(1)).unwrap().stage_with(sge(9), 77), 0);
+        assert_eq!(number(&mut slots, id(1)), None, "only staged");
+        assert_eq!((slots.second(1), slots.get(1, 1), slots.note(1)), (sge(9), sge(9), 77));
         assert_eq!(slots.staged(), 1);
         let posted = slots.post_by(|head, _| {
             seen = read(head);
             0
         });
-        assert_eq!((posted, &seen[..]), (Ok(1), &[(10, vec![0, 9])][..]));
+        assert_eq!((posted, &seen[..]), (Ok(1), &[(id(1), vec![100, 9])][..]));
         assert_eq!(slots.post_by(|_, _| panic!("nothing is staged")), Ok(0));
     }
 

@@ -1,8 +1,8 @@
 //! Lists of work requests: built by the caller in memory made at start, posted with one call.
 //!
-//! Owns the arrays that `ibv_send_wr` and `ibv_recv_wr` lie in, chained once. Nothing is allocated
-//! after they were made. Invariants: element `i` points at `i + 1` except while a list is posted,
-//! and at its own part of the element array; what could not be posted stays in the list.
+//! Owns the arrays that `ibv_send_wr` and `ibv_recv_wr` lie in. Nothing is allocated after they were
+//! made. Invariants: what is in a list is one chain that ends, each request pointing at its own part
+//! of the element array; what could not be posted stays in the list.
 
 use super::address::AddressHandle;
 use super::array::Array;
@@ -82,7 +82,6 @@ impl<R: Request + Zero> Chain<R> {
         let sges = Array::new(sys::ibv_sge::zero(), sges);
         for place in 0..capacity {
             let mut request = R::zero();
-            request.link(requests.at(place + 1));
             request.gather(sges.at(place * sges_each));
             requests.write(place, request);
         }
@@ -114,11 +113,20 @@ impl<R: Request + Zero> Chain<R> {
         Ok((self.sges.at(start), count))
     }
 
-    /// Appends a request whose elements were taken.
+    /// Appends a request whose elements were taken, and which has no successor.
     #[inline]
-    fn append(&mut self, mut request: R) {
-        request.link(self.requests.at(self.end + 1));
+    fn append(&mut self, request: R) {
         self.requests.write(self.end, request);
+        self.extend(self.requests.at(self.end));
+    }
+
+    /// The list ends with this request from now on, which is at its end and has no successor.
+    #[inline(always)]
+    fn extend(&mut self, request: *mut R) {
+        if self.end != self.first {
+            // SAFETY: written before this one; within the array, which only this list uses.
+            unsafe { (*self.requests.at(self.end - 1)).link(request) };
+        }
         self.end += 1;
     }
 
@@ -133,13 +141,8 @@ impl<R: Request + Zero> Chain<R> {
         if self.first == self.end {
             return Ok(());
         }
-        let (head, last) = (self.requests.at(self.first), self.requests.at(self.end - 1));
-        // SAFETY: within the array, which only this list uses.
-        unsafe { (*last).link(ptr::null_mut()) };
         let mut bad = ptr::null_mut();
-        let result = post(head, &mut bad);
-        // SAFETY: as above; the call is over and the library keeps no pointer to requests.
-        unsafe { (*last).link(last.wrapping_add(1)) };
+        let result = post(self.requests.at(self.first), &mut bad);
         if result == 0 {
             self.clear();
             return Ok(());
@@ -221,9 +224,12 @@ pub struct SendListSize {
     pub sges: usize,
     /// Bytes of a header for segmentation; 0 if there is none.
     pub header: usize,
-    /// Bytes of a send that is copied into the list; 0 if there is none.
-    pub copy: usize,
+    /// Whether sends are copied into the list, of [`COPY_MAX`] bytes at most.
+    pub copies: bool,
 }
+
+/// Most bytes of a send that is copied into a list.
+pub const COPY_MAX: usize = 256;
 
 /// A list of sends.
 pub struct SendList {
@@ -231,8 +237,7 @@ pub struct SendList {
     headers: Array<u8>,
     header_max: usize,
     /// Bytes of each request's own, for sends that are copied.
-    copies: Array<u8>,
-    copy_max: usize,
+    copies: Array<[u8; COPY_MAX]>,
     /// The handle that each place last named, held until another replaces it.
     handles: Vec<Option<AddressHandle>>,
 }
@@ -246,13 +251,12 @@ impl SendList {
     #[must_use]
     pub fn new(size: SendListSize) -> SendList {
         let headers = size.requests.checked_mul(size.header).expect("a list that fits into memory");
-        let copies = size.requests.checked_mul(size.copy).expect("a list that fits into memory");
+        let copies = if size.copies { size.requests } else { 0 };
         SendList {
-            chain: Chain::new(size.requests, size.sges.max(usize::from(size.copy > 0))),
+            chain: Chain::new(size.requests, size.sges.max(usize::from(size.copies))),
             headers: Array::new(0, headers),
             header_max: size.header,
-            copies: Array::new(0, copies),
-            copy_max: size.copy,
+            copies: Array::new([0; COPY_MAX], copies),
             handles: vec![None; size.requests],
         }
     }
@@ -310,36 +314,36 @@ impl SendList {
     }
 
     /// Appends an inline send of a header and a message, which are copied into the list's own
-    /// memory. False if it does not fit; the list is as before.
+    /// memory. False if it does not fit: the list is as before, and no header was asked for.
     ///
     /// # Safety
-    /// `message` names readable bytes of this process that nobody writes during the call.
+    /// `message` names readable bytes of this process that nobody writes during the call; the
+    /// destination's handle lives until the list was posted or cleared.
     #[inline(always)]
     pub unsafe fn push_copied<const N: usize>(
         &mut self,
         (wr_id, signalled): (u64, bool),
-        header: [u8; N],
+        header: impl FnOnce() -> [u8; N],
         message: &Sge,
         destination: Option<Destination<'_>>,
     ) -> bool {
         let place = self.chain.end;
         let length = message.length as usize;
-        if place >= self.chain.requests.len || N + length > self.copy_max {
+        if place >= self.copies.len || N + length > COPY_MAX {
             return false;
         }
-        if let Some(to) = destination {
-            self.hold(place, to.handle);
-        }
-        let to = self.copies.at(place * self.copy_max);
-        // SAFETY: `copy_max` bytes of this place's own, which are enough for both.
-        unsafe { to.cast::<[u8; N]>().write_unaligned(header) };
+        let to: *mut u8 = self.copies.at(place).cast();
+        // SAFETY: COPY_MAX bytes of this place's own, which are enough for both.
+        unsafe { to.cast::<[u8; N]>().write_unaligned(header()) };
         let from = ptr::with_exposed_provenance(usize::try_from(message.addr).unwrap_or(0));
         // SAFETY: as above; the caller vouches for what is read.
         unsafe { copy_short(from, to.wrapping_add(N), length) };
-        // SAFETY: within the array, of which `&mut self` is the only user; its pointers to the next
-        // one and to its own elements were set when the array was made.
-        let wr = unsafe { &mut *self.chain.requests.at(place) };
+        let request = self.chain.requests.at(place);
+        // SAFETY: within the array, of which `&mut self` is the only user; its pointer to its own
+        // elements was set when the array was made.
+        let wr = unsafe { &mut *request };
         wr.wr_id = wr_id;
+        wr.next = ptr::null_mut();
         wr.num_sge = 1;
         wr.opcode = sys::IBV_WR_SEND;
         wr.send_flags = if signalled {
@@ -356,7 +360,7 @@ impl SendList {
         let length = u32::try_from(N).unwrap_or(0) + message.length;
         // SAFETY: the first of this request's own elements, of which there is one at least.
         unsafe { wr.sg_list.write(sys::ibv_sge { addr, length, lkey: 0 }) };
-        self.chain.end = place + 1;
+        self.chain.extend(request);
         true
     }
 
@@ -420,6 +424,13 @@ impl SendList {
         // SAFETY: the queue pair lives; the chain ends, and what it points at is the list's own.
         self.chain.post(|head, bad| unsafe { sys::ibv_post_send(qp.as_ptr(), head, bad) })
     }
+}
+
+/// Whether so many bytes are copied without a call: the usual lengths of small frames.
+#[must_use]
+#[inline(always)]
+pub fn is_quick_to_copy(length: u32) -> bool {
+    (64..=128).contains(&length)
 }
 
 /// Copies few bytes: the usual lengths of small frames in two pieces that may overlap.

@@ -39,7 +39,7 @@ fn request<'a>(wr_id: u64, sges: &'a [Sge]) -> SendRequest<'a> {
 
 #[test]
 fn a_list_is_handed_over_as_one_chain_in_order() {
-    let mut list = SendList::new(SendListSize { requests: 3, sges: 2, header: 0, copy: 0 });
+    let mut list = SendList::new(SendListSize { requests: 3, sges: 2, header: 0, copies: false });
     let (one, two) = ([sge(16, 1)], [sge(32, 2), sge(48, 3)]);
     list.push(&SendRequest { signalled: true, ..request(1, &one) }).unwrap();
     list.push(&SendRequest { checksum: true, ..request(2, &two) }).unwrap();
@@ -64,7 +64,7 @@ fn a_list_is_handed_over_as_one_chain_in_order() {
 
 #[test]
 fn what_could_not_be_posted_stays_and_goes_first_the_next_time() {
-    let mut list = SendList::new(SendListSize { requests: 4, sges: 1, header: 0, copy: 0 });
+    let mut list = SendList::new(SendListSize { requests: 4, sges: 1, header: 0, copies: false });
     for wr_id in 0..4 {
         list.push(&request(wr_id, &[sge(0, 1)])).unwrap();
     }
@@ -104,7 +104,7 @@ fn a_bad_request_that_is_not_in_the_list_counts_as_none_posted() {
 
 #[test]
 fn a_header_for_segmentation_is_copied_beside_its_request() {
-    let mut list = SendList::new(SendListSize { requests: 2, sges: 1, header: 4, copy: 0 });
+    let mut list = SendList::new(SendListSize { requests: 2, sges: 1, header: 4, copies: false });
     let payload = [sge(64, 9)];
     for (wr_id, header) in [(1, [1, 2, 3]), (2, [4, 5, 6])] {
         let operation = Operation::Tso { header: &header, mss: 1448 };

@@ -322,7 +322,8 @@ impl Ready {
     #[must_use]
     pub fn new(end: End<Rts>, peer: Option<Peer>, options: &Options) -> Ready {
         let inline = options.inline && end.pair.sizes().max_inline >= options.size;
-        let sends = SendList::new(SendListSize { requests: SENDS, sges: 1, header: 0, copy: 0 });
+        let sends =
+            SendList::new(SendListSize { requests: SENDS, sges: 1, header: 0, copies: false });
         Ready { end, sends, peer, inline, calls: options.calls }
     }
 

@@ -18,7 +18,7 @@ use super::wire::credit::Credit;
 use super::wire::exchange::Mode;
 use super::wire::header::{HEADER_BYTES, HEADER_LEN, START_LEN};
 use super::wire::ledger::Ledger;
-use super::wire::macs::Macs;
+use super::wire::macs::{Macs, number};
 use super::wire::peer::PeerId;
 use super::wire::peers::{Outside, Peers};
 use crate::nic::NicEvent;
@@ -33,6 +33,8 @@ use crate::verbs::work_completion::WorkCompletion;
 
 /// Completions taken at a time.
 pub(super) const BATCH: usize = 16;
+/// No count.
+pub(super) const NEVER: usize = usize::MAX;
 /// Most receives that wait to be posted together.
 const POSTED_TOGETHER_MAX: u32 = 32;
 /// So many of a queue with fewer than eight times as many.
@@ -43,6 +45,9 @@ pub(super) const GRH_LEN: u32 = 40;
 pub(super) const FRAME_MIN: u32 = 12 + 14;
 /// Where the source address lies behind the header of the wire.
 pub(super) const SOURCE_AT: u32 = 12 + 6;
+
+/// How no message begins: the session that it names is none of those there may be.
+const NO_START: [u8; START_LEN] = [0xff; START_LEN];
 
 /// A queue pair that is not connected yet.
 pub(super) struct Half {
@@ -75,14 +80,18 @@ pub(super) struct Full {
     pub(super) session_in: u32,
     pub(super) session_out: u32,
     pub(super) incarnation: u32,
-    /// How its data messages begin, and those to it.
+    /// How its data messages begin, once it is up, and those to it.
     pub(super) start_in: [u8; START_LEN],
     pub(super) start_out: [u8; START_LEN],
     pub(super) up: bool,
-    /// Its hardware address.
+    /// Its hardware address; also as a number.
     pub(super) mac: [u8; 6],
-    /// When it was heard of last, and asked last whether it is there.
+    pub(super) mac_number: u64,
+    /// When it was heard of last, but for messages taken the short way: those count from when
+    /// somebody asks, who keeps how many there were then. And when it was asked last whether it is
+    /// there.
     pub(super) heard_ns: u64,
+    pub(super) heard_of: u32,
     pub(super) asked_ns: u64,
     /// Whether it is in the engine's list of those that may be owed an update.
     pub(super) dirty: bool,
@@ -90,6 +99,10 @@ pub(super) struct Full {
     pub(super) touched: bool,
     /// Messages of it after which nothing is to be done but to pass them on.
     pub(super) calm: u32,
+    /// Longest short message, and longest one that may go now if there is credit: 0 while the
+    /// peer is not up, or others wait.
+    pub(super) short_limit: u32,
+    pub(super) short_max: u32,
 }
 
 impl Full {
@@ -104,20 +117,44 @@ impl Full {
             session_in: 0,
             session_out: 0,
             incarnation: 0,
-            start_in: [0; START_LEN],
+            start_in: NO_START,
             start_out: [0; START_LEN],
             up: false,
             mac: [0; 6],
+            mac_number: 0,
             heard_ns: 0,
+            heard_of: 0,
             asked_ns: 0,
             dirty: false,
             touched: false,
             calm: 0,
+            short_limit: 0,
+            short_max: 0,
         }
     }
 }
 
 impl Full {
+    /// Whether this is the peer's own hardware address, not one that it bridges.
+    #[inline(always)]
+    pub(super) fn is_from_itself(&self, source: [u8; 6]) -> bool {
+        number(source) == self.mac_number
+    }
+
+    /// When it was heard of last, as far as is known now.
+    pub(super) fn heard_ns(&mut self, now_ns: u64) -> u64 {
+        let received = self.credit.received();
+        if std::mem::replace(&mut self.heard_of, received) != received {
+            self.heard_ns = now_ns;
+        }
+        self.heard_ns
+    }
+
+    /// To be called when the peer comes up, and when frames begin to wait or wait no more.
+    pub(super) fn set_short_max(&mut self) {
+        self.short_max = if self.up && self.waiting.is_empty() { self.short_limit } else { 0 };
+    }
+
     /// Whether this is how a data message of the session begins; kinds of no interest and bytes
     /// that are reserved are left to who looks closer.
     #[inline]
@@ -158,6 +195,32 @@ pub(super) struct Objects {
     pub(super) channel: CompletionChannel,
     pub(super) domain: ProtectionDomain,
     pub(super) context: Context,
+}
+
+/// Peers to whom a list is to be posted: most often one.
+pub(super) struct Unflushed {
+    pub(super) first: Option<PeerId>,
+    pub(super) others: Vec<PeerId>,
+}
+
+impl Unflushed {
+    #[inline(always)]
+    pub(super) fn add(&mut self, peer: PeerId) {
+        match self.first {
+            None => self.first = Some(peer),
+            Some(_) => self.add_other(peer),
+        }
+    }
+
+    #[cold]
+    fn add_other(&mut self, peer: PeerId) {
+        self.others.push(peer);
+    }
+
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
 }
 
 /// What happened besides messages.
@@ -226,14 +289,19 @@ pub(super) struct Engine {
     pub(super) completions: Box<[WorkCompletion; BATCH]>,
     pub(super) at: usize,
     pub(super) count: usize,
-    /// Whether the next look may be spared.
-    pub(super) is_spent: bool,
+    /// When so many were looked at, nothing more is to be expected now; [`NEVER`] if the look
+    /// filled its batch.
+    pub(super) spent_at: usize,
+    /// Messages that were taken the short way and are not in the books yet.
+    pub(super) plain: u32,
     /// Receives are posted again when so many are staged, or when a peer has so few credits.
     pub(super) posted_together: usize,
+    /// So many staged ones make work: as many as are posted together, or any number.
+    pub(super) attend_at: usize,
     pub(super) credits_low: u32,
     pub(super) touched: Vec<PeerId>,
     pub(super) dirty: Vec<PeerId>,
-    pub(super) unflushed: Vec<PeerId>,
+    pub(super) unflushed: Unflushed,
     pub(super) broken: Vec<PeerId>,
     pub(super) events: VecDeque<NicEvent>,
     /// The hardware address that each peer had last.
@@ -246,8 +314,6 @@ pub(super) struct Engine {
     pub(super) idle_polls: u32,
     /// Whether a peer has fewer credits than its share.
     pub(super) hungry: bool,
-    /// Whether what was received makes work: updates, frames that waited, sessions that end.
-    pub(super) attend: bool,
     /// UD: the one queue pair failed and is to be made anew.
     pub(super) shared_broken: bool,
     pub(super) datagrams: Option<DatagramPlan>,
@@ -325,12 +391,14 @@ impl Engine {
             completions: Box::new([WorkCompletion::default(); BATCH]),
             at: 0,
             count: 0,
-            is_spent: false,
+            spent_at: NEVER,
+            plain: 0,
             posted_together: 1,
+            attend_at: 1,
             credits_low: 0,
             touched: Vec::with_capacity(places),
             dirty: Vec::with_capacity(places),
-            unflushed: Vec::with_capacity(places),
+            unflushed: Unflushed { first: None, others: Vec::with_capacity(places) },
             broken: Vec::with_capacity(places),
             events: VecDeque::new(),
             last_macs: vec![[0; 6]; places],
@@ -340,7 +408,6 @@ impl Engine {
             up_count: 0,
             idle_polls: 0,
             hungry: false,
-            attend: false,
             shared_broken: false,
             datagrams: parts.datagrams,
             meeting: parts.meeting,
@@ -363,11 +430,22 @@ impl Engine {
         &mut self,
         call: impl FnOnce(&mut Peers, &mut Outside<'_>) -> R,
     ) -> R {
+        self.keep_books();
         let mut outside =
             Outside { now_ns: self.now_ns, counters: &mut self.counters, macs: &mut self.macs };
         let result = call(&mut self.peers, &mut outside);
         self.act();
         result
+    }
+
+    /// Enters what was taken the short way. Before anything that reads the books, or changes who is
+    /// in them.
+    #[inline]
+    pub(super) fn keep_books(&mut self) {
+        let count = std::mem::take(&mut self.plain);
+        self.ledger.on_used(count);
+        self.counters.rx_messages += u64::from(count);
+        self.counters.rx_delivered += u64::from(count);
     }
 
     /// Books credits for a peer.
@@ -452,6 +530,7 @@ impl Engine {
         if self.receives.staged_count() == 0 {
             return;
         }
+        self.keep_books();
         let pair = self.shared.as_ref().map(|lane| &lane.pair);
         let posted = self.receives.flush((&self.sink, pair));
         self.ledger.on_posted(posted);

@@ -3,7 +3,8 @@
 //! Invariants: an entry leaves when its own or a later completion of the lane comes, or when the
 //! queue pair is gone; its header's cell and its slot are free only then. Every 32nd is signalled,
 //! and those beyond half of the queue; and what is posted at once with a frame of a slot among it
-//! ends with one that is signalled, so that nobody's frame waits for a later one.
+//! ends with one that is signalled, so that nobody's frame waits for a later one. Short messages
+//! up to the number `quick_until` go without a signal, and without any other look at the queue.
 
 use super::open::INLINE_MAX;
 use super::wire::header::{HEADER_BYTES, HEADER_LEN};
@@ -24,16 +25,18 @@ pub(super) const CONTROL_ENTRIES: u32 = 4;
 pub(super) const NO_SLOT: u32 = u32::MAX;
 /// No cell: a frame that was copied beside its header.
 pub(super) const NO_CELL: u16 = u16::MAX;
-/// Longest short message, with its header.
-const COPY_LEN: usize = 256;
-
 /// A work request that is with the device.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Sent {
     /// The slot of the frame, or [`NO_SLOT`] if nobody waits for it.
     pub(super) slot: u32,
     /// The cell of its header, or [`NO_CELL`].
     pub(super) cell: u16,
+}
+
+impl Sent {
+    /// A short message, of which nothing is to be given back.
+    const SHORT: Sent = Sent { slot: NO_SLOT, cell: NO_CELL };
 }
 
 /// What is to be posted.
@@ -60,7 +63,7 @@ pub(super) struct LanePlan {
 pub(super) struct Lane {
     pub(super) pair: QueuePair<Rts>,
     list: SendList,
-    /// By number, modulo the length.
+    /// By number, modulo the length; of those that are not outstanding, [`Sent::SHORT`].
     sent: Box<[Sent]>,
     /// Number of the next work request, and of the oldest that is not complete.
     next: u32,
@@ -69,12 +72,15 @@ pub(super) struct Lane {
     half: u32,
     /// Entries with a cell.
     with_cell: u32,
-    unsignalled: u32,
+    /// Number of the next one that is signalled in any case.
+    signal_at: u32,
     signal_every: u32,
+    /// Short messages before this number go without a look.
+    quick_until: u32,
     /// Whether a slot's frame is among those that were not signalled.
     is_waited_for: bool,
     /// Upper half of every work request's id.
-    tag: u32,
+    tag: u64,
     pub(super) max_inline: u32,
     /// Longest message, without its header, that goes the short way.
     pub(super) short_max: u32,
@@ -87,28 +93,30 @@ impl Lane {
         let LanePlan { depth, sges, cells_each } = *plan;
         let signal_every = SIGNAL_EVERY.min(cells_each / 4).min(depth / 4).max(1);
         let requests = LIST_LEN.min(depth);
-        let list = SendList::new(SendListSize { requests, sges, header: 0, copy: COPY_LEN });
+        let list = SendList::new(SendListSize { requests, sges, header: 0, copies: true });
         let max_inline = pair.sizes().max_inline;
+        let signal_every = u32::try_from(signal_every).unwrap_or(1);
         Lane {
             pair,
             list,
-            sent: vec![Sent { slot: NO_SLOT, cell: 0 }; depth.next_power_of_two()].into(),
+            sent: vec![Sent::SHORT; depth.next_power_of_two()].into(),
             next: 0,
             oldest: 0,
             depth: u32::try_from(depth).unwrap_or(u32::MAX),
             with_cell: 0,
             half: u32::try_from(depth / 2).unwrap_or(u32::MAX),
-            unsignalled: 0,
-            signal_every: u32::try_from(signal_every).unwrap_or(1),
+            signal_at: signal_every - 1,
+            signal_every,
+            quick_until: 0,
             is_waited_for: false,
-            tag,
+            tag: u64::from(tag) << 32,
             max_inline,
             short_max: max_inline.min(INLINE_MAX).saturating_sub(HEADER_BYTES),
         }
     }
 
     pub(super) fn tag(&self) -> u32 {
-        self.tag
+        u32::try_from(self.tag >> 32).unwrap_or(u32::MAX)
     }
 
     /// Whether there is room for a message.
@@ -134,13 +142,26 @@ impl Lane {
         self.outstanding() >= self.half
     }
 
+    /// Whether a short message may go without a look at the queue.
+    #[inline(always)]
+    pub(super) fn is_quick(&self) -> bool {
+        self.next != self.quick_until
+    }
+
+    /// Looks how many short messages may go without one from now on; says whether the next may.
+    pub(super) fn quicken(&mut self) -> bool {
+        let until_half = self.half.saturating_sub(self.outstanding());
+        let until_signal = self.signal_at.wrapping_sub(self.next);
+        self.quick_until = self.next.wrapping_add(until_half.min(until_signal));
+        self.is_quick()
+    }
+
     /// Puts a request into the list; false if it cannot be posted at all.
     #[inline]
     pub(super) fn push(&mut self, posting: &Posting<'_>) -> bool {
-        let signalled =
-            posting.signalled || self.unsignalled + 1 >= self.signal_every || self.is_half_full();
+        let signalled = posting.signalled || self.next == self.signal_at || self.is_half_full();
         let request = SendRequest {
-            wr_id: u64::from(self.tag) << 32 | u64::from(self.next),
+            wr_id: self.tag | u64::from(self.next),
             sges: posting.sges,
             operation: Operation::Send,
             signalled,
@@ -163,39 +184,62 @@ impl Lane {
     }
 
     /// The same for a short message that is copied behind its header and goes inline, for which
-    /// nobody waits, and which is not beyond half of the queue.
+    /// nobody waits, after [`Lane::is_quick`]. False if the list is full; no header was asked for
+    /// then.
     ///
     /// # Safety
-    /// `message` names readable bytes of this process that nobody writes during the call.
+    /// `message` names readable bytes of this process that nobody writes during the call; the
+    /// destination's handle lives until the lane was flushed.
     #[inline(always)]
-    pub(super) unsafe fn push_short(
+    pub(super) unsafe fn push_quick(
         &mut self,
-        header: [u8; HEADER_LEN],
+        header: impl FnOnce() -> [u8; HEADER_LEN],
         message: &Sge,
         destination: Option<Destination<'_>>,
     ) -> bool {
-        let signalled = self.unsignalled + 1 >= self.signal_every;
-        let id = (u64::from(self.tag) << 32 | u64::from(self.next), signalled);
+        let id = (self.tag | u64::from(self.next), false);
         // SAFETY: the caller's promise.
         let pushed = unsafe { self.list.push_copied(id, header, message, destination) };
-        if pushed {
-            self.record(Sent { slot: NO_SLOT, cell: NO_CELL }, signalled);
+        self.next = self.next.wrapping_add(u32::from(pushed));
+        pushed
+    }
+
+    /// The same with or without a signal, whatever the last look said.
+    ///
+    /// # Safety
+    /// As for [`Lane::push_quick`].
+    pub(super) unsafe fn push_short(
+        &mut self,
+        signalled: bool,
+        header: impl FnOnce() -> [u8; HEADER_LEN],
+        message: &Sge,
+        destination: Option<Destination<'_>>,
+    ) -> bool {
+        let id = (self.tag | u64::from(self.next), signalled);
+        // SAFETY: the caller's promise.
+        let pushed = unsafe { self.list.push_copied(id, header, message, destination) };
+        match (pushed, signalled) {
+            (false, _) => {}
+            (true, true) => self.record(Sent::SHORT, true),
+            (true, false) => self.next = self.next.wrapping_add(1),
         }
         pushed
     }
 
-    #[inline(always)]
+    #[inline]
     fn record(&mut self, sent: Sent, signalled: bool) {
+        let number = self.next;
+        self.next = number.wrapping_add(1);
+        self.quick_until = self.next;
         if signalled {
-            (self.unsignalled, self.is_waited_for) = (0, false);
+            self.is_waited_for = false;
+            self.signal_at = number.wrapping_add(self.signal_every);
         } else {
-            self.unsignalled += 1;
             self.is_waited_for |= sent.slot != NO_SLOT;
         }
         self.with_cell += u32::from(sent.cell != NO_CELL);
-        let at = self.at(self.next);
+        let at = self.at(number);
         self.sent[at] = sent;
-        self.next = self.next.wrapping_add(1);
     }
 
     #[inline]
@@ -223,13 +267,20 @@ impl Lane {
     pub(super) fn flush(&mut self) -> Result<(), i32> {
         // Nothing more may follow for long, and somebody waits for what was sent.
         if self.is_waited_for {
-            self.list.signal_last();
-            (self.unsignalled, self.is_waited_for) = (0, false);
+            self.signal_last();
         }
         self.pair.post_send(&mut self.list).map_err(|failure| {
             self.list.clear();
             failure.errno
         })
+    }
+
+    #[inline]
+    fn signal_last(&mut self) {
+        self.list.signal_last();
+        self.is_waited_for = false;
+        self.signal_at = self.next.wrapping_sub(1).wrapping_add(self.signal_every);
+        self.quick_until = self.next;
     }
 
     /// A completion with this number: the next entry that it completes, if any is left.
@@ -242,7 +293,8 @@ impl Lane {
         if self.outstanding() == 0 {
             return None;
         }
-        let sent = self.sent[self.at(self.oldest)];
+        let at = self.at(self.oldest);
+        let sent = std::mem::replace(&mut self.sent[at], Sent::SHORT);
         self.with_cell -= u32::from(sent.cell != NO_CELL);
         self.oldest = self.oldest.wrapping_add(1);
         Some(sent)

@@ -29,7 +29,7 @@ mod talk;
 mod transmit;
 pub mod wire;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::os::fd::RawFd;
 
@@ -48,6 +48,8 @@ pub struct RdmaNic {
     settings: Settings,
     /// Before the regions: its queue pairs reach them.
     engine: RefCell<Engine>,
+    /// Whether the next look for received messages may be spared.
+    is_spent: Cell<bool>,
     regions: Vec<Region>,
     closed: bool,
 }
@@ -72,6 +74,7 @@ impl RdmaNic {
             capabilities: opened.capabilities,
             settings: opened.settings,
             engine: RefCell::new(opened.engine),
+            is_spent: Cell::new(false),
             regions: Vec::new(),
             closed: false,
         })
@@ -81,6 +84,11 @@ impl RdmaNic {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    #[inline(never)]
+    fn has_received(&self) -> bool {
+        self.engine.borrow_mut().has_received()
     }
 
     fn fatal(&self, what: &'static str) -> DeviceError {
@@ -175,7 +183,8 @@ impl Nic for RdmaNic {
 
     #[inline]
     fn recv_ready(&self) -> bool {
-        self.engine.borrow_mut().has_more()
+        // A turn that took all there was has looked already.
+        !self.is_spent.take() && self.has_received()
     }
 
     #[inline]
@@ -185,7 +194,11 @@ impl Nic for RdmaNic {
 
     #[inline]
     fn poll_recv_one(&mut self) -> PolledOne {
-        self.engine.get_mut().take_one()
+        let engine = self.engine.get_mut();
+        let found = engine.take_one();
+        let taken = matches!(found, PolledOne::Taken { .. });
+        self.is_spent.set(taken && engine.is_spent());
+        found
     }
 
     #[inline]
@@ -247,7 +260,8 @@ impl Nic for RdmaNic {
     }
 
     fn visit_counters(&self, visit: &mut dyn FnMut(&'static str, u64)) {
-        let engine = self.engine.borrow();
+        let mut engine = self.engine.borrow_mut();
+        engine.keep_books();
         engine.counters.visit(visit);
         visit_local(&engine.local, visit);
         visit("rdma_receives_posted", u64::from(engine.ledger.posted()));

@@ -12,7 +12,7 @@ use std::ops::Range;
 use super::scratch::{Scratch, read_at};
 use crate::nic::{Completion, PostError, RecvBatch, RecvWr, Sge, WcChecksum, WcStatus};
 use crate::verbs::queue_pair::{QueuePair, Rts};
-use crate::verbs::receive_slots::ReceiveSlots;
+use crate::verbs::receive_slots::{PostedSlot, ReceiveSlots};
 use crate::verbs::shared_receive::SharedReceiveQueue;
 use crate::verbs::work_list::PostFailure;
 
@@ -42,6 +42,35 @@ pub(super) struct ReceivePlan {
     pub(super) longest: u32,
     /// Elements of a receive at most.
     pub(super) max_sge: u16,
+}
+
+/// A completed receive.
+pub(super) struct Arrived<'a> {
+    slot: PostedSlot<'a>,
+    free: &'a mut Vec<(u64, Sge)>,
+}
+
+impl Arrived<'_> {
+    #[inline(always)]
+    pub(super) fn number(&self) -> usize {
+        self.slot.number()
+    }
+
+    /// The first buffer, if a message of `length` bytes is in it alone, and another of its length
+    /// is free: one of another length may make the receive too short, or longer than needed.
+    #[inline(always)]
+    pub(super) fn only(&self, length: u32) -> Option<Sge> {
+        let sge = self.slot.second();
+        let fits = self.free.last().is_some_and(|(_, fresh)| fresh.length == sge.length);
+        (length <= sge.length && fits).then_some(sge)
+    }
+
+    /// What names that buffer, which is the stack's from now on. The free one takes its place.
+    #[inline(always)]
+    pub(super) fn deliver(self) -> Option<u64> {
+        let (id, fresh) = self.free.pop()?;
+        Some(self.slot.stage_with(fresh, id))
+    }
 }
 
 /// All receives of a NIC.
@@ -242,10 +271,15 @@ impl Receives {
     }
 
     /// The receive of a completion; nothing if it is not with the device.
+    #[inline]
+    pub(super) fn completed(&mut self, wr_id: u64) -> Option<u16> {
+        u16::try_from(self.slots.posted(wr_id)?.number()).ok()
+    }
+
+    /// The same, to be delivered at once.
     #[inline(always)]
-    pub(super) fn completed(&self, wr_id: u64) -> Option<u16> {
-        let index = u16::try_from(wr_id & 0xffff_ffff).ok()?;
-        self.slots.is_posted(index, wr_id).then_some(index)
+    pub(super) fn arrived(&mut self, wr_id: u64) -> Option<Arrived<'_>> {
+        Some(Arrived { slot: self.slots.posted(wr_id)?, free: &mut self.free })
     }
 
     /// It is not with the device any more.
@@ -270,24 +304,6 @@ impl Receives {
         let first = self.slots.second(index);
         // SAFETY: a posted buffer, whose receive is complete and which was not reported yet.
         unsafe { read_at(&first, offset) }
-    }
-
-    /// The first buffer of a completed receive, if `length` bytes fit and another of its length is
-    /// free.
-    #[inline(always)]
-    pub(super) fn one(&self, index: u16, length: u32) -> Option<Sge> {
-        let sge = self.slots.second(index);
-        // One of another length may make the receive too short, or longer than needed.
-        let fits = self.free.last().is_some_and(|(_, fresh)| fresh.length == sge.length);
-        (fits && length <= sge.length).then_some(sge)
-    }
-
-    /// A completed receive of which [`Receives::one`] gave the buffer: what names that one. The
-    /// free one takes its place.
-    #[inline(always)]
-    pub(super) fn deliver_one(&mut self, index: u16) -> Option<u64> {
-        let (id, fresh) = self.free.pop()?;
-        Some(self.slots.stage_with(index, fresh, id))
     }
 
     /// A completed receive holds `length` bytes for the stack: reports the filled buffers.

@@ -4,7 +4,7 @@
 //! nothing that a message says is used before its session, incarnation and queue pair were found
 //! to be those of one peer.
 
-use super::engine::{BATCH, Engine, FRAME_MIN, Full, GRH_LEN, Link, SOURCE_AT};
+use super::engine::{BATCH, Engine, FRAME_MIN, Full, GRH_LEN, Link, NEVER, SOURCE_AT};
 use super::scratch::read_at;
 use super::wire::credit::Arrival;
 use super::wire::exchange::Mode;
@@ -27,30 +27,27 @@ impl Engine {
         self.at < self.count || self.receives.has_done() || self.poll_receives()
     }
 
-    /// The same for a turn that took a message already: a look that did not fill the batch was
-    /// its last one.
-    #[inline]
-    pub(super) fn has_more(&mut self) -> bool {
-        if self.at < self.count || self.receives.has_done() {
-            return true;
-        }
-        if std::mem::take(&mut self.is_spent) {
-            return false;
-        }
-        self.poll_receives()
+    /// Whether all was taken that the last look found, which did not fill its batch.
+    #[inline(always)]
+    pub(super) fn is_spent(&self) -> bool {
+        self.at == self.spent_at
     }
 
     /// Looks for completions, none of an earlier look being left; says whether there are some.
+    #[inline(always)]
     fn poll_receives(&mut self) -> bool {
         match self.objects.recv_queue.poll(&mut self.completions[..]) {
             Ok(0) => {
-                if !self.dirty.is_empty() {
+                // None is left, and the next look is not to be spared.
+                self.spent_at = NEVER;
+                if !self.dirty.is_empty() || !self.unflushed.is_empty() {
                     self.on_idle();
                 }
                 false
             }
             Ok(found) => {
                 (self.at, self.count) = (0, found.min(BATCH));
+                self.spent_at = if found < BATCH { found } else { NEVER };
                 true
             }
             Err(_) => {
@@ -66,14 +63,15 @@ impl Engine {
         self.fatal = Some("a completion queue failed or overran");
     }
 
-    /// An update is owed. Once for the turn in which a frame to the peer may carry it.
+    /// Nothing came, and something is to be sent that no turn's doorbell did: what waited for room,
+    /// at once; an update that is owed, after the turn in which a frame may carry it.
     #[inline(never)]
     fn on_idle(&mut self) {
-        self.idle_polls += 1;
+        self.idle_polls = self.idle_polls.saturating_add(1);
         if self.idle_polls > 1 {
             self.settle();
-            self.flush_all();
         }
+        self.flush_all();
     }
 
     /// Takes received messages, as completions of the stack's buffers.
@@ -87,74 +85,92 @@ impl Engine {
         self.receives.take_done(out)
     }
 
-    /// The short way: one message, if it lies in one buffer.
-    #[inline]
+    /// The next message if it is a plain one, as nearly all are; or what there is.
+    #[inline(always)]
     pub(super) fn take_one(&mut self) -> PolledOne {
-        if self.receives.has_done() {
-            return PolledOne::Unknown;
+        if self.receives.has_done() || (self.at == self.count && !self.poll_receives()) {
+            return self.take_other();
         }
-        if self.at == self.count && !self.poll_receives() {
-            return PolledOne::Nothing;
+        let Some((index, wr_id, byte_len)) = self.take_plain() else { return self.take_other() };
+        if index.is_some() || self.receives.staged_count() >= self.attend_at {
+            return self.attend(index, (wr_id, byte_len));
         }
-        self.is_spent = self.count < BATCH;
-        let found = match self.take_plain() {
-            Some((wr_id, byte_len)) => PolledOne::Taken { wr_id, byte_len },
-            None => self.take_any(),
-        };
-        if self.attend || self.receives.staged_count() >= self.posted_together {
-            self.after_receives();
-        }
-        found
+        PolledOne::Taken { wr_id, byte_len }
     }
 
-    #[inline(never)]
-    fn take_any(&mut self) -> PolledOne {
-        if let Some((index, length)) = self.take_message() {
-            self.receives.deliver(index, length);
-        }
-        PolledOne::Unknown
-    }
-
-    /// The next completion, if it is the next data message of a session in one buffer, as nearly
-    /// all are: what names the buffer, and the message's length. Otherwise nothing was done.
-    #[inline]
-    fn take_plain(&mut self) -> Option<(u64, u32)> {
+    /// The next completion, if it is the next data message of a session in one buffer: what names
+    /// the buffer, and the message's length; and its peer, if that is to be attended to. Otherwise
+    /// nothing was done.
+    #[inline(always)]
+    fn take_plain(&mut self) -> Option<(Option<usize>, u64, u32)> {
         let completion = &self.completions[self.at & (BATCH - 1)];
-        let index = self.receives.completed(completion.wr_id())?;
         let length = completion.byte_len().wrapping_sub(self.in_front);
-        let head = self.scratch.read(index);
-        let Some(Link::Full(full)) = self.links.get_mut(session_index(&head)) else { return None };
-        let full: &mut Full = full;
         let from = match self.mode {
             Mode::Rc => completion.queue_pair(),
             Mode::Ud => completion.source_queue_pair(),
         };
-        let known = full.is_next_data(&head) && full.source == from && full.up;
-        if !completion.is_success() || !known || completion.byte_len() < self.in_front + FRAME_MIN {
+        if !completion.is_success() || length < FRAME_MIN {
             return None;
         }
-        let sge = self.receives.one(index, length)?;
+        let receive = self.receives.arrived(completion.wr_id())?;
+        let head = self.scratch.read(receive.number());
+        let index = session_index(&head);
+        let Some(Link::Full(full)) = self.links.get_mut(index) else { return None };
+        let full: &mut Full = full;
+        if full.source != from || !full.is_next_data(&head) {
+            return None;
+        }
+        let sge = receive.only(length)?;
         // SAFETY: a posted buffer, whose receive is complete and which was not reported yet.
         let source = unsafe { read_at::<6>(&sge, SOURCE_AT) }?;
-        if !self.macs.is_last(source, session_index(&head)) || !full.credit.take_next(&head) {
+        if !full.is_from_itself(source) && !self.macs.is_last(source, index) {
             return None;
         }
-        full.heard_ns = self.now_ns;
-        let closer = full.calm == 0;
-        full.calm = full.calm.saturating_sub(1);
-        self.ledger.on_used();
-        self.counters.rx_messages += 1;
-        self.counters.rx_delivered += 1;
-        self.at += 1;
-        if closer {
-            self.attend_to(PeerId(u16::try_from(session_index(&head)).unwrap_or(u16::MAX)));
+        if !full.credit.take_next(&head) {
+            return None;
         }
-        Some((self.receives.deliver_one(index)?, length))
+        let calm = full.calm.checked_sub(1);
+        full.calm = calm.unwrap_or(0);
+        self.plain += 1;
+        self.at += 1;
+        let wr_id = receive.deliver()?;
+        Some((calm.is_none().then_some(index), wr_id, length))
+    }
+
+    /// After a plain message there is more to do than to pass it on.
+    #[inline(never)]
+    fn attend(&mut self, index: Option<usize>, (wr_id, byte_len): (u64, u32)) -> PolledOne {
+        if let Some(index) = index {
+            self.attend_to(PeerId(u16::try_from(index).unwrap_or(u16::MAX)));
+        }
+        if self.receives.staged_count() >= self.attend_at {
+            self.after_receives();
+        }
+        PolledOne::Taken { wr_id, byte_len }
+    }
+
+    /// What there is if it is no plain message: nothing, or what goes the long way.
+    #[inline(never)]
+    fn take_other(&mut self) -> PolledOne {
+        if self.receives.has_done() {
+            return PolledOne::Unknown;
+        }
+        if self.at == self.count {
+            return PolledOne::Nothing;
+        }
+        if let Some((index, length)) = self.take_message() {
+            self.receives.deliver(index, length);
+        }
+        if self.receives.staged_count() >= self.attend_at {
+            self.after_receives();
+        }
+        PolledOne::Unknown
     }
 
     /// The receive of the next completion that is a message, and its length with virtio-net header.
     /// Nothing if no completion is left.
     fn take_message(&mut self) -> Option<(u16, u32)> {
+        self.keep_books();
         while self.at < self.count {
             let at = self.at;
             self.at += 1;
@@ -175,7 +191,7 @@ impl Engine {
 
     #[cold]
     fn give_back(&mut self, index: u16) {
-        self.attend = true;
+        self.attend_at = 0;
         if self.shared_broken {
             self.receives.discard(index);
         } else {
@@ -183,27 +199,19 @@ impl Engine {
         }
     }
 
-    /// Receives are posted again, who has credit again sends, and who broke the rules ends.
+    /// Receives are posted again, who has credit again sends, and who broke the rules ends. What is
+    /// to be sent waits for the turn's doorbell, or until nothing more comes.
     #[inline(never)]
     fn after_receives(&mut self) {
-        self.attend = false;
         self.receives.replenish();
         self.post_receives();
+        self.attend_at = self.posted_together;
         for at in 0..self.dirty.len() {
             let peer = self.dirty[at];
             self.send_waiting(peer);
         }
-        if !self.dirty.is_empty() {
-            self.idle_polls = self.idle_polls.saturating_add(1);
-            if self.idle_polls > 2 {
-                self.settle();
-            }
-        }
         if !self.broken.is_empty() || self.shared_broken {
             self.retire_broken();
-        }
-        if !self.unflushed.is_empty() {
-            self.flush_all();
         }
     }
 
@@ -224,7 +232,7 @@ impl Engine {
             self.counters.rx_drop_short += 1;
             return None;
         };
-        let Ok(header) = Header::decode(&self.scratch.read(index)) else {
+        let Ok(header) = Header::decode(&self.scratch.read(usize::from(index))) else {
             self.counters.rx_drop_header += 1;
             return None;
         };
@@ -288,7 +296,9 @@ impl Engine {
         let marked = full.credit.may_owe() || !full.waiting.is_empty();
         let above = full.credit.outstanding().saturating_sub(low);
         full.calm = if marked { 0 } else { above.min(full.credit.until_owed()).saturating_sub(1) };
-        self.attend |= marked || above == 0;
+        if marked || above == 0 {
+            self.attend_at = 0;
+        }
         if newly {
             self.touched.push(peer);
         }

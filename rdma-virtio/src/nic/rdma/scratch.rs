@@ -54,10 +54,10 @@ impl Scratch {
     }
 
     /// The header that the device put in front of a receive that is complete.
-    #[inline]
-    pub(super) fn read(&self, receive: u16) -> [u8; HEADER_LEN] {
-        assert!(u32::from(receive) < self.fronts, "within the scratch");
-        let end = usize::from(receive) * FRONT_LEN as usize + FRONT_LEN as usize;
+    #[inline(always)]
+    pub(super) fn read(&self, receive: usize) -> [u8; HEADER_LEN] {
+        assert!(receive < self.fronts as usize, "within the scratch");
+        let end = receive * FRONT_LEN as usize + FRONT_LEN as usize;
         let from = self.mapping.as_ptr().wrapping_add(end - HEADER_LEN);
         // SAFETY: within the mapping; the device has no request that names the place.
         unsafe { from.cast::<[u8; HEADER_LEN]>().read_unaligned() }

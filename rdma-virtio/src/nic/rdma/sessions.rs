@@ -12,6 +12,7 @@ use super::transmit::SHARED_TAG;
 use super::wire::credit::{Credit, DOUBT_NS_MAX, Delivery, SILENCE_NS_MAX};
 use super::wire::exchange::{Endpoint, Hello, Mode};
 use super::wire::header::{Header, Kind};
+use super::wire::macs::number;
 use super::wire::peer::{PeerId, Prepared};
 use super::wire::peers::{Action, Loss};
 use crate::nic::{DeviceError, NicEvent, WcStatus};
@@ -175,10 +176,12 @@ impl Engine {
         full.session_in = session;
         full.session_out = hello.session;
         full.incarnation = hello.incarnation;
-        full.start_in = Header::data_start(session, hello.incarnation);
         let own = self.peers.identity().incarnation;
         full.start_out = Header::data_start(hello.session, own);
         full.mac = hello.mac;
+        full.mac_number = number(hello.mac);
+        let lane = full.lane.as_ref().or(self.shared.as_ref());
+        full.short_limit = lane.map_or(0, |lane| lane.short_max);
         self.links[index] = Link::Full(Box::new(full));
         Some(())
     }
@@ -231,6 +234,8 @@ impl Engine {
         let mac = full.mac;
         full.up = true;
         full.heard_ns = now_ns;
+        full.set_short_max();
+        full.start_in = Header::data_start(full.session_in, full.incarnation);
         let datagrams = full.way.is_some();
         self.up_count += 1;
         if let Some(last) = self.last_macs.get_mut(usize::from(peer.0)) {
@@ -253,7 +258,8 @@ impl Engine {
         if !full.up || full.way.is_none() {
             return;
         }
-        full.heard_ns = full.heard_ns.min(now_ns.saturating_sub(SILENCE_NS_MAX - DOUBT_NS_MAX));
+        full.heard_ns =
+            full.heard_ns(now_ns).min(now_ns.saturating_sub(SILENCE_NS_MAX - DOUBT_NS_MAX));
         if now_ns.saturating_sub(full.asked_ns) < DOUBT_NS_MAX / 4 {
             return;
         }
@@ -334,6 +340,7 @@ impl Engine {
     /// The datagram queue pair failed, as it does when a send finds the link down: all sessions
     /// end, and all that was with the device comes back. `maintain` makes a new one.
     fn drop_shared(&mut self) {
+        self.keep_books();
         self.shared_broken = false;
         let Some(shared) = self.shared.take() else { return };
         for sent in shared.close() {

@@ -6,7 +6,7 @@
 
 use arrayvec::ArrayVec;
 
-use super::engine::{Engine, Full, Link};
+use super::engine::{Engine, Full, Link, Way};
 use super::lane::{Lane, NO_CELL, NO_SLOT, Posting, Sent};
 use super::scratch::read_at;
 use super::slots::SEND_SGES_MAX;
@@ -16,7 +16,7 @@ use super::wire::macs::Target;
 use super::wire::peer::PeerId;
 use crate::nic::{Completion, PostError, SendWr, Sge, WcChecksum, WcStatus};
 use crate::verbs::work_completion::{CompletionStatus, WorkCompletion};
-use crate::verbs::work_list::Destination;
+use crate::verbs::work_list::{Destination, is_quick_to_copy};
 
 /// A frame that waits for credit so long is dropped, in nanoseconds.
 pub(super) const WAIT_NS_MAX: u64 = 1_000_000_000;
@@ -37,6 +37,16 @@ pub(super) fn status_of(status: CompletionStatus) -> WcStatus {
         }
         _ => WcStatus::General,
     }
+}
+
+/// The address of datagrams to a peer, where it has one.
+#[inline(always)]
+fn destination_of(way: &Option<Way>) -> Option<Destination<'_>> {
+    way.as_ref().map(|way| Destination {
+        handle: &way.handle,
+        queue_pair: way.queue_pair,
+        qkey: way.qkey,
+    })
 }
 
 /// The destination address of a frame.
@@ -91,42 +101,55 @@ impl Engine {
         let Some(mac) = (unsafe { read_at::<6>(&sge, DESTINATION_AT) }) else { return false };
         let Target::Peer(peer) = self.macs.target(mac) else { return false };
         let Some(Link::Full(full)) = self.links.get_mut(usize::from(peer.0)) else { return false };
-        let full: &mut Full = full;
-        let Full { lane, way, credit, start_out, waiting, up, .. } = full;
+        let Full { lane, way, credit, start_out, short_max, .. } = &mut **full;
         let Some(lane) = lane.as_mut().or(self.shared.as_mut()) else { return false };
-        let may = *up && waiting.is_empty() && credit.available() != 0;
-        if !may || sge.length > lane.short_max {
+        if sge.length > *short_max || credit.available() == 0 {
             return false;
         }
-        if lane.is_half_full() {
-            return self.post_short_later(sge);
+        if !lane.is_quick() || !is_quick_to_copy(sge.length) {
+            return self.post_short_slowly(peer, sge);
         }
-        let destination = way.as_ref().map(|way| Destination {
-            handle: &way.handle,
-            queue_pair: way.queue_pair,
-            qkey: way.qkey,
-        });
-        if !lane.has_list() {
-            self.unflushed.push(peer);
-        }
-        let header = Header::data(start_out, credit.data_counts());
-        // SAFETY: as above.
-        if unsafe { !lane.push_short(header, &sge, destination) } {
-            credit.unsend();
+        let begins = !lane.has_list();
+        let header = || Header::data(start_out, credit.data_counts());
+        // SAFETY: as above; the handle outlives the list (`dismantle`).
+        if unsafe { !lane.push_quick(header, &sge, destination_of(way)) } {
             return false;
         }
-        self.counters.tx_data += 1;
-        self.counters.tx_bytes += u64::from(sge.length + HEADER_BYTES);
+        self.on_short(peer, begins, sge.length);
         true
     }
 
-    /// Half of the queue is in use. Most often sends are complete that nobody looked for; else the
-    /// long way is left, which waits for room.
+    #[inline(always)]
+    fn on_short(&mut self, peer: PeerId, begins: bool, length: u32) {
+        if begins {
+            self.unflushed.add(peer);
+        }
+        self.counters.tx_data += 1;
+        self.counters.tx_bytes += u64::from(length + HEADER_BYTES);
+    }
+
+    /// The lane wants a look: a signal is due, or half of the queue is in use. Then most often
+    /// sends are complete that nobody looked for; else the long way is left, which waits for room.
+    /// Or the frame has no usual length.
     #[cold]
-    fn post_short_later(&mut self, sge: Sge) -> bool {
-        let before = self.local.signals;
-        self.poll_sends();
-        self.local.signals != before && self.post_short(sge)
+    fn post_short_slowly(&mut self, peer: PeerId, sge: Sge) -> bool {
+        let Some(Link::Full(full)) = self.links.get_mut(usize::from(peer.0)) else { return false };
+        let Full { lane, way, credit, start_out, .. } = &mut **full;
+        let Some(lane) = lane.as_mut().or(self.shared.as_mut()) else { return false };
+        if lane.is_half_full() {
+            let before = self.local.signals;
+            self.poll_sends();
+            return self.local.signals != before && self.post_short(sge);
+        }
+        let signalled = !lane.quicken();
+        let begins = !lane.has_list();
+        let header = || Header::data(start_out, credit.data_counts());
+        // SAFETY: as in `post_short`.
+        if unsafe { !lane.push_short(signalled, header, &sge, destination_of(way)) } {
+            return false;
+        }
+        self.on_short(peer, begins, sge.length);
+        true
     }
 
     #[cold]
@@ -159,6 +182,7 @@ impl Engine {
                 }
                 full.waiting.push_back(slot);
                 full.calm = 0;
+                full.set_short_max();
                 self.mark(peer);
             }
         }
@@ -204,17 +228,13 @@ impl Engine {
         sges.push(self.scratch.sge(cell, HEADER_BYTES));
         sges.extend(message.iter().copied());
         let total = length + HEADER_BYTES;
-        let had_list = lane.has_list();
+        let begins = !lane.has_list();
         let posting = Posting {
             sges: &sges,
             sent: Sent { slot, cell },
             signalled: signal || wanted,
             inline: way.is_none() && total <= lane.max_inline,
-            destination: way.as_ref().map(|way| Destination {
-                handle: &way.handle,
-                queue_pair: way.queue_pair,
-                qkey: way.qkey,
-            }),
+            destination: destination_of(way),
         };
         if !lane.push(&posting) {
             credit.unsend();
@@ -224,8 +244,8 @@ impl Engine {
         }
         self.counters.tx_data += 1;
         self.counters.tx_bytes += u64::from(total);
-        if !had_list {
-            self.unflushed.push(peer);
+        if begins {
+            self.unflushed.add(peer);
         }
         true
     }
@@ -243,17 +263,13 @@ impl Engine {
         let Some(cell) = self.cells.pop() else { return false };
         let header = credit.control_header(kind, (*session_out, incarnation), now_ns);
         self.scratch.write(cell, header.encode());
-        let had_list = lane.has_list();
+        let begins = !lane.has_list();
         let posting = Posting {
             sges: &[self.scratch.sge(cell, HEADER_BYTES)],
             sent: Sent { slot: NO_SLOT, cell },
             signalled: true,
             inline: way.is_none() && HEADER_BYTES <= lane.max_inline,
-            destination: way.as_ref().map(|way| Destination {
-                handle: &way.handle,
-                queue_pair: way.queue_pair,
-                qkey: way.qkey,
-            }),
+            destination: destination_of(way),
         };
         if !lane.push(&posting) {
             self.cells.push(cell);
@@ -265,8 +281,8 @@ impl Engine {
             Kind::Probe => self.counters.tx_probes += 1,
             Kind::Data => {}
         }
-        if !had_list {
-            self.unflushed.push(peer);
+        if begins {
+            self.unflushed.add(peer);
         }
         true
     }
@@ -287,6 +303,7 @@ impl Engine {
             }
             if let Some(full) = self.full(peer) {
                 full.waiting.pop_front();
+                full.set_short_max();
             }
         }
     }
@@ -304,6 +321,7 @@ impl Engine {
                 self.counters.tx_drop_stalled += 1;
                 self.slots.complete(slot, WcStatus::RetryExceeded);
             }
+            full.set_short_max();
         }
     }
 
@@ -333,7 +351,7 @@ impl Engine {
         for index in 0..self.links.len() {
             let peer = PeerId(u16::try_from(index).unwrap_or(u16::MAX));
             let Some(full) = self.full(peer) else { continue };
-            let silent_ns = now_ns.saturating_sub(full.heard_ns);
+            let silent_ns = now_ns.saturating_sub(full.heard_ns(now_ns));
             if !full.up || silent_ns < SILENCE_NS {
                 continue;
             }
@@ -366,20 +384,33 @@ impl Engine {
     /// Posts every list: one doorbell for each queue pair that has one.
     #[inline(always)]
     pub(super) fn flush_all(&mut self) {
-        while let Some(peer) = self.unflushed.pop() {
-            let Some(Link::Full(full)) = self.links.get_mut(usize::from(peer.0)) else { continue };
-            let Some(lane) = full.lane.as_mut().or(self.shared.as_mut()) else { continue };
-            if !lane.has_list() {
-                continue;
-            }
-            self.local.doorbells += 1;
-            if lane.flush().is_err() {
-                self.on_push_failed(peer);
-            }
+        if let Some(peer) = self.unflushed.first.take() {
+            self.flush(peer);
         }
-        if !self.broken.is_empty() {
-            self.retire_broken();
+        if !self.unflushed.others.is_empty() || !self.broken.is_empty() {
+            self.flush_others();
         }
+    }
+
+    #[cold]
+    fn flush_others(&mut self) {
+        while let Some(peer) = self.unflushed.others.pop() {
+            self.flush(peer);
+        }
+        self.retire_broken();
+    }
+
+    #[inline(always)]
+    fn flush(&mut self, peer: PeerId) {
+        let Some(Link::Full(full)) = self.links.get_mut(usize::from(peer.0)) else { return };
+        let Some(lane) = full.lane.as_mut().or(self.shared.as_mut()) else { return };
+        if !lane.has_list() {
+            return;
+        }
+        if lane.flush().is_err() {
+            self.on_push_failed(peer);
+        }
+        self.local.doorbells += 1;
     }
 
     /// Looks for completed sends.

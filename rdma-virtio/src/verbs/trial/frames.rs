@@ -129,7 +129,7 @@ impl Frames {
             _context: context,
             memory,
             receives: ReceiveList::new(RECEIVES, 1),
-            sends: SendList::new(SendListSize { requests: 1, sges: 2, header, copy: 0 }),
+            sends: SendList::new(SendListSize { requests: 1, sges: 2, header, copies: false }),
             claims: Claims {
                 checksum: attributes.raw_checksum,
                 tso,

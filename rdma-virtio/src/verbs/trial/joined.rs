@@ -198,7 +198,7 @@ impl Joined {
                 requests: MESSAGES_MAX,
                 sges: pieces,
                 header: 0,
-                copy: 0,
+                copies: false,
             }),
             receives: ReceiveList::new(MESSAGES_MAX, pieces),
             name: name.to_owned(),

@@ -96,8 +96,10 @@ pub struct Credit {
     probed_ns: Option<u64>,
     /// A probe is to be answered.
     asked: bool,
-    /// Bit n: message `received - 1 - n` has arrived.
+    /// Bit n: message `marked - 1 - n` has arrived; so have those from there to `received`, which
+    /// were taken one after the other.
     arrived: u64,
+    marked: u32,
 }
 
 /// How far `to` is ahead of `from`; nothing if it is behind.
@@ -123,6 +125,7 @@ impl Credit {
             probed_ns: None,
             asked: false,
             arrived: u64::MAX,
+            marked: 0,
         }
     }
 
@@ -256,6 +259,7 @@ impl Credit {
     /// A message arrived whose session and incarnation are right.
     #[inline]
     pub fn on_header(&mut self, header: &Header) -> Arrival {
+        self.mark_arrived();
         if ahead(self.granted, header.echo).is_none() {
             return Arrival::Violation(Violation::Echo);
         }
@@ -284,28 +288,41 @@ impl Credit {
     }
 
     /// Takes a data message if it is the next one and says nothing that needs more than a look;
-    /// otherwise [`Credit::on_header`] is to judge it, and nothing was done.
+    /// otherwise [`Credit::on_header`] is to judge it, and nothing was done. What it echoes is of
+    /// interest only while an update is under way.
     #[must_use]
     #[inline(always)]
     pub fn take_next(&mut self, head: &[u8; HEADER_LEN]) -> bool {
-        let (sequence, limit, echo) = Header::counts(head);
-        let more = limit.wrapping_sub(self.allowed);
-        let next = sequence == self.received
-            && self.granted != self.received
-            && self.granted.wrapping_sub(echo) <= u32::MAX / 2
-            && more <= CREDITS_MAX
-            && limit.wrapping_sub(self.sent) <= CREDITS_MAX
-            && self.update.is_none();
+        let (sequence, limit) = Header::sequence_and_limit(head);
+        let next = sequence == self.received && sequence != self.granted && self.update.is_none();
         if !next {
             return false;
         }
-        if more != 0 {
+        if limit != self.allowed {
+            let more = limit.wrapping_sub(self.allowed);
+            if more > CREDITS_MAX || limit.wrapping_sub(self.sent) > CREDITS_MAX {
+                return false;
+            }
             self.allowed = limit;
             self.probed_ns = None;
         }
         self.received = sequence.wrapping_add(1);
-        self.arrived = self.arrived << 1 | 1;
         true
+    }
+
+    /// Marks those that were taken one after the other since the last time.
+    #[inline]
+    fn mark_arrived(&mut self) {
+        let count = self.received.wrapping_sub(self.marked);
+        let kept = self.arrived.checked_shl(count).unwrap_or(0);
+        self.arrived = kept | 1_u64.checked_shl(count).map_or(u64::MAX, |bit| bit - 1);
+        self.marked = self.received;
+    }
+
+    /// Data messages that came so far, or are missing.
+    #[must_use]
+    pub fn received(&self) -> u32 {
+        self.received
     }
 
     #[inline]
@@ -321,7 +338,7 @@ impl Credit {
         }
         self.advance(missing);
         self.received = self.received.wrapping_add(1);
-        self.arrived = self.arrived << 1 | 1;
+        self.mark_arrived();
         Arrival::Fresh { missing }
     }
 
@@ -343,6 +360,7 @@ impl Credit {
     fn advance(&mut self, missing: u32) {
         self.received = self.received.wrapping_add(missing);
         self.arrived = self.arrived.checked_shl(missing).unwrap_or(0);
+        self.marked = self.received;
     }
 
     fn on_late(&mut self, sequence: u32) -> Arrival {

@@ -77,14 +77,12 @@ impl Header {
         start
     }
 
-    /// The rest of it: sequence, limit and echo.
+    /// Sequence and limit.
     #[must_use]
-    #[inline]
-    pub fn counts(bytes: &[u8; HEADER_LEN]) -> (u32, u32, u32) {
-        let word = |at: usize| {
-            u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
-        (word(12), word(16), word(20))
+    #[inline(always)]
+    pub fn sequence_and_limit(bytes: &[u8; HEADER_LEN]) -> (u32, u32) {
+        let [.., s0, s1, s2, s3, l0, l1, l2, l3, _, _, _, _] = *bytes;
+        (u32::from_be_bytes([s0, s1, s2, s3]), u32::from_be_bytes([l0, l1, l2, l3]))
     }
 
     /// A data message's header, as it lies on the wire, of how its session's begin.

@@ -62,11 +62,11 @@ impl Ledger {
         self.posted = self.posted.saturating_sub(1);
     }
 
-    /// A receive completed and a credit was used.
+    /// So many receives completed, and as many credits were used.
     #[inline]
-    pub fn on_used(&mut self) {
-        self.on_completed();
-        self.release(1);
+    pub fn on_used(&mut self, count: u32) {
+        self.posted = self.posted.saturating_sub(count);
+        self.release(count);
     }
 
     /// All receives came back without completing: the queue is a new one.

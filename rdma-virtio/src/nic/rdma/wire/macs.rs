@@ -48,13 +48,17 @@ pub struct Macs {
     key: u64,
     places: Box<[Option<Entry>]>,
     count: usize,
-    /// The last one found, for traffic with one peer.
-    last: Option<Entry>,
+    /// The last one found, for traffic with one peer; or [`NOBODY`].
+    last: Entry,
 }
 
+/// An entry of no address: 48 bits are all that one has.
+const NOBODY: Entry = Entry { mac: u64::MAX, peer: PeerId(0) };
+
 /// An address as a number.
-#[inline]
-fn number(mac: [u8; 6]) -> u64 {
+#[must_use]
+#[inline(always)]
+pub fn number(mac: [u8; 6]) -> u64 {
     let [a, b, c, d, e, f] = mac;
     u64::from(u32::from_le_bytes([a, b, c, d])) | u64::from(u16::from_le_bytes([e, f])) << 32
 }
@@ -68,7 +72,7 @@ impl Macs {
     #[must_use]
     pub fn new(own: [u8; 6], key: u64) -> Macs {
         let places = vec![None; PLACES].into_boxed_slice();
-        Macs { own: number(own), key: key | 1, places, count: 0, last: None }
+        Macs { own: number(own), key: key | 1, places, count: 0, last: NOBODY }
     }
 
     #[inline]
@@ -111,14 +115,14 @@ impl Macs {
     #[must_use]
     pub fn is_last(&self, mac: [u8; 6], peer: usize) -> bool {
         let mac = number(mac);
-        self.last.is_some_and(|last| last.mac == mac && usize::from(last.peer.0) == peer)
+        self.last.mac == mac && usize::from(self.last.peer.0) == peer
     }
 
     /// Judges the source of a frame from a peer, and learns it.
     #[inline]
     pub fn source(&mut self, mac: [u8; 6], peer: PeerId) -> Source {
         let mac = number(mac);
-        if self.last == Some(Entry { mac, peer }) {
+        if self.last == (Entry { mac, peer }) {
             return Source::Known;
         }
         self.judge(mac, peer)
@@ -134,7 +138,7 @@ impl Macs {
         match self.places[place] {
             Some(found) if found.peer != peer => Source::Foreign,
             Some(_) => {
-                self.last = Some(entry);
+                self.last = entry;
                 Source::Known
             }
             None => {
@@ -144,7 +148,7 @@ impl Macs {
                 }
                 self.places[place] = Some(entry);
                 self.count += 1;
-                self.last = Some(entry);
+                self.last = entry;
                 Source::Learned
             }
         }
@@ -155,10 +159,7 @@ impl Macs {
     #[must_use]
     pub fn target(&self, mac: [u8; 6]) -> Target {
         let mac = number(mac);
-        match self.last {
-            Some(entry) if entry.mac == mac => Target::Peer(entry.peer),
-            _ => self.look_up(mac),
-        }
+        if self.last.mac == mac { Target::Peer(self.last.peer) } else { self.look_up(mac) }
     }
 
     #[inline(never)]
@@ -174,7 +175,7 @@ impl Macs {
         let kept: Vec<Entry> =
             self.places.iter().flatten().copied().filter(|entry| entry.peer != peer).collect();
         self.places.fill(None);
-        self.last = None;
+        self.last = NOBODY;
         self.count = kept.len();
         for entry in kept {
             let place = self.find(entry.mac);
