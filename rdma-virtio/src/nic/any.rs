@@ -87,14 +87,6 @@ impl AnyNic {
 
     #[inline(never)]
     fn recv_ready_called(&self) -> bool {
-        match self {
-            AnyNic::Raw(nic) => nic.recv_ready(),
-            other => other.recv_ready_of_any(),
-        }
-    }
-
-    #[inline(never)]
-    fn recv_ready_of_any(&self) -> bool {
         each!(self, nic => nic.recv_ready())
     }
 
@@ -178,6 +170,7 @@ impl Nic for AnyNic {
         match self {
             AnyNic::Soft(nic) => nic.recv_ready(),
             AnyNic::Rdma(nic) => nic.recv_ready(),
+            AnyNic::Raw(nic) => nic.recv_ready(),
             other => other.recv_ready_called(),
         }
     }
@@ -207,6 +200,7 @@ impl Nic for AnyNic {
     fn poll_recv_one(&mut self) -> PolledOne {
         match self {
             AnyNic::Soft(nic) => nic.poll_recv_one(),
+            AnyNic::Raw(_) => PolledOne::Unknown,
             other => other.poll_recv_one_called(),
         }
     }

@@ -473,12 +473,17 @@ impl ReceiveList {
         if chain.end == chain.requests.len || chain.sges_each == 0 {
             return Err(PushError::Full);
         }
-        let start = chain.end * chain.sges_each;
+        let request = chain.requests.at(chain.end);
+        // SAFETY: within the array, of which `&mut self` is the only user; its pointer to its own
+        // elements was set when the array was made.
+        let wr = unsafe { &mut *request };
+        wr.wr_id = wr_id;
+        wr.next = ptr::null_mut();
+        wr.num_sge = 1;
         let element = sys::ibv_sge { addr: sge.addr, length: sge.length, lkey: sge.lkey.0 };
-        chain.sges.write(start, element);
-        let sg_list = chain.sges.at(start);
-        let next = std::ptr::null_mut();
-        chain.append(sys::ibv_recv_wr { wr_id, next, sg_list, num_sge: 1 });
+        // SAFETY: the first of this request's own elements, of which there is one at least.
+        unsafe { wr.sg_list.write(element) };
+        chain.extend(request);
         Ok(())
     }
 

@@ -272,16 +272,21 @@ impl<N: Nic> NetInterface<N> {
             ReceivedOne::Nothing => false,
             ReceivedOne::Unknown => {
                 cold_path();
-                self.receive_batch(frame)
+                self.receive_bare(frame)
             }
         }
     }
 
     #[inline(never)]
-    fn receive_batch(&mut self, frame: &mut Received) -> bool {
-        if let Some(used) = self.device.receive_bare(&mut self.nic, &mut frame.header) {
-            return self.driver.received_one(&mut self.arena, frame, used);
+    fn receive_bare(&mut self, frame: &mut Received) -> bool {
+        match self.device.receive_bare(&mut self.nic, &mut frame.header) {
+            Some(used) => self.driver.received_one(&mut self.arena, frame, used),
+            None => self.receive_batch(frame),
         }
+    }
+
+    #[inline(never)]
+    fn receive_batch(&mut self, frame: &mut Received) -> bool {
         // The short look at the NIC may have returned frames through the queue.
         self.has_returned = self.driver.has_received();
         if self.has_returned {

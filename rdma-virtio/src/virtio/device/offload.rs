@@ -30,7 +30,7 @@ pub(super) fn native_checksum(
     }
     let checksum = match setup.wire {
         Wire::VirtioNet => None,
-        Wire::Frames if !is_transport(header, frame) => return None,
+        Wire::Frames if !is_transport(header, headers(frame)) => return None,
         Wire::Frames => {
             Some(ChecksumRequest { start: header.csum_start, offset: header.csum_offset })
         }
@@ -38,19 +38,34 @@ pub(super) fn native_checksum(
     Some(Offload { checksum, segmentation: None })
 }
 
+/// The same of a frame in one piece for a NIC of plain frames: whether its checksum is to be
+/// completed, or nothing.
+#[inline(always)]
+pub(super) fn bare_checksum(setup: &Setup, header: &NetHeader, frame: Segment) -> Option<bool> {
+    if header.is_plain() {
+        return Some(false);
+    }
+    let end = u32::from(header.csum_start) + u32::from(header.csum_offset) + 2;
+    let may = header.gso_type == GSO_NONE && setup.native.has(Features::CSUM);
+    let bytes = frame.skip(12).read::<12>().filter(|_| may && end <= frame.length())?;
+    is_transport(header, bytes).then_some(true)
+}
+
+/// The part of the headers by which [`is_transport`] judges.
+fn headers(frame: &[Segment]) -> [u8; 12] {
+    let mut bytes = [0_u8; 24];
+    let mut have = 0;
+    for segment in frame {
+        have += segment.read_into(&mut bytes[have..]);
+    }
+    *bytes.last_chunk().unwrap_or(&[0; 12])
+}
+
 /// Whether the checksum is that of TCP or UDP right behind an IP header without options, in a frame
-/// without tags that is no fragment: what a NIC finds by itself.
-#[inline]
-fn is_transport(header: &NetHeader, frame: &[Segment]) -> bool {
-    let first = frame.first().map(|first| first.skip(12)).and_then(|rest| rest.read::<12>());
-    let bytes = first.unwrap_or_else(|| {
-        let mut bytes = [0_u8; 24];
-        let mut have = 0;
-        for segment in frame {
-            have += segment.read_into(&mut bytes[have..]);
-        }
-        *bytes.last_chunk().unwrap_or(&[0; 12])
-    });
+/// without tags that is no fragment: what a NIC finds by itself. Of the frame, the bytes from its
+/// type on.
+#[inline(always)]
+fn is_transport(header: &NetHeader, bytes: [u8; 12]) -> bool {
     // Type, version and class of service; then IPv4's place of the fragment, and the protocol.
     let [t0, t1, version, class, .., f0, f1, ttl, v4_protocol] = bytes;
     let kind = u32::from_le_bytes([t0, t1, version, class]);

@@ -20,6 +20,8 @@ use crate::verbs::work_list::ReceiveList;
 
 /// Completions taken at a time.
 const BATCH: usize = 16;
+/// No count.
+const NEVER: usize = usize::MAX;
 /// Receives posted with one call.
 const LIST_LEN: usize = 32;
 /// Elements of a receive at most, without those that a VLAN adds.
@@ -32,7 +34,6 @@ pub(super) const SGES_OF_TAG: usize = 2;
 pub(super) struct ReceiveCounters {
     pub(super) frames: u64,
     pub(super) bytes: u64,
-    pub(super) delivered: u64,
     pub(super) verified: u64,
     pub(super) dropped_not_ours: u64,
     pub(super) dropped_vlan: u64,
@@ -66,9 +67,9 @@ pub(super) struct Arrivals {
     generation: u32,
     list: ReceiveList,
     tag: Option<Tag>,
-    /// Whether the next look may be spared: the last one did not fill the batch, and a frame of it
-    /// was taken since.
-    is_spent: bool,
+    /// When so many were taken, nothing more is to be expected now; [`NEVER`] if the look filled
+    /// its batch, or found nothing.
+    spent_at: usize,
     /// Whether each frame is looked at before it is handed over.
     looks: bool,
     /// Whether the device's word on checksums counts.
@@ -76,6 +77,13 @@ pub(super) struct Arrivals {
     /// What went wrong: the link is to be made anew.
     pub(super) failed: bool,
     pub(super) counters: ReceiveCounters,
+}
+
+impl ReceiveCounters {
+    /// Frames that were handed over.
+    pub(super) fn delivered(&self) -> u64 {
+        self.frames - self.dropped_vlan - self.dropped_not_ours
+    }
 }
 
 impl Arrivals {
@@ -86,7 +94,7 @@ impl Arrivals {
             completions: Box::new([WorkCompletion::default(); BATCH]),
             at: 0,
             count: 0,
-            is_spent: false,
+            spent_at: NEVER,
             ring: vec![Posted::default(); places].into_boxed_slice(),
             next: 0,
             oldest: 0,
@@ -240,6 +248,7 @@ impl Arrivals {
         match link.recv_queue.poll(&mut self.completions[..]) {
             Ok(found) => {
                 (self.at, self.count) = (0, found.min(BATCH));
+                self.spent_at = if (1..BATCH).contains(&found) { found } else { NEVER };
                 found > 0
             }
             Err(_) => {
@@ -249,14 +258,10 @@ impl Arrivals {
         }
     }
 
-    /// The same for a turn that took a frame already: a look that did not fill the batch was its
-    /// last one.
-    #[inline]
-    pub(super) fn has_more(&mut self, link: Option<&Link>) -> bool {
-        if self.at == self.count && self.to_flush == 0 && std::mem::take(&mut self.is_spent) {
-            return false;
-        }
-        self.look(link)
+    /// Whether all was taken that the last look found, which did not fill its batch.
+    #[inline(always)]
+    pub(super) fn is_spent(&self) -> bool {
+        self.at == self.spent_at && self.to_flush == 0
     }
 
     #[cold]
@@ -280,10 +285,8 @@ impl Arrivals {
         let verified = completion.checksum_verified() && self.trusts_checksums;
         let wr_id = self.ring[self.index(self.oldest)].wr_id;
         self.at += 1;
-        self.is_spent = self.count < BATCH;
         self.oldest = self.oldest.wrapping_add(1);
         self.counters.frames += 1;
-        self.counters.delivered += 1;
         self.counters.bytes += u64::from(byte_len);
         self.counters.verified += u64::from(verified);
         Some(BareFrame { wr_id, byte_len, verified })
@@ -361,7 +364,6 @@ impl Arrivals {
             return Some(self.come_back(WcStatus::Success, 0, false));
         }
         let verified = completion.checksum_verified() && self.trusts_checksums;
-        self.counters.delivered += 1;
         self.counters.bytes += u64::from(byte_len);
         self.counters.verified += u64::from(verified);
         Some(self.come_back(WcStatus::Success, byte_len, verified))

@@ -124,7 +124,7 @@ impl RawNic {
         let rows = [
             ("raw_rx_frames", receives.frames),
             ("raw_rx_bytes", receives.bytes),
-            ("raw_rx_delivered", receives.delivered),
+            ("raw_rx_delivered", receives.delivered()),
             ("raw_rx_checksums_verified", receives.verified),
             ("raw_rx_drop_not_ours", receives.dropped_not_ours),
             ("raw_rx_drop_vlan", receives.dropped_vlan),

@@ -22,7 +22,7 @@ mod sends;
 mod steering;
 mod tag;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::RawFd;
@@ -66,6 +66,8 @@ pub struct RawNic {
     link: Option<Link>,
     sends: Sends,
     arrivals: RefCell<Arrivals>,
+    /// Whether the next look for frames may be spared.
+    is_spent: Cell<bool>,
     steering: Steering,
     plan: LinkPlan,
     regions: Vec<Region>,
@@ -107,6 +109,11 @@ impl RawNic {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    #[inline(never)]
+    fn look(&self) -> bool {
+        self.arrivals.borrow_mut().look(self.link.as_ref())
     }
 
     fn error(&self, call: &'static str) -> DeviceError {
@@ -197,7 +204,8 @@ impl Nic for RawNic {
 
     #[inline]
     fn recv_ready(&self) -> bool {
-        self.arrivals.borrow_mut().has_more(self.link.as_ref())
+        // A turn that took all there was has looked already.
+        !self.is_spent.take() && self.look()
     }
 
     fn poll_recv(&mut self, out: &mut [Completion]) -> usize {
@@ -206,7 +214,10 @@ impl Nic for RawNic {
 
     #[inline]
     fn poll_bare_one(&mut self) -> Option<BareFrame> {
-        self.arrivals.get_mut().take_one(self.link.as_ref())
+        let arrivals = self.arrivals.get_mut();
+        let found = arrivals.take_one(self.link.as_ref());
+        self.is_spent.set(found.is_some() && arrivals.is_spent());
+        found
     }
 
     fn poll_send(&mut self, out: &mut [Completion]) -> usize {

@@ -4,7 +4,7 @@
 //! Every refusal names what lacks and what to do, and offers the other modes; none of them is ever
 //! chosen instead.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 
@@ -257,6 +257,7 @@ fn build(
         link: Some(link),
         sends,
         arrivals: RefCell::new(arrivals),
+        is_spent: Cell::new(false),
         steering,
         plan,
         regions: Vec::new(),

@@ -54,7 +54,7 @@ pub(super) struct SendCounters {
 }
 
 /// A send that is with the device.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Sent {
     wr_id: u64,
     /// Whether its poster waits for it.
@@ -62,6 +62,9 @@ struct Sent {
     /// Whether its bytes were read when it was posted.
     inline: bool,
 }
+
+/// A short frame, for which nobody waits.
+const SHORT: Sent = Sent { wr_id: 0, wanted: false, inline: true };
 
 /// A send that was taken and not given to the library.
 struct Held {
@@ -83,13 +86,17 @@ pub(super) struct SendLimits {
 
 /// The send queue.
 pub(super) struct Sends {
+    /// By number, modulo the length; of those that are not outstanding, [`SHORT`].
     ring: Box<[Sent]>,
     /// Number of the next work request, and of the oldest that is not complete.
     next: u32,
     oldest: u32,
     limits: SendLimits,
     every: u32,
-    unsignalled: u32,
+    /// Number of the next one that is signalled in any case.
+    signal_at: u32,
+    /// Short frames before this number go without a signal, and without a look at the queue.
+    quick_until: u32,
     /// Sends outstanding for which somebody waits.
     wanted: u32,
     done: VecDeque<Completion>,
@@ -117,13 +124,15 @@ impl Sends {
     pub(super) fn new(limits: SendLimits) -> Sends {
         let depth = limits.depth.max(4);
         let places = usize::try_from(depth.next_power_of_two()).unwrap_or(4);
+        let every = SIGNAL_EVERY.min(depth / 4).max(1);
         Sends {
-            ring: vec![Sent::default(); places].into_boxed_slice(),
+            ring: vec![SHORT; places].into_boxed_slice(),
             next: 0,
             oldest: 0,
             limits: SendLimits { depth, ..limits },
-            every: SIGNAL_EVERY.min(depth / 4).max(1),
-            unsignalled: 0,
+            every,
+            signal_at: every - 1,
+            quick_until: 0,
             wanted: 0,
             done: VecDeque::with_capacity(places),
             holds: false,
@@ -182,15 +191,32 @@ impl Sends {
     /// Whether the next send is to be signalled.
     #[inline]
     fn signals(&self, wanted: bool) -> bool {
-        wanted
-            || self.unsignalled + 1 >= self.every
-            || self.outstanding() + 1 == self.limits.depth / 2
+        wanted || self.next == self.signal_at || self.outstanding() + 1 == self.limits.depth / 2
     }
 
     /// A small frame in one piece, read at once; false if there is no room.
-    #[inline]
+    #[inline(always)]
     pub(super) fn post_short(&mut self, link: &mut Link, sge: Sge, checksum: bool) -> bool {
-        if sge.length > self.limits.max_inline || !self.has_room(link) {
+        if sge.length > self.limits.max_inline {
+            return false;
+        }
+        if self.next == self.quick_until {
+            return self.post_short_slowly(link, sge, checksum);
+        }
+        let send = self.request(false, checksum);
+        // SAFETY: the device half looked the range up in registered memory, which lives.
+        unsafe { link.pair.send_inline(&send, sge) };
+        self.next = self.next.wrapping_add(1);
+        self.counters.inline += 1;
+        self.counters.frames += 1;
+        self.counters.bytes += u64::from(sge.length);
+        true
+    }
+
+    /// The queue wants a look: for room, for a signal, or after a send of another kind.
+    #[cold]
+    fn post_short_slowly(&mut self, link: &mut Link, sge: Sge, checksum: bool) -> bool {
+        if !self.has_room(link) {
             return false;
         }
         if self.holds {
@@ -198,10 +224,13 @@ impl Sends {
         }
         let signalled = self.signals(false);
         let send = self.request(signalled, checksum);
-        // SAFETY: the device half looked the range up in registered memory, which lives.
+        // SAFETY: as in `post_short`.
         unsafe { link.pair.send_inline(&send, sge) };
         self.counters.inline += 1;
-        self.record(Sent { wr_id: 0, wanted: false, inline: true }, signalled, sge.length);
+        self.record(SHORT, signalled, sge.length);
+        let until_half = (self.limits.depth / 2).saturating_sub(self.outstanding() + 1);
+        let until_signal = self.signal_at.wrapping_sub(self.next);
+        self.quick_until = self.next.wrapping_add(until_half.min(until_signal));
         true
     }
 
@@ -216,8 +245,11 @@ impl Sends {
         let at = self.at(self.next);
         self.ring[at] = sent;
         self.wanted += u32::from(sent.wanted);
+        if signalled {
+            self.signal_at = self.next.wrapping_add(self.every);
+        }
         self.next = self.next.wrapping_add(1);
-        self.unsignalled = if signalled { 0 } else { self.unsignalled + 1 };
+        self.quick_until = self.next;
         self.counters.frames += 1;
         self.counters.bytes += u64::from(length);
     }
@@ -331,7 +363,7 @@ impl Sends {
         self.held.send.signalled = true;
         let newest = self.at(self.next.wrapping_sub(1));
         self.wanted += u32::from(!std::mem::replace(&mut self.ring[newest].wanted, true));
-        self.unsignalled = 0;
+        self.signal_at = self.next.wrapping_sub(1).wrapping_add(self.every);
         self.pass_on(link);
         true
     }
@@ -468,7 +500,8 @@ impl Sends {
 
     #[inline]
     fn finish_oldest(&mut self, status: WcStatus) {
-        let sent = self.ring[self.at(self.oldest)];
+        let at = self.at(self.oldest);
+        let sent = std::mem::replace(&mut self.ring[at], SHORT);
         self.oldest = self.oldest.wrapping_add(1);
         self.wanted -= u32::from(sent.wanted);
         match status {
@@ -493,7 +526,7 @@ impl Sends {
         self.generation = self.generation.wrapping_add(1);
         self.failed = false;
         self.holds = false;
-        self.unsignalled = 0;
+        (self.signal_at, self.quick_until) = (self.next, self.next);
         while self.outstanding() > 0 {
             self.finish_oldest(WcStatus::Flushed);
         }

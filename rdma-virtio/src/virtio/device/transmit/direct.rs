@@ -10,7 +10,7 @@ use super::TransmitSide;
 use crate::counters::DeviceCounters;
 use crate::memory::region::{Near, RegionTable, Segment};
 use crate::nic::{Nic, SendWr, Wire};
-use crate::virtio::device::offload::native_checksum;
+use crate::virtio::device::offload::{bare_checksum, native_checksum};
 use crate::virtio::device::{FRAME_LEN_MIN, Setup};
 use crate::virtio::layout::Descriptor;
 use crate::virtio::net_header::{GSO_NONE, NET_HEADER_LEN, NetHeader};
@@ -63,14 +63,28 @@ impl<P: Policy> TransmitSide<P> {
         header: &NetHeader,
     ) -> bool {
         let frame = segment.skip(NET_HEADER_LEN);
-        let Some(offload) = native_checksum(setup, header, &[frame], frame.length()) else {
-            return false;
-        };
         if setup.wire == Wire::Frames
-            && nic.post_bare_short(frame.sge(), offload.checksum.is_some())
+            && let Some(checksum) = bare_checksum(setup, header, frame)
+            && nic.post_bare_short(frame.sge(), checksum)
         {
             return true;
         }
+        self.send_any(nic, setup, segment, header)
+    }
+
+    /// The same by an ordinary send.
+    #[cold]
+    fn send_any<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        setup: &Setup,
+        segment: Segment,
+        header: &NetHeader,
+    ) -> bool {
+        let frame = segment.skip(NET_HEADER_LEN);
+        let Some(offload) = native_checksum(setup, header, &[frame], frame.length()) else {
+            return false;
+        };
         let message = segment.skip(setup.in_front);
         let wr_id = u64::from(self.next);
         let sges = [message.sge()];
