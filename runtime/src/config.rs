@@ -5,10 +5,14 @@ use std::path::PathBuf;
 
 use roceway_busypoll::{Limits, Spin};
 use roceway_rdma_virtio::memory::arena::ArenaConfig;
+use roceway_rdma_virtio::virtio::layout::QUEUE_SIZE_MAX;
 use roceway_stack::tcp::TcpConfig;
 use roceway_stack::udp::UdpConfig;
 
 use crate::offload::OffloadWish;
+
+/// Entries of a virtqueue where neither user nor NIC want others.
+const QUEUE_SIZE: u16 = 256;
 
 /// An address with the length of its network prefix, such as `10.0.0.1/24`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,8 +83,10 @@ pub struct WorkerConfig {
     pub udp: UdpConfig,
     /// Memory: by default 8 MiB with everything in it.
     pub memory: ArenaConfig,
-    /// Entries of each virtqueue; a power of two from 16 to 4096.
-    pub queue_size: u16,
+    /// Entries of each virtqueue, a power of two from 16 to 4096. `None` is 256, and more where the
+    /// NIC keeps several buffers ready for every message (rc: 17 of 4 KiB): as many as its receives
+    /// hold, but at most half of the receive slots, by default 512.
+    pub queue_size: Option<u16>,
     /// The turn: budgets, idle policy, cold work.
     pub turn: Limits,
     /// Core to pin the turning thread to.
@@ -104,7 +110,7 @@ impl WorkerConfig {
             tcp: TcpConfig::default(),
             udp: UdpConfig::default(),
             memory: ArenaConfig::default(),
-            queue_size: 256,
+            queue_size: None,
             turn: Limits::default(),
             cpu: None,
             worker: 0,
@@ -119,6 +125,16 @@ impl WorkerConfig {
         self
     }
 
+    /// Entries of each virtqueue for a NIC whose receives hold so many buffers.
+    #[must_use]
+    pub fn queue_size(&self, receive_buffers: u32) -> u16 {
+        self.queue_size.unwrap_or_else(|| {
+            let half = 1 << (self.memory.receive / 2).max(1).ilog2();
+            let wanted = receive_buffers.next_power_of_two().min(half);
+            u16::try_from(wanted).unwrap_or(u16::MAX).clamp(QUEUE_SIZE, QUEUE_SIZE_MAX)
+        })
+    }
+
     /// Free small slots below which they are kept for headers: a quarter.
     #[must_use]
     pub fn small_low(&self) -> u32 {
@@ -129,5 +145,32 @@ impl WorkerConfig {
     #[must_use]
     pub fn receive_low(&self) -> u32 {
         self.memory.receive / 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_are_as_long_as_the_nics_receives_and_half_of_the_slots_allow() {
+        // rc by default, and with buffers that take a message in two.
+        let (ordinary, wide) = (64 * 17, 64 * 2);
+        let rows = [
+            ("one buffer a receive", None, 1024, 0, 256),
+            ("rc", None, 1024, ordinary, 512),
+            ("rc with more slots", None, 2048, ordinary, 1024),
+            ("rc with as many as it can use", None, 16_384, ordinary, 2048),
+            ("rc with few slots", None, 200, ordinary, 256),
+            ("rc with long slots", None, 1024, wide, 256),
+            ("many receives", None, 1 << 20, 1 << 20, 4096),
+            ("what the user says", Some(64), 1024, ordinary, 64),
+        ];
+        for (name, queue_size, slots, receive_buffers, expected) in rows {
+            let address = Prefix { address: std::net::Ipv4Addr::LOCALHOST.into(), length: 8 };
+            let mut config = WorkerConfig { queue_size, ..WorkerConfig::new(address) };
+            config.memory.receive = slots;
+            assert_eq!(config.queue_size(receive_buffers), expected, "{name}");
+        }
     }
 }

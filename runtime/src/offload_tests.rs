@@ -86,7 +86,7 @@ impl End {
         config.memory.small = 128;
         config.memory.chunks = 64;
         config.memory.receive = 128;
-        config.queue_size = 128;
+        config.queue_size = Some(128);
         let core = start::start(nic.into(), &config, now).expect("a worker");
         End {
             number,

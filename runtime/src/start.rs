@@ -49,7 +49,8 @@ pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core
         _ => config.offloads,
     };
     let wanted = wish.for_device(&capabilities);
-    let mut interface = NetInterface::new(nic, &config.memory, wanted, config.queue_size)?;
+    let queue_size = config.queue_size(nic.receive_buffers(config.memory.receive_len));
+    let mut interface = NetInterface::new(nic, &config.memory, wanted, queue_size)?;
     let features = interface.features();
     let offloads = Offloads {
         // What the NIC does not do itself the stack does better than the device half, which would

@@ -220,9 +220,9 @@ fn what_cannot_be_is_answered_with_cause_and_remedy() {
             |c| c.gateways = vec!["192.0.2.1".parse().unwrap()],
             &["192.0.2.1"],
         ),
-        ("soft:/tmp/roceway-x.sock", |c| c.queue_size = 0, &["0", "16", "4096"]),
-        ("soft:/tmp/roceway-x.sock", |c| c.queue_size = 100, &["100", "power of two"]),
-        ("soft:/tmp/roceway-x.sock", |c| c.queue_size = 32_768, &["32768", "4096"]),
+        ("soft:/tmp/roceway-x.sock", |c| c.queue_size = Some(0), &["0", "16", "4096"]),
+        ("soft:/tmp/roceway-x.sock", |c| c.queue_size = Some(100), &["100", "power of two"]),
+        ("soft:/tmp/roceway-x.sock", |c| c.queue_size = Some(32_768), &["32768", "4096"]),
         ("soft:/tmp/roceway-x.sock", |c| c.mtu = Some(0), &["0"]),
         ("soft:/tmp/roceway-x.sock", |c| c.cpu = Some(100_000), &["100000"]),
     ];

@@ -124,7 +124,7 @@ impl RocewayRival {
             opening.config.memory.blocks = u32::try_from(LARGE_DEPTH).unwrap_or(0);
         }
         if self.variant == Variant::ZeroCopyLarge {
-            opening.config.queue_size = RECEIVES_LARGE;
+            opening.config.queue_size = Some(RECEIVES_LARGE);
             // As many again wait to be posted, or nearly so: four times the default's part.
             opening.config.memory.receive = 4 * u32::from(RECEIVES_LARGE);
             opening.config.memory.receive_len = RECEIVE_LEN_LARGE;

@@ -64,6 +64,17 @@ impl AnyNic {
             AnyNic::Soft(_) | AnyNic::Tap(_) | AnyNic::Packet(_) => Vec::new(),
         }
     }
+
+    /// Buffers of so many bytes that its receives hold, where each keeps several ready for a
+    /// message however short that is; 0 for those whose receives are one buffer each.
+    #[must_use]
+    pub fn receive_buffers(&self, buffer_len: u32) -> u32 {
+        match self {
+            AnyNic::Rdma(nic) => nic.receive_buffers(buffer_len),
+            AnyNic::Faulty(nic) => nic.inner().receive_buffers(buffer_len),
+            AnyNic::Soft(_) | AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Raw(_) => 0,
+        }
+    }
 }
 
 /// The calls of the hot path for backends that are not inlined.

@@ -130,10 +130,15 @@ pub const KEYS: &[Key] = &[
         s.worker.capture = Some(v.0.into());
         Ok(())
     }),
-    key("queue_size", "16..4096", "entries of each virtqueue, a power of two; 256", |s, v| {
-        s.worker.queue_size = u16::try_from(v.power_of_two(16..=4096)?).unwrap_or(256);
-        Ok(())
-    }),
+    key(
+        "queue_size",
+        "16..4096",
+        "entries of each virtqueue, a power of two; 256, rc 512",
+        |s, v| {
+            s.worker.queue_size = u16::try_from(v.power_of_two(16..=4096)?).ok();
+            Ok(())
+        },
+    ),
     key("offload", "all|none|0xMASK|[+-]NAME[,...]", "what the device does for us; all", offload),
     key("tcp.send_buffer", "4KiB..1GiB", "most unacknowledged and unsent bytes; 1MiB", |s, v| {
         s.worker.tcp.send_buffer = v.size(BUFFER)?;

@@ -29,7 +29,7 @@ fn flags_win_over_variables_over_the_file_over_defaults() {
     let environment = variables(&[("ROCEWAY_MTU", "2000"), ("ROCEWAY_QUEUE_SIZE", "128")]);
     let settings = Settings::from(&flags, environment.clone()).expect("settings");
     let worker = &settings.worker;
-    assert_eq!((worker.mtu, worker.queue_size, worker.cpu), (Some(3000), 128, Some(3)));
+    assert_eq!((worker.mtu, worker.queue_size, worker.cpu), (Some(3000), Some(128), Some(3)));
     assert_eq!(worker.tcp.send_buffer, 1 << 20, "the default");
     // The file can be named by the environment too.
     let path = file.path().display().to_string();

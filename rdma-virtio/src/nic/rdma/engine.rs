@@ -549,7 +549,7 @@ impl Engine {
         let peak = self.ledger.posted_peak();
         let together = (peak / 8).max((peak / 3).min(FEW)).min(POSTED_TOGETHER_MAX);
         // Nor are so few left that those posted must be told of at once.
-        let together = together.min(self.ledger.share() / 3).max(1);
+        let together = together.min(self.ledger.share().saturating_sub(1) / 2).max(1);
         self.posted_together = usize::try_from(together).unwrap_or(1);
         self.credits_low = self.ledger.share() / 2;
     }

@@ -91,6 +91,12 @@ impl RdmaNic {
         self.engine.borrow_mut().has_received()
     }
 
+    /// Buffers of so many bytes that all receives hold; 0 if one holds a message.
+    #[must_use]
+    pub fn receive_buffers(&self, buffer_len: u32) -> u32 {
+        self.engine.borrow().receives.buffers(buffer_len)
+    }
+
     fn fatal(&self, what: &'static str) -> DeviceError {
         DeviceError {
             device: self.capabilities.name.clone(),

@@ -120,6 +120,14 @@ impl Receives {
         }
     }
 
+    /// Buffers of so many bytes that all receives hold; 0 if one holds a message.
+    pub(super) fn buffers(&self, buffer_len: u32) -> u32 {
+        match self.plan.longest.div_ceil(buffer_len.max(1)) {
+            0 | 1 => 0,
+            each => u32::from(self.plan.receives).saturating_mul(each),
+        }
+    }
+
     /// Buffers to use; returns how many were taken.
     pub(super) fn add(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {
         for (taken, wr) in wrs.iter().enumerate() {
