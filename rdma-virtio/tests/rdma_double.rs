@@ -84,6 +84,45 @@ fn a_peer_that_closes_is_gone_and_its_successor_is_found() {
     });
 }
 
+/// A limit that was lost with the message that bore it is asked for also by one who only sends to
+/// everyone: such frames wait for no credit.
+#[test]
+fn who_has_no_credit_for_a_broadcast_asks_for_some() {
+    with_double("who_has_no_credit_for_a_broadcast_asks_for_some", || {
+        let (mut first, mut second) = pair("ud", (21_880, 21_881));
+        let (a, b) = (first.mac(), second.mac());
+        control("lose double1 1000000");
+        let mut asked = 0;
+        run(&mut [&mut first, &mut second], "the end of all credit", |ends| {
+            ends[0].reap();
+            // What this end says is lost, and it takes its limit for told.
+            ends[1].receive();
+            ends[1].send(a, b, 80).unwrap();
+            ends[1].reap();
+            for _ in 0..16 {
+                let before = ends[0].counter("wire_tx_probes");
+                ends[0].send([0xff; 6], a, 80).unwrap();
+                asked = ends[0].counter("wire_tx_probes") - before;
+                if ends[0].counter("wire_tx_drop_flood") > 0 {
+                    return true;
+                }
+            }
+            false
+        });
+        assert_eq!(asked, 1, "at once");
+        control("lose double1 0");
+        let sent = first.counter("wire_tx_data");
+        run(&mut [&mut first, &mut second], "credit", |ends| {
+            ends[0].receive();
+            ends[1].receive();
+            ends[0].send([0xff; 6], a, 80).unwrap();
+            ends[0].reap();
+            ends[0].counter("wire_tx_data") > sent
+        });
+        second.check_conservation();
+    });
+}
+
 /// A session ends by `fault` and is replaced; frames cross again, and nothing is lost of the count.
 fn recovers(mode: &str, port: u16, fault: &str) {
     let (mut first, mut second) = pair(mode, (port, port + 1));

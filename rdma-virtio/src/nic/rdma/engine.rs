@@ -76,6 +76,8 @@ pub(super) struct Full {
     /// Slots of frames that wait for credit or room.
     pub(super) waiting: VecDeque<u32>,
     pub(super) waiting_since_ns: u64,
+    /// Whether a frame to everyone passed this peer by for want of credit.
+    pub(super) passed_by: bool,
     /// What its messages bear, and what those to it do.
     pub(super) session_in: u32,
     pub(super) session_out: u32,
@@ -114,6 +116,7 @@ impl Full {
             credit,
             waiting: VecDeque::new(),
             waiting_since_ns: 0,
+            passed_by: false,
             session_in: 0,
             session_out: 0,
             incarnation: 0,

@@ -200,12 +200,25 @@ impl Engine {
             if !full.up {
                 continue;
             }
-            let ready = full.waiting.is_empty() && full.credit.available() > 0;
+            let has_credit = full.credit.available() > 0;
+            let ready = full.waiting.is_empty() && has_credit;
             if ready && self.post_data(peer, slot, true) {
                 self.slots.add_copy(slot);
-            } else {
-                self.counters.tx_drop_flood += 1;
+                continue;
             }
+            self.counters.tx_drop_flood += 1;
+            if !has_credit {
+                self.ask_for_credit(peer);
+            }
+        }
+    }
+
+    /// What is dropped waits for no credit, so nothing else would ask for it.
+    #[cold]
+    fn ask_for_credit(&mut self, peer: PeerId) {
+        if let Some(full) = self.full(peer) {
+            full.passed_by = true;
+            self.mark(peer);
         }
     }
 
@@ -371,7 +384,9 @@ impl Engine {
         if !full.up {
             return;
         }
-        let kind = match full.credit.owed(now_ns, !full.waiting.is_empty()) {
+        full.passed_by &= full.credit.available() == 0;
+        let starved = full.passed_by || !full.waiting.is_empty();
+        let kind = match full.credit.owed(now_ns, starved) {
             Owed::Nothing => return,
             Owed::Update => Kind::Credit,
             Owed::Probe => Kind::Probe,
