@@ -18,7 +18,8 @@ use crate::idle::{Idle, Sleeper, Spin, Wake};
 use crate::work::{Armed, Phase, Progress, Work};
 use std::io;
 
-/// How long after traffic the alarm is worked out: by so much a deadline may be noticed late.
+/// How long after traffic the alarm is worked out: by so much a deadline may be noticed late. No
+/// longer than the polling budget, so that who wants to sleep at once does.
 const QUANTUM_NS: u64 = 2_000;
 
 /// The limits of a loop.
@@ -107,7 +108,7 @@ pub struct Loop {
     traffic: bool,
     /// Ticks at which the polling budget ends.
     spin_until: u64,
-    /// `QUANTUM_NS` in ticks.
+    /// `QUANTUM_NS`, or a shorter polling budget, in ticks.
     quantum: u64,
     /// The polling budget and the longest turn that is not counted, in ticks.
     spin: u64,
@@ -141,7 +142,7 @@ impl Loop {
             last,
             traffic: true,
             spin_until: last,
-            quantum: clock.ticks_in(QUANTUM_NS),
+            quantum: clock.ticks_in(QUANTUM_NS.min(idle.budget_ns())),
             spin,
             long_turn: clock.ticks_in(limits.long_turn_ns),
             cold_due_ns: now,
@@ -320,7 +321,7 @@ impl Loop {
         self.clock.recalibrate();
         self.long_turn = self.clock.ticks_in(self.limits.long_turn_ns);
         self.spin = self.clock.ticks_in(self.idle.budget_ns());
-        self.quantum = self.clock.ticks_in(QUANTUM_NS);
+        self.quantum = self.clock.ticks_in(QUANTUM_NS.min(self.idle.budget_ns()));
         self.cold_due_ns = now + self.limits.cold_period_ns;
     }
 
@@ -355,8 +356,8 @@ impl Loop {
     }
 
     fn woke(&mut self, wake: Wake, for_deadline: bool, asleep_since: u64) {
-        let now = self.clock.now();
-        let slept_ns = now - asleep_since;
+        // Just read: where the counter cannot be used a reading is a system call.
+        let slept_ns = self.clock.at(self.last).saturating_sub(asleep_since);
         self.counters.woke(wake, for_deadline, slept_ns);
         if self.idle.on_wake(wake, slept_ns) {
             self.spin = self.clock.ticks_in(self.idle.budget_ns());

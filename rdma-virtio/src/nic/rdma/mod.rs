@@ -51,6 +51,8 @@ pub struct RdmaNic {
     /// Whether the next look for received messages may be spared.
     is_spent: Cell<bool>,
     regions: Vec<Region>,
+    /// Queues that were armed for the sleep under way.
+    armed: u32,
     closed: bool,
 }
 
@@ -76,6 +78,7 @@ impl RdmaNic {
             engine: RefCell::new(opened.engine),
             is_spent: Cell::new(false),
             regions: Vec::new(),
+            armed: 0,
             closed: false,
         })
     }
@@ -217,13 +220,19 @@ impl Nic for RdmaNic {
     fn arm(&mut self) -> Result<Armed, DeviceError> {
         let engine = self.engine.get_mut();
         engine.objects.recv_queue.arm()?;
+        self.armed = 1;
         engine.poll_sends();
         // Few short messages can wait for the next wake-up, or for cold work.
         if engine.slots.are_worth_waking() {
             engine.objects.send_queue.arm()?;
+            self.armed = 2;
             engine.poll_sends();
         }
-        engine.post_receives();
+        // The last few wait for others asleep as awake; nobody's credits run low for them.
+        let few = u32::try_from(engine.posted_together).unwrap_or(u32::MAX);
+        if engine.ledger.posted().saturating_add(few) <= engine.ledger.posted_peak() {
+            engine.post_receives();
+        }
         engine.settle();
         engine.flush_all();
         let pending = engine.has_received() || engine.slots.has_done();
@@ -233,7 +242,7 @@ impl Nic for RdmaNic {
 
     fn disarm(&mut self) {
         let engine = self.engine.get_mut();
-        match engine.objects.channel.take_events() {
+        match engine.objects.channel.take_events_of(self.armed) {
             Ok(events) => {
                 engine.local.wake_ups += u64::from(events);
                 engine.rare_doubted |= events == 0 && engine.is_quiet;
