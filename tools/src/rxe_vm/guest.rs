@@ -33,6 +33,8 @@ pub struct Plan {
     pub memory_mib: u32,
     /// Whether the scenarios are told to take short counts.
     pub brief: bool,
+    /// Whether the guest's time is the number of its instructions.
+    pub instructions: bool,
     /// A folder for the wire and the console's files, this run's own.
     pub folder: PathBuf,
 }
@@ -110,13 +112,14 @@ fn arguments(plan: &Plan, index: usize, console: &Path) -> Vec<String> {
     let wire = plan.folder.join("wire");
     let append = format!(
         "console=ttyS0 panic=-1 quiet mitigations=off no_timer_check random.trust_cpu=on \
-         TOPOLOGY={} SIDE={side}{}",
+         TOPOLOGY={} SIDE={side}{}{}",
         plan.topology,
-        if plan.brief { " BRIEF=1" } else { "" }
+        if plan.brief { " BRIEF=1" } else { "" },
+        if plan.instructions { " INSTRUCTIONS=1" } else { "" }
     );
     let mut all: Vec<String> = [
         "-accel",
-        "tcg,thread=multi",
+        if plan.instructions { "tcg,thread=single" } else { "tcg,thread=multi" },
         "-cpu",
         "max",
         "-nodefaults",
@@ -130,8 +133,12 @@ fn arguments(plan: &Plan, index: usize, console: &Path) -> Vec<String> {
     all.push(format!("file:{}", console.display()));
     let mut pair = |name: &str, value: String| all.extend([name.to_owned(), value]);
     pair("-serial", "stdio".into());
-    // Two cores in all: TCG has one thread a processor.
-    pair("-smp", (2 / processors).to_string());
+    // Two cores in all: TCG has one thread a processor. Instructions are counted of one.
+    pair("-smp", if plan.instructions { "1".into() } else { (2 / processors).to_string() });
+    if plan.instructions {
+        // A nanosecond each, and none while there is nothing to do.
+        pair("-icount", "shift=0,sleep=off".into());
+    }
     pair("-m", plan.memory_mib.to_string());
     pair("-kernel", plan.kernel.display().to_string());
     pair("-initrd", plan.image.display().to_string());
@@ -190,6 +197,7 @@ mod tests {
             topology,
             memory_mib: 512,
             brief: topology == Topology::Hosts,
+            instructions: false,
             folder: "/f".into(),
         }
     }
@@ -206,6 +214,14 @@ mod tests {
         for guest in [pair, one, other] {
             assert!(guest.contains("-nodefaults") && guest.contains("accel tcg"), "{guest}");
         }
+    }
+
+    #[test]
+    fn where_instructions_are_counted_there_is_one_processor_and_no_other_clock() {
+        let plan = Plan { instructions: true, ..plan(Topology::Pair) };
+        let text = arguments(&plan, 0, Path::new("/c")).join(" ");
+        assert!(text.contains("-icount shift=0,sleep=off") && text.contains("-smp 1"), "{text}");
+        assert!(text.contains("thread=single") && text.contains("INSTRUCTIONS=1"), "{text}");
     }
 
     #[test]

@@ -57,6 +57,10 @@ struct Line {
     /// Both topologies at once: for what does not measure
     #[arg(long)]
     at_once: bool,
+    /// Counts instructions: one processor in one guest, whose clock goes a nanosecond ahead with
+    /// each, and not otherwise. What a scenario times is instructions then, alike in every run
+    #[arg(long, conflicts_with_all = ["brief", "at_once", "topology"])]
+    instructions: bool,
     /// Lists the scenarios and ends
     #[arg(long)]
     list: bool,
@@ -82,6 +86,17 @@ struct Line {
     /// The folder of the unpacked kernel, as tools/rxe-vm passes it
     #[arg(long, env = "ROCEWAY_RXE_VM_KERNEL", hide = true)]
     kernel: Option<PathBuf>,
+}
+
+impl Line {
+    /// Where scenarios may run.
+    fn topologies(&self) -> Vec<Topology> {
+        match self.topology {
+            Some(one) => vec![one],
+            None if self.instructions => vec![Topology::Pair],
+            None => Topology::ALL.to_vec(),
+        }
+    }
 }
 
 fn topology(name: &str) -> Result<Topology, String> {
@@ -268,7 +283,7 @@ impl Run<'_> {
                 Err(trouble) => outcomes.extend(self.skipped(&scenario, &trouble)),
             }
         }
-        let wanted = self.line.topology.map_or(Topology::ALL.to_vec(), |one| vec![one]);
+        let wanted = self.line.topologies();
         let mut parts: Vec<Part<'_>> = Vec::new();
         for place in wanted {
             let here: Vec<&Scenario> =
@@ -308,7 +323,7 @@ impl Run<'_> {
     }
 
     fn skipped(&mut self, scenario: &Scenario, trouble: &Trouble) -> Vec<Outcome> {
-        let places = self.line.topology.map_or(Topology::ALL.to_vec(), |one| vec![one]);
+        let places = self.line.topologies();
         let outcome = |place| Outcome {
             skipped: Some(trouble.cause.clone()),
             ..Outcome::new(scenario, place)
@@ -336,6 +351,7 @@ impl Run<'_> {
             topology: part.place,
             memory_mib: self.line.memory,
             brief: self.line.brief,
+            instructions: self.line.instructions,
             folder: folder.clone(),
         };
         let mut session = Session::new(&plan, self.stop);

@@ -4,6 +4,7 @@
 //! events. Nothing is allocated.
 
 use crate::options::Wait;
+use crate::shape::Bed;
 use crate::{Failure, said};
 use roceway_rdma_virtio::verbs::completion::{CompletionChannel, CompletionQueue};
 use roceway_rdma_virtio::verbs::extended::ExtendedCompletionQueue;
@@ -92,6 +93,8 @@ pub struct Waiter {
     pub queue: Queue,
     /// Its channel.
     pub channel: CompletionChannel,
+    /// What is slept on, if not on the channel alone.
+    pub bed: Option<Bed>,
     /// How to wait.
     pub wait: Wait,
     /// How long to wait at most.
@@ -137,8 +140,16 @@ impl Waiter {
         if taken > 0 {
             return Ok(Some(taken));
         }
-        readable(self.channel.fd(), Duration::from_secs(1))?;
-        self.events += u64::from(self.channel.take_events()?);
+        self.events += u64::from(match &self.bed {
+            None => {
+                readable(self.channel.fd(), Duration::from_secs(1))?;
+                self.channel.take_events()?
+            }
+            Some(bed) => {
+                bed.sleep()?;
+                self.channel.take_events_of(1)?
+            }
+        });
         Ok(None)
     }
 }

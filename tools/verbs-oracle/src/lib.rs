@@ -13,6 +13,7 @@ pub mod memory;
 pub mod options;
 pub mod rounds;
 pub mod setup;
+pub mod shape;
 pub mod stream;
 
 /// Why a program of this crate failed.

@@ -2,6 +2,7 @@
 //!
 //! Owns the command line. Both ends are given the same test, transport, size and number.
 
+use crate::shape::Like;
 use clap::{Parser, ValueEnum};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -95,6 +96,9 @@ pub struct Options {
     /// Send inline where the device allows messages of this size
     #[arg(long)]
     pub inline: bool,
+    /// How much of Roceway's shape the calls have; by lists only
+    #[arg(long, value_enum, default_value = "bare")]
+    pub like: Like,
     /// Seconds without a completion after which it gives up
     #[arg(long, default_value_t = 10)]
     pub patience: u64,

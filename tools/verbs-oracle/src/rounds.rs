@@ -1,11 +1,13 @@
 //! Round trips: one message there and back at a time, what came checked at both ends.
 //!
-//! Owns the loop. Each end posts one send a round, signalled, and its receive again before it.
+//! Owns the loop. Each end posts one send a round, and its receive again before it; signalled and
+//! one by one, unless the run is to be more like Roceway's (see [`crate::shape`]).
 
 use crate::Failure;
 use crate::completions::{BATCH, Seen};
 use crate::figures::Samples;
 use crate::setup::{Ready, SEND_ID};
+use crate::shape::SIGNALLED_EACH;
 use std::time::Instant;
 
 /// Messages that were received and sent.
@@ -35,8 +37,20 @@ impl Progress {
             ready.end.base.push_receive(slot)?;
             self.received += 1;
         }
-        if self.received > before {
+        if self.received > before && ready.end.base.is_to_post() {
             ready.post_receives()?;
+        }
+        Ok(())
+    }
+
+    /// Sends message `number`. One that nobody waits for is as good as sent.
+    fn send(&mut self, ready: &mut Ready, number: u64) -> Result<(), Failure> {
+        let apart = ready.end.base.sends_are_apart();
+        ready.push_send(number, !apart || number % SIGNALLED_EACH == SIGNALLED_EACH - 1)?;
+        ready.post_sends()?;
+        if apart {
+            ready.end.base.sent_apart()?;
+            self.sent = number + 1;
         }
         Ok(())
     }
@@ -51,14 +65,19 @@ pub fn ask(ready: &mut Ready, count: u64) -> Result<Samples, Failure> {
     let mut progress = Progress::default();
     for number in 0..count {
         let start = Instant::now();
-        ready.push_send(number, true)?;
-        ready.post_sends()?;
+        progress.send(ready, number)?;
         while progress.received <= number || progress.sent <= number {
             progress.advance(ready)?;
         }
         samples.add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
     }
+    post_the_rest(ready)?;
     Ok(samples)
+}
+
+/// Receives that would have waited for others.
+fn post_the_rest(ready: &mut Ready) -> Result<(), Failure> {
+    if ready.end.base.has_unposted() { ready.post_receives() } else { Ok(()) }
 }
 
 /// Answers `count` times.
@@ -71,11 +90,10 @@ pub fn answer(ready: &mut Ready, count: u64) -> Result<(), Failure> {
         while progress.received <= number {
             progress.advance(ready)?;
         }
-        ready.push_send(number, true)?;
-        ready.post_sends()?;
+        progress.send(ready, number)?;
     }
     while progress.sent < count {
         progress.advance(ready)?;
     }
-    Ok(())
+    post_the_rest(ready)
 }

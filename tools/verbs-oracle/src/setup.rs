@@ -7,10 +7,11 @@ use crate::completions::{BATCH, Queue, Seen, Waiter};
 use crate::exchange::Hello;
 use crate::memory::Memory;
 use crate::options::{Calls, Options, Transport};
+use crate::shape::{BUFFER, Bed, HEADER, Like};
 use crate::{Failure, said};
 use roceway_rdma_virtio::verbs::address::{AddressHandle, Path};
 use roceway_rdma_virtio::verbs::attributes::{Mtu, PortAttributes, PortState};
-use roceway_rdma_virtio::verbs::completion::CompletionQueueOptions;
+use roceway_rdma_virtio::verbs::completion::{CompletionQueue, CompletionQueueOptions};
 use roceway_rdma_virtio::verbs::context::Context;
 use roceway_rdma_virtio::verbs::device;
 use roceway_rdma_virtio::verbs::domain::ProtectionDomain;
@@ -23,6 +24,7 @@ use roceway_rdma_virtio::verbs::shared_receive::{SharedReceiveOptions, SharedRec
 use roceway_rdma_virtio::verbs::transition::{
     InitAttributes, ReceiveAttributes, ReliableReceive, ReliableSend, SendAttributes,
 };
+use roceway_rdma_virtio::verbs::work_completion::WorkCompletion;
 use roceway_rdma_virtio::verbs::work_list::{
     Destination, Operation, ReceiveList, SendList, SendListSize, SendRequest,
 };
@@ -91,12 +93,15 @@ pub struct Base {
     pub domain: ProtectionDomain,
     /// Completions.
     pub waiter: Waiter,
+    /// Completions of sends, if they have a queue of their own.
+    sends: Option<CompletionQueue>,
     shared: Option<SharedReceiveQueue>,
     receives: ReceiveList,
     memory: Memory,
     slot: usize,
     length: usize,
     transport: Transport,
+    like: Like,
 }
 
 /// An end whose queue pair is in state `S`.
@@ -126,8 +131,12 @@ pub fn prepare(chosen: Chosen, options: &Options) -> Result<End<Reset>, Failure>
         Calls::Lists => Queue::Plain(context.completion_queue(&queue_options)?),
         Calls::Extended => Queue::Extended(context.extended_completion_queue(&queue_options)?),
     };
+    let own = (options.like >= Like::Sends).then(|| context.completion_queue(&queue_options));
+    let own = own.transpose()?;
     let receives = u32::try_from(RECEIVES).unwrap_or(u32::MAX);
-    let shared_options = SharedReceiveOptions { max_wr: receives, max_sge: 1, token: 2 };
+    let elements = options.like.elements(options.transport == Transport::Ud);
+    let max_sge = u32::try_from(elements).unwrap_or(u32::MAX);
+    let shared_options = SharedReceiveOptions { max_wr: receives, max_sge, token: 2 };
     let shared = options.srq.then(|| domain.shared_receive_queue(&shared_options)).transpose()?;
     let kind = match options.transport {
         Transport::Rc => QueuePairKind::Rc,
@@ -135,14 +144,14 @@ pub fn prepare(chosen: Chosen, options: &Options) -> Result<End<Reset>, Failure>
     };
     let pair_options = QueuePairOptions {
         kind,
-        send_queue: queue.plain(),
+        send_queue: own.as_ref().unwrap_or(queue.plain()),
         recv_queue: queue.plain(),
         shared_receive: shared.as_ref(),
         sizes: QueueSizes {
             max_send_wr: u32::try_from(SENDS).unwrap_or(u32::MAX),
             max_recv_wr: if options.srq { 0 } else { receives },
             max_send_sge: 1,
-            max_recv_sge: 1,
+            max_recv_sge: max_sge,
             max_inline: if options.inline { options.size } else { 0 },
         },
         max_tso_header: 0,
@@ -153,10 +162,12 @@ pub fn prepare(chosen: Chosen, options: &Options) -> Result<End<Reset>, Failure>
     };
     let head = if options.transport == Transport::Ud { GRH } else { 0 };
     let slot = (head + options.length()).next_multiple_of(64);
-    let memory = Memory::new(&domain, slot * (RECEIVES + SENDS))?;
+    let memory = Memory::new(&domain, slot * (RECEIVES + SENDS) + BUFFER)?;
+    let bed = (options.like >= Like::Sleep).then(|| Bed::new(channel.fd())).transpose()?;
     let waiter = Waiter {
         queue,
         channel,
+        bed,
         wait: options.wait,
         patience: options.patience(),
         empty: 0,
@@ -166,12 +177,14 @@ pub fn prepare(chosen: Chosen, options: &Options) -> Result<End<Reset>, Failure>
         chosen,
         domain,
         waiter,
+        sends: own,
         shared,
-        receives: ReceiveList::new(RECEIVES, 1),
+        receives: ReceiveList::new(RECEIVES, elements),
         memory,
         slot,
         length: options.length(),
         transport: options.transport,
+        like: options.like,
     };
     Ok(End { pair, base })
 }
@@ -208,8 +221,52 @@ impl Base {
     /// # Errors
     /// If the list is full.
     pub fn push_receive(&mut self, slot: usize) -> Result<(), Failure> {
-        let sge = self.memory.sge(slot * self.slot, self.head() + self.length);
-        Ok(self.receives.push(u64::try_from(slot).unwrap_or(u64::MAX), &[sge])?)
+        let (at, head) = (slot * self.slot, self.head());
+        let wr_id = u64::try_from(slot).unwrap_or(u64::MAX);
+        let elements = self.like.elements(self.transport == Transport::Ud);
+        if elements == 1 {
+            let sge = self.memory.sge(at, head + self.length);
+            return Ok(self.receives.push(wr_id, &[sge])?);
+        }
+        // Of the buffers only the first one is ever filled: the others may be the same.
+        let front = head + HEADER.min(self.length);
+        let unused = self.memory.sge((RECEIVES + SENDS) * self.slot, BUFFER);
+        let mut sges = vec![unused; elements];
+        sges[0] = self.memory.sge(at, front);
+        sges[1] = self.memory.sge(at + front, head + self.length - front);
+        Ok(self.receives.push(wr_id, &sges)?)
+    }
+
+    /// Whether so many receives are on the list as are posted together.
+    #[must_use]
+    pub fn is_to_post(&self) -> bool {
+        self.receives.len() >= self.like.together(self.transport == Transport::Ud)
+    }
+
+    /// Whether receives are on the list.
+    #[must_use]
+    pub fn has_unposted(&self) -> bool {
+        !self.receives.is_empty()
+    }
+
+    /// Takes completions of sends that have a queue of their own: how many were sent, if one says.
+    ///
+    /// # Errors
+    /// If the queue, or a send, has failed.
+    pub fn sent_apart(&self) -> Result<Option<u64>, Failure> {
+        let Some(queue) = &self.sends else { return Ok(None) };
+        let mut taken = [WorkCompletion::default(); BATCH];
+        let count = queue.poll(&mut taken)?;
+        match taken[..count].iter().find(|completion| !completion.is_success()) {
+            Some(failed) => Err(said(format!("a send failed: {}", failed.status()))),
+            None => Ok(taken[..count].last().map(|last| (last.wr_id() & !SEND_ID) + 1)),
+        }
+    }
+
+    /// Whether nobody waits for a send.
+    #[must_use]
+    pub fn sends_are_apart(&self) -> bool {
+        self.sends.is_some()
     }
 
     /// Posts the receives on the list.

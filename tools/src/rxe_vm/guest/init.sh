@@ -2,10 +2,10 @@
 # First process of a guest: mounts, modules, the network and its rxe devices; then it runs the
 # scenarios that the driver names on the second serial port, and says there how each ended.
 #
-# The kernel passes TOPOLOGY (pair, hosts), SIDE (a, b) and BRIEF (1, or not there) of its command
-# line as variables. The first serial port is the console: whatever programs print, and the kernel's
-# last words.
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin TOPOLOGY SIDE BRIEF
+# The kernel passes TOPOLOGY (pair, hosts), SIDE (a, b), BRIEF and INSTRUCTIONS (1, or not there) of
+# its command line as variables. The first serial port is the console: whatever programs print, and
+# the kernel's last words.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin TOPOLOGY SIDE BRIEF INSTRUCTIONS
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys

@@ -7,6 +7,7 @@
 use clap::Parser;
 use roceway_verbs_oracle::connect::{self, Held};
 use roceway_verbs_oracle::options::{By, Calls, Options, Test, Transport, Wait};
+use roceway_verbs_oracle::shape::Like;
 use roceway_verbs_oracle::{Failure, rounds, said, setup, stream};
 use std::process::ExitCode;
 
@@ -24,6 +25,10 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), Failure> {
     if options.test == Test::Stream && options.transport == Transport::Ud {
         return Err(said("a stream of datagrams would lose messages: use rc"));
+    }
+    if options.like != Like::Bare && (options.test, options.calls) != (Test::Pingpong, Calls::Lists)
+    {
+        return Err(said("--like is for round trips by lists"));
     }
     let chosen = setup::choose(options)?;
     let mtu = chosen.attributes.active_mtu.map_or(0, |mtu| mtu.bytes());
