@@ -1,16 +1,16 @@
 //! The NIC mode raw under traffic, over the test-only double of libibverbs: perf's six tests, a
 //! stream byte for byte, each error status, each asynchronous event, and devices that lie.
 //!
-//! Both ends are in one process, on two devices of the double that hear each other. Each test runs
-//! in a process of its own, since a process loads the library once. A test that finds no double
-//! says so and is skipped.
+//! Both ends are in one process, on two devices of the double that hear each other.
+
+mod double;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use double::{Pair, control, counter_of};
 use roceway_perf::catalogue::TESTS;
 use roceway_perf::ends::{self, ADDRESSES, Opening};
 use roceway_perf::kernel::SocketOptions;
@@ -21,45 +21,11 @@ use roceway_runtime::rdma_virtio::nic::rtnl::Interface;
 use roceway_runtime::rdma_virtio::nic::spec;
 use roceway_runtime::{Prefix, WorkerConfig};
 
-/// The double, beside the folder of the tests' programs.
-fn double() -> Option<PathBuf> {
-    let named = std::env::var_os("ROCEWAY_TEST_DOUBLE").map(PathBuf::from);
-    let beside = std::env::current_exe().ok()?.parent()?.parent()?.join("libverbs_double.so");
-    named.into_iter().chain([beside]).find(|path| path.exists())
-}
-
 /// Runs `test` in a process that has the double for its libibverbs, once for each row, the items of
 /// both devices.
 fn with_double(name: &str, rows: &[&str], test: fn(usize)) {
-    if let Ok(row) = std::env::var("ROCEWAY_TEST_ROW") {
-        test(row.parse().expect("a number"));
-        return;
-    }
-    let Some(double) = double() else {
-        eprintln!("SKIPPED {name}: no double of libibverbs; cargo build -p roceway-verbs-double");
-        return;
-    };
-    let path = std::env::temp_dir().join(format!("roceway-{}-{name:.20}", std::process::id()));
-    for (row, items) in rows.iter().enumerate() {
-        let devices = format!("control={};dev=a,{items};dev=b,{items}", path.display());
-        let status = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", name, "--nocapture", "--test-threads=1"])
-            .env("ROCEWAY_LIBIBVERBS", &double)
-            .env("ROCEWAY_DOUBLE", devices)
-            .env("ROCEWAY_TEST_ROW", row.to_string())
-            .status()
-            .expect("a process of its own");
-        let _none_was_made = std::fs::remove_file(&path);
-        assert!(status.success(), "{name} failed with {items}");
-    }
-}
-
-/// Says a line to the double.
-fn control(line: &str) {
-    let text = std::env::var("ROCEWAY_DOUBLE").expect("in the child");
-    let path = text.split(';').next().and_then(|entry| entry.strip_prefix("control="));
-    let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
-    socket.send_to(line.as_bytes(), path.expect("a path")).expect("the double listens");
+    let rows: Vec<_> = rows.iter().map(|items| format!("dev=a,{items};dev=b,{items}")).collect();
+    double::with_double(name, &rows, test);
 }
 
 fn config(address: Ipv4Addr) -> WorkerConfig {
@@ -108,90 +74,33 @@ fn every_test_of_perf_moves_something() {
     });
 }
 
-fn counter_of(worker: &Worker, name: &str) -> u64 {
-    let mut sum = 0;
-    worker.visit_counters(&mut |_, counter, value| {
-        if counter == name {
-            sum += value;
-        }
-    });
-    sum
+fn pair(options: &str) -> Pair {
+    let worker = |device: &str, address: Ipv4Addr| {
+        let text = format!("rdma:{device}{options}");
+        Worker::open(&text, &config(address)).unwrap_or_else(|error| panic!("{error}"))
+    };
+    Pair { client: worker("a", ADDRESSES[0]), server: worker("b", ADDRESSES[1]) }
 }
 
-/// Two workers, turned one after the other.
-struct Pair {
-    client: Worker,
-    server: Worker,
+fn connect(pair: &Pair, v6: bool, port: u16) -> (TcpStream, TcpStream) {
+    let address: IpAddr = match v6 {
+        true => "fd00:78::2".parse().expect("an address"),
+        false => ADDRESSES[1].into(),
+    };
+    pair.connect(SocketAddr::new(address, port))
 }
 
-impl Pair {
-    fn new(options: &str) -> Pair {
-        let worker = |device: &str, address: Ipv4Addr| {
-            let text = format!("rdma:{device}{options}");
-            Worker::open(&text, &config(address)).unwrap_or_else(|error| panic!("{error}"))
-        };
-        Pair { client: worker("a", ADDRESSES[0]), server: worker("b", ADDRESSES[1]) }
-    }
-
-    fn turn(&self) {
-        let _ = self.client.turn();
-        let _ = self.server.turn();
-    }
-
-    fn until<T>(&self, what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-        let limit = Instant::now() + Duration::from_secs(30);
-        loop {
-            self.turn();
-            if let Some(value) = attempt() {
-                return value;
-            }
-            if Instant::now() > limit {
-                self.tell();
-                panic!("never came: {what}");
-            }
-        }
-    }
-
-    /// Shows what both NICs and TCP counted.
-    fn tell(&self) {
-        for worker in [&self.client, &self.server] {
-            worker.visit_counters(&mut |layer, name, value| {
-                if value > 0 && ["nic", "tcp", "link"].contains(&layer) {
-                    eprintln!("{layer} {name} {value}");
-                }
-            });
-        }
-    }
-
-    fn connect(&self, v6: bool, port: u16) -> (TcpStream, TcpStream) {
-        let address: IpAddr = match v6 {
-            true => "fd00:78::2".parse().expect("an address"),
-            false => ADDRESSES[1].into(),
-        };
-        let at = SocketAddr::new(address, port);
-        let listener = TcpListener::bind(&self.server, at).expect("a listener");
-        let client = TcpStream::connect(&self.client, at).expect("a connection");
-        let server = self.until("a connection", || listener.accept().ok()).0;
-        (client, server)
-    }
-
-    /// Counters of both workers together.
-    fn counter(&self, name: &str) -> u64 {
-        counter_of(&self.client, name) + counter_of(&self.server, name)
-    }
-
-    /// What was received and what was sent is in one counter each.
-    fn check(&self) {
-        let sum = |names: &[&str]| names.iter().map(|name| self.counter(name)).sum::<u64>();
-        assert_eq!(
-            self.counter("raw_rx_frames"),
-            sum(&["raw_rx_delivered", "raw_rx_drop_not_ours", "raw_rx_drop_vlan"])
-        );
-        assert_eq!(
-            self.counter("raw_tx_frames"),
-            sum(&["raw_tx_completed", "raw_tx_flushed", "raw_tx_failed", "raw_tx_outstanding"])
-        );
-    }
+/// What was received and what was sent is in one counter each.
+fn check(pair: &Pair) {
+    let sum = |names: &[&str]| names.iter().map(|name| pair.counter(name)).sum::<u64>();
+    assert_eq!(
+        pair.counter("raw_rx_frames"),
+        sum(&["raw_rx_delivered", "raw_rx_drop_not_ours", "raw_rx_drop_vlan"])
+    );
+    assert_eq!(
+        pair.counter("raw_tx_frames"),
+        sum(&["raw_tx_completed", "raw_tx_flushed", "raw_tx_failed", "raw_tx_outstanding"])
+    );
 }
 
 /// Bytes that depend on their place, so that none may be missing, twice or elsewhere.
@@ -205,7 +114,7 @@ fn byte_at(place: usize) -> u8 {
 
 /// Moves bytes over a connection, and compares every one; `during` is called now and then.
 fn stream(pair: &Pair, v6: bool, port: u16, bytes: usize, mut during: impl FnMut(usize)) {
-    let (client, server) = pair.connect(v6, port);
+    let (client, server) = connect(pair, v6, port);
     let (mut sent, mut received) = (0, 0);
     let mut buffer = vec![0; 65_536];
     pair.until("all bytes", || {
@@ -254,11 +163,11 @@ fn a_stream_arrives_byte_for_byte_whatever_the_device_does_or_only_says() {
         "a_stream_arrives_byte_for_byte_whatever_the_device_does_or_only_says",
         &rows,
         |row| {
-            let pair = Pair::new("");
+            let pair = pair("");
             for (port, v6) in [(7, false), (8, true)] {
                 stream(&pair, v6, port, 3_000_000, |_| ());
             }
-            pair.check();
+            check(&pair);
             let software = pair.counter("tx_software_segmented");
             let native = pair.counter("raw_tx_segmented");
             match row {
@@ -278,12 +187,12 @@ fn a_vlan_has_its_tag_both_ways_and_nothing_else_enters_it() {
         "a_vlan_has_its_tag_both_ways_and_nothing_else_enters_it",
         &["loopback=on"],
         |_| {
-            let pair = Pair::new(",vlan=7");
+            let pair = pair(",vlan=7");
             for (port, v6) in [(7, false), (8, true)] {
                 stream(&pair, v6, port, 1_000_000, |_| ());
             }
             assert!(pair.counter("raw_tx_segmented") > 0 && pair.counter("raw_tx_inline") > 0);
-            pair.check();
+            check(&pair);
             drop(pair);
             // An untagged host and one of another VLAN are not heard.
             for options in ["", ",vlan=8"] {
@@ -310,9 +219,9 @@ fn a_promiscuous_station_sees_what_is_not_for_it_and_its_connections_live() {
         "a_promiscuous_station_sees_what_is_not_for_it_and_its_connections_live",
         &["loopback=on"],
         |_| {
-            let pair = Pair::new(",promisc=on");
+            let pair = pair(",promisc=on");
             stream(&pair, false, 7, 500_000, |_| ());
-            pair.check();
+            check(&pair);
         },
     );
 }
@@ -347,7 +256,7 @@ const FAULTS: &[&str] = &[
 #[test]
 fn a_link_that_failed_is_made_anew_and_tcp_goes_on() {
     with_double("a_link_that_failed_is_made_anew_and_tcp_goes_on", &["loopback=on"], |_| {
-        let pair = Pair::new("");
+        let pair = pair("");
         for (number, fault) in FAULTS.iter().enumerate() {
             let before = pair.counter("raw_links_renewed");
             let port = 1000 * (1 + u16::try_from(number).unwrap());
@@ -366,7 +275,7 @@ fn a_link_that_failed_is_made_anew_and_tcp_goes_on() {
                 stream(&pair, false, port + more, 20_000, |_| ());
             }
             assert!(pair.counter("raw_links_renewed") > before, "{fault}");
-            pair.check();
+            check(&pair);
         }
         assert!(pair.counter("rdma_queue_pair_events") > 0);
         assert!(pair.counter("rdma_completion_queue_events") > 0);
@@ -376,14 +285,14 @@ fn a_link_that_failed_is_made_anew_and_tcp_goes_on() {
 #[test]
 fn a_link_that_cannot_be_made_at_once_is_tried_again() {
     with_double("a_link_that_cannot_be_made_at_once_is_tried_again", &["loopback=on"], |_| {
-        let pair = Pair::new("");
+        let pair = pair("");
         // A link that cannot be made again at once is tried until it can.
         control("fail ibv_create_qp 12 3");
         control("qp a all fatal");
         pair.until("three failures", || (pair.counter("raw_renewals_failed") >= 3).then_some(()));
         stream(&pair, false, 300, 300_000, |_| ());
         assert!(pair.counter("link_down") > 0 && pair.counter("link_up") > 0);
-        pair.check();
+        check(&pair);
     });
 }
 
@@ -393,7 +302,7 @@ fn events_that_change_nothing_are_counted_and_a_port_comes_back() {
         "events_that_change_nothing_are_counted_and_a_port_comes_back",
         &["loopback=on"],
         |_| {
-            let pair = Pair::new("");
+            let pair = pair("");
             stream(&pair, false, 7, 100_000, |_| ());
             let rows = [
                 ("gid a 0 fe80::9/v1", "rdma_gid_changes"),
@@ -425,7 +334,7 @@ fn events_that_change_nothing_are_counted_and_a_port_comes_back() {
             });
             assert_eq!((pair.counter("rdma_port_down"), pair.counter("rdma_port_up")), (1, 1));
             assert!(pair.counter("link_down") > 0 && pair.counter("link_up") > 0);
-            pair.check();
+            check(&pair);
         },
     );
 }
@@ -436,8 +345,8 @@ fn a_device_that_is_removed_under_load_ends_its_connections_and_nothing_else() {
         "a_device_that_is_removed_under_load_ends_its_connections_and_nothing_else",
         &["loopback=on"],
         |_| {
-            let pair = Pair::new("");
-            let (client, server) = pair.connect(false, 7);
+            let pair = pair("");
+            let (client, server) = connect(&pair, false, 7);
             let mut buffer = [0; 4096];
             let mut received = 0;
             pair.until("some bytes", || {
@@ -452,7 +361,7 @@ fn a_device_that_is_removed_under_load_ends_its_connections_and_nothing_else() {
             });
             assert_ne!(error.kind(), ErrorKind::WouldBlock);
             assert_eq!(pair.counter("device_removed"), 1);
-            pair.check();
+            check(&pair);
         },
     );
 }
@@ -500,7 +409,7 @@ fn a_plain_kernel_host_is_reached_both_ways() {
     const NAME: &str = "a_plain_kernel_host_is_reached_both_ways";
     const BYTES: usize = 400_000;
     if std::env::var_os("ROCEWAY_TEST_ROW").is_none() {
-        let Some(double) = double() else {
+        let Some(double) = double::double() else {
             eprintln!(
                 "SKIPPED {NAME}: no double of libibverbs; cargo build -p roceway-verbs-double"
             );

@@ -1,74 +1,26 @@
 //! What the modes of an RDMA NIC ask of the library, counted by the test-only double of libibverbs:
 //! the table of docs/verbs-calls.md, and that streams over rc and ud arrive byte for byte.
 //!
-//! Both ends are in one process, on two devices of the double that hear each other. Each test runs
-//! in a process of its own, since a process loads the library once. A test that finds no double
-//! says so and is skipped.
+//! Both ends are in one process, on two devices of the double that hear each other.
+
+mod double;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
+use double::{MODES, Pair, control, control_path, specs, with_each_mode};
 use roceway_perf::ends::ADDRESSES;
-use roceway_runtime::local::{TcpListener, TcpStream, Worker};
+use roceway_runtime::local::{TcpStream, Worker};
 use roceway_runtime::{Prefix, WorkerConfig};
-
-const MODES: [&str; 3] = ["raw", "rc", "ud"];
-
-/// The double, beside the folder of the tests' programs.
-fn double() -> Option<PathBuf> {
-    let named = std::env::var_os("ROCEWAY_TEST_DOUBLE").map(PathBuf::from);
-    let beside = std::env::current_exe().ok()?.parent()?.parent()?.join("libverbs_double.so");
-    named.into_iter().chain([beside]).find(|path| path.exists())
-}
-
-/// Runs `test` for each mode in a process that has the double for its libibverbs.
-fn with_double(name: &str, test: fn(&str)) {
-    if let Ok(mode) = std::env::var("ROCEWAY_TEST_ROW") {
-        test(&mode);
-        return;
-    }
-    let Some(double) = double() else {
-        eprintln!("SKIPPED {name}: no double of libibverbs; cargo build -p roceway-verbs-double");
-        return;
-    };
-    let folder = std::env::temp_dir();
-    for mode in MODES {
-        let path = folder.join(format!("roceway-{}-{mode}-{name:.20}", std::process::id()));
-        let devices = format!(
-            "control={};dev=a,mac=02:00:00:00:00:0a,ip=127.0.0.1,loopback=on;\
-             dev=b,mac=02:00:00:00:00:0b,ip=127.0.0.2,loopback=on",
-            path.display()
-        );
-        let status = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", name, "--nocapture", "--test-threads=1"])
-            .env("ROCEWAY_LIBIBVERBS", &double)
-            .env("ROCEWAY_DOUBLE", devices)
-            .env("ROCEWAY_TEST_ROW", mode)
-            .status()
-            .expect("a process of its own");
-        let _none_was_made = std::fs::remove_file(&path);
-        assert!(status.success(), "{name} failed over {mode}");
-    }
-}
-
-/// Where the double of this process listens.
-fn control_path() -> String {
-    let text = std::env::var("ROCEWAY_DOUBLE").expect("in the child");
-    let path = text.split(';').next().and_then(|entry| entry.strip_prefix("control="));
-    path.expect("a path").to_owned()
-}
 
 /// The double's counters now.
 struct Counted(String);
 
 impl Counted {
     fn now() -> Counted {
-        let (to, file) = (control_path(), format!("{}.counters", control_path()));
-        let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
-        socket.send_to(format!("counters {file}").as_bytes(), to).expect("the double listens");
+        let file = format!("{}.counters", control_path());
+        control(&format!("counters {file}"));
         let limit = Instant::now() + Duration::from_secs(20);
         loop {
             if let Ok(text) = std::fs::read_to_string(&file) {
@@ -87,60 +39,24 @@ impl Counted {
     }
 }
 
-struct Pair {
-    client: Worker,
-    server: Worker,
+fn pair(mode: &str) -> Pair {
+    let worker = |text: &str, address: std::net::Ipv4Addr| {
+        let prefix = Prefix { address: address.into(), length: 24 };
+        let mut config = WorkerConfig::new(prefix).spinning();
+        // What is counted is the way of frames, without what is done once in a while.
+        config.turn.cold_period_ns = 20_000_000;
+        Worker::open(text, &config).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let [a, b] = specs(mode);
+    let server = worker(&b, ADDRESSES[1]);
+    Pair { client: worker(&a, ADDRESSES[0]), server }
 }
 
-impl Pair {
-    fn new(mode: &str) -> Pair {
-        let port = 20_000 + std::process::id() % 20_000;
-        let way = format!("mode={mode},gid=3,exchange=tcp");
-        // A datagram wire that four may share has fewer credits a peer than 64 KB are datagrams.
-        let room = if mode == "ud" { ",peers=1" } else { "" };
-        let (a, b) = match mode {
-            "raw" => ("rdma:a".to_owned(), "rdma:b".to_owned()),
-            _ => (
-                format!("rdma:a,{way},port=0,peer=127.0.0.2:{port}"),
-                format!("rdma:b,{way},port={port},accept=127.0.0.0/8{room}"),
-            ),
-        };
-        let worker = |text: &str, address: std::net::Ipv4Addr| {
-            let prefix = Prefix { address: address.into(), length: 24 };
-            let mut config = WorkerConfig::new(prefix).spinning();
-            // What is counted is the way of frames, without what is done once in a while.
-            config.turn.cold_period_ns = 20_000_000;
-            Worker::open(text, &config).unwrap_or_else(|error| panic!("{error}"))
-        };
-        let server = worker(&b, ADDRESSES[1]);
-        Pair { client: worker(&a, ADDRESSES[0]), server }
-    }
-
-    fn turn(&self) {
-        let _ = self.client.turn();
-        let _ = self.server.turn();
-    }
-
-    fn until<T>(&self, what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-        let limit = Instant::now() + Duration::from_secs(30);
-        loop {
-            self.turn();
-            if let Some(value) = attempt() {
-                return value;
-            }
-            assert!(Instant::now() < limit, "never came: {what}");
-        }
-    }
-
-    fn connect(&self, port: u16) -> (TcpStream, TcpStream) {
-        let at = SocketAddr::new(ADDRESSES[1].into(), port);
-        let listener = TcpListener::bind(&self.server, at).expect("a listener");
-        let client = TcpStream::connect(&self.client, at).expect("a connection");
-        let server = self.until("a connection", || listener.accept().ok()).0;
-        client.set_nodelay(true).expect("no delay");
-        server.set_nodelay(true).expect("no delay");
-        (client, server)
-    }
+fn connect(pair: &Pair) -> (TcpStream, TcpStream) {
+    let (client, server) = pair.connect(SocketAddr::new(ADDRESSES[1].into(), 7));
+    client.set_nodelay(true).expect("no delay");
+    server.set_nodelay(true).expect("no delay");
+    (client, server)
 }
 
 /// One byte there and back, each end turned when there is something for it.
@@ -214,24 +130,27 @@ fn compare(what: &str, (before, after): (&Counted, &Counted), rounds: u64, row: 
     }
 }
 
-/// Turns in which an end rang its doorbell, and how often it did.
-fn doorbells(pair: &Pair) -> (u64, u64) {
-    let (mut turns, mut rung) = (0, 0);
+/// Of both ends: turns of the workers, turns in which an NIC had something to send, and how often
+/// it rang its doorbell.
+fn doorbells(pair: &Pair) -> [u64; 3] {
+    let mut found = [0; 3];
     for worker in [&pair.client, &pair.server] {
         worker.visit_counters(&mut |_, name, value| match name {
-            "rdma_turns_that_sent" => turns += value,
-            "rdma_doorbells" => rung += value,
+            "turns" => found[0] += value,
+            "rdma_turns_that_sent" => found[1] += value,
+            "rdma_doorbells" | "raw_tx_doorbells" => found[2] += value,
             _ => {}
         });
     }
-    (turns, rung)
+    found
 }
 
 #[test]
 fn the_table_of_calls_is_what_the_double_counts() {
-    with_double("the_table_of_calls_is_what_the_double_counts", |mode| {
-        let pair = Pair::new(mode);
-        let both = pair.connect(7);
+    with_each_mode("the_table_of_calls_is_what_the_double_counts", |row| {
+        let mode = MODES[row];
+        let pair = pair(mode);
+        let both = connect(&pair);
         let (_, transaction, large) =
             TABLE.into_iter().find(|(name, ..)| *name == mode).expect("a mode");
         transactions(&pair, &both, 200);
@@ -246,7 +165,9 @@ fn the_table_of_calls_is_what_the_double_counts() {
         compare(&format!("{mode}, 64 KB"), (&before, &after), 64, large);
         assert_eq!(after.of("notify_calls"), 0, "nobody sleeps");
         let now = doorbells(&pair);
-        assert_eq!(now.0 - rang.0, now.1 - rang.1, "one doorbell a turn");
+        let [turns, sent, rung] = std::array::from_fn(|at| now[at] - rang[at]);
+        assert!(sent > 0 && sent == rung, "one doorbell a turn that sends: {sent}, {rung}");
+        assert!(sent <= turns, "and no other: {sent} of {turns}");
     });
 }
 
@@ -256,9 +177,10 @@ fn byte_at(place: usize) -> u8 {
 
 #[test]
 fn streams_arrive_byte_for_byte() {
-    with_double("streams_arrive_byte_for_byte", |mode| {
-        let pair = Pair::new(mode);
-        let (client, server) = pair.connect(7);
+    with_each_mode("streams_arrive_byte_for_byte", |row| {
+        let mode = MODES[row];
+        let pair = pair(mode);
+        let (client, server) = connect(&pair);
         let (mut sent, mut received, mut buffer) = (0_usize, 0_usize, vec![0; 30_000]);
         // Of lengths that go every way: copied, gathered, of several buffers.
         let lengths = [1, 100, 130, 190, 1400, 5000, 30_000, 65_536];

@@ -6,9 +6,14 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use roceway_rdma_virtio::memory::mapping::{Mapping, PageWish};
 use roceway_rdma_virtio::nic::any::AnyNic;
-use roceway_rdma_virtio::nic::{Capabilities, Nic, spec};
+use roceway_rdma_virtio::nic::{
+    Capabilities, Completion, Lkey, Nic, Offload, RegionView, SegmentationKind,
+    SegmentationRequest, SendWr, Sge, WcChecksum, WcStatus, spec,
+};
 
 /// The double, beside the folder of the tests' programs.
 fn double() -> Option<PathBuf> {
@@ -144,4 +149,89 @@ fn sizes_are_what_the_device_has() {
         let macs: Vec<_> = (0..2).map(|_| open("rdma:a").capabilities().mac).collect();
         assert_ne!(macs[0], macs[1]);
     });
+}
+
+/// A NIC and memory that it sends from.
+struct Sender {
+    nic: AnyNic,
+    memory: Mapping,
+    lkey: Lkey,
+}
+
+/// Bytes of a frame, and of one that the device cuts.
+const PLAIN: u32 = 200;
+const LARGE: u32 = 4000;
+
+impl Sender {
+    fn open(text: &str) -> Sender {
+        let mut nic = open(text);
+        let memory = Mapping::create(c"frames", 1 << 16, PageWish::Ordinary).expect("memory");
+        // TCP over IPv4, which whoever cuts it looks at.
+        let mut headers = [0_u8; 54];
+        (headers[12], headers[14], headers[23], headers[46]) = (8, 0x45, 6, 5 << 4);
+        // SAFETY: within the mapping, which nobody else knows yet.
+        unsafe { std::ptr::copy_nonoverlapping(headers.as_ptr(), memory.as_mut_ptr(), 54) };
+        let length = u64::try_from(memory.len()).expect("small");
+        let view = RegionView { addr: memory.addr(), length, memfd: None, writable: false };
+        // SAFETY: the memory is a later field than the NIC, so that it is unmapped afterwards.
+        let lkey = unsafe { nic.register(view) }.expect("a region");
+        Sender { nic, memory, lkey }
+    }
+
+    /// Posts a frame without the doorbell.
+    fn post(&mut self, wr_id: u64, length: u32, (signalled, inline): (bool, bool)) {
+        let sges = [Sge { addr: self.memory.addr(), length, lkey: self.lkey }];
+        let cut = SegmentationRequest { kind: SegmentationKind::Tcp4, size: 1400, header_len: 54 };
+        let segmentation = (length == LARGE).then_some(cut);
+        let offload = Offload { checksum: None, segmentation };
+        let wr = SendWr { wr_id, sges: &sges, signalled, inline, offload };
+        self.nic.post_send(&wr).expect("room");
+    }
+
+    /// The completions that come until one does, or none in a tenth of a second.
+    fn completed(&mut self) -> Vec<(u64, WcStatus)> {
+        let checksum = WcChecksum::Unknown;
+        let empty =
+            Completion { wr_id: 0, status: WcStatus::Success, byte_len: 0, more: false, checksum };
+        let (mut out, limit) = ([empty; 8], Instant::now() + Duration::from_millis(100));
+        loop {
+            let found = self.nic.poll_send(&mut out);
+            if found > 0 || Instant::now() > limit {
+                return out[..found].iter().map(|one| (one.wr_id, one.status)).collect();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_signal_that_is_asked_for_afterwards_comes_and_no_other() {
+    with_double(
+        "a_signal_that_is_asked_for_afterwards_comes_and_no_other",
+        &["dev=a,loopback=on;dev=b"],
+        |_| {
+            const PLAINLY: (bool, bool) = (false, false);
+            let mut sender = Sender::open("rdma:a");
+            assert!(!sender.nic.signal_last(), "nothing was sent");
+            for length in [PLAIN, LARGE] {
+                // Its poster learns only afterwards that nothing follows.
+                sender.post(1, length, PLAINLY);
+                sender.post(2, length, PLAINLY);
+                assert!(sender.nic.signal_last(), "{length}");
+                sender.nic.doorbell();
+                assert_eq!(sender.completed(), [(2, WcStatus::Success)], "{length}");
+                // Once it is with the device it cannot be changed, and nobody hears of it.
+                sender.post(3, length, PLAINLY);
+                sender.nic.doorbell();
+                assert!(!sender.nic.signal_last(), "{length}");
+                assert_eq!(sender.completed(), [], "{length}");
+                // Nor is there anything to ask for behind what is signalled or was read at once.
+                sender.post(4, PLAIN, (true, false));
+                assert!(!sender.nic.signal_last());
+                sender.post(5, 60, (false, true));
+                assert!(!sender.nic.signal_last());
+                sender.nic.doorbell();
+                assert_eq!(sender.completed(), [(4, WcStatus::Success)], "{length}");
+            }
+        },
+    );
 }

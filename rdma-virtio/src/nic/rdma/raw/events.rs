@@ -141,6 +141,7 @@ impl RawNic {
             ("raw_tx_segmented", sends.segmented),
             ("raw_tx_checksummed", sends.checksummed),
             ("raw_tx_doorbells", sends.doorbells),
+            ("rdma_turns_that_sent", sends.turns),
             ("raw_tx_signalled_completions", sends.signals),
             ("raw_tx_completed", sends.completed),
             ("raw_tx_flushed", sends.flushed),

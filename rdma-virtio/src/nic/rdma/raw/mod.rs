@@ -197,7 +197,10 @@ impl Nic for RawNic {
 
     #[inline]
     fn doorbell(&mut self) {
-        if let Some(link) = &mut self.link {
+        if let Some(link) = &mut self.link
+            && self.sends.has_batch(link)
+        {
+            self.sends.counters.turns += 1;
             self.sends.flush(link);
         }
     }

@@ -42,6 +42,8 @@ pub(super) struct SendCounters {
     pub(super) segmented: u64,
     pub(super) checksummed: u64,
     pub(super) doorbells: u64,
+    /// Turns with something to post: fewer than doorbells only if a batch outgrew its headers.
+    pub(super) turns: u64,
     pub(super) signals: u64,
     pub(super) full: u64,
     pub(super) refused: u64,
@@ -438,6 +440,12 @@ impl Sends {
         };
         let addr = u64::try_from(place.as_ptr().expose_provenance()).ok()?;
         Some(Sge { addr, length: u32::try_from(length).ok()?, lkey: Lkey(0) })
+    }
+
+    /// Whether anything was built that is not posted.
+    #[inline]
+    pub(super) fn has_batch(&self, link: &Link) -> bool {
+        self.holds || link.pair.is_open()
     }
 
     /// Posts what was built: one doorbell.
