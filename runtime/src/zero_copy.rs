@@ -13,6 +13,7 @@ use roceway_stack::tcp::{Connection, Kept, ReceiveError, SendError, Taker};
 
 use crate::core::Core;
 use crate::memory::{StackMemory, to_device};
+use crate::shared::OwnMemory;
 
 /// Of the receive slots, the part that applications may hold: a half. What they take beyond it is
 /// copied, so that the NIC always has buffers for everybody.
@@ -64,6 +65,14 @@ impl Core {
         // What nobody holds any more makes room.
         self.take_returns();
         self.port.interface.register(memfd, block)
+    }
+
+    /// The same of several before the first turn; the buffers of each.
+    pub(crate) fn register_all(
+        &mut self,
+        memory: Vec<OwnMemory>,
+    ) -> Result<Vec<Vec<BufferMut>>, InterfaceError> {
+        memory.into_iter().map(|own| self.register(own.memfd, own.block_len)).collect()
     }
 
     /// Gives a range of a buffer, first byte and length, to be sent after what was written before.

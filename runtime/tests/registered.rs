@@ -7,7 +7,8 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 
-use common::local::{Pair, counter, pattern, settle};
+use common::config;
+use common::local::{PATIENCE, Pair, counter, pattern, settle};
 use roceway_runtime::local::{BufferMut, SendOutcome, Worker};
 use roceway_runtime::rdma_virtio::memory::mapping::{Mapping, PageWish};
 
@@ -145,8 +146,57 @@ fn what_is_no_such_memory_is_refused() {
     pair.until("giving all up", || {
         (counter(&pair.left, "memory", "unregistered") == 7).then_some(())
     });
-    // What the peer sees was settled when they met.
-    let error = pair.left.register(own(OTHER, BLOCK as u64).into(), BLOCK).expect_err("too late");
+    too_late(&pair.left);
+}
+
+/// What the peer sees was settled when they met.
+fn too_late(worker: &Worker) {
+    let error = worker.register(own(OTHER, BLOCK as u64).into(), BLOCK).expect_err("too late");
     assert_eq!(error.kind(), ErrorKind::ResourceBusy, "{error}");
-    assert!(error.to_string().contains("before the first"), "{error}");
+    assert!(error.to_string().contains("before the peer comes"), "{error}");
+}
+
+#[test]
+fn over_a_soft_link_it_is_taken_until_the_peer_comes_and_again_when_that_is_gone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spec = format!("soft:{}", folder.path().join("link").display());
+    let worker = |host| Worker::open(&spec, &config(host).spinning()).expect("a worker");
+    let left = worker(1);
+    for _ in 0..1000 {
+        let _nobody_is_there = left.turn();
+    }
+    let mut all = Vec::new();
+    for round in 0..2_u16 {
+        let mut block = register(&left, OTHER, 1).pop().expect("one");
+        let start = usize::from(round) * 7;
+        (start..).zip(block.iter_mut()).for_each(|(at, byte)| *byte = pattern(at));
+        all.push(block.freeze());
+        let pair = Pair { left: left.clone(), right: worker(2) };
+        let (client, server) = pair.connect(80 + round);
+        too_late(&left);
+        // What was registered before this peer came, whoever was shown it first.
+        for (number, block) in all.iter().enumerate() {
+            client.give(block, 0..BLOCK, 1).expect("room");
+            let (mut at, end) = (number * 7, number * 7 + BLOCK);
+            let mut pieces = pair.right.pieces();
+            pair.until("the bytes", || {
+                if server.take(&mut pieces, usize::MAX).is_ok() {
+                    for byte in pieces.iter().flatten() {
+                        assert_eq!(*byte, pattern(at), "byte {at}");
+                        at += 1;
+                    }
+                }
+                (at == end).then_some(())
+            });
+            assert_eq!(pair.sent().outcome, SendOutcome::Acknowledged);
+        }
+        assert_eq!(counter(&left, "tcp", "bytes_written"), 0);
+        drop((client, server));
+        drop(pair);
+        let start = std::time::Instant::now();
+        while counter(&left, "link", "peers_gone") <= u64::from(round) {
+            assert!(start.elapsed() < PATIENCE, "the peer is never gone");
+            let _ = left.turn();
+        }
+    }
 }

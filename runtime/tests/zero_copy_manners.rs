@@ -4,11 +4,13 @@ mod common;
 
 use std::io::ErrorKind;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use common::{address, config, each_manner, nics};
+use common::{MANNERS, address, config, each_manner, nics};
 use roceway_runtime::asynchronous::{self, Executor};
 use roceway_runtime::local::{self, SendOutcome};
-use roceway_runtime::shared::{Lent, TcpListener, TcpStream, Worker};
+use roceway_runtime::rdma_virtio::memory::mapping::{Mapping, PageWish};
+use roceway_runtime::shared::{Lent, OwnMemory, TcpListener, TcpStream, Worker};
 
 /// The byte at a place of the stream.
 fn pattern(at: usize) -> u8 {
@@ -22,6 +24,7 @@ fn counter(worker: &Worker, layer: &str, name: &str) -> u64 {
 }
 
 const TOTAL: usize = 2 << 20;
+const BLOCK: usize = 65_536;
 
 #[test]
 fn any_thread_gives_and_takes() {
@@ -142,4 +145,56 @@ fn tasks_give_and_take() {
     let outcomes = outcomes.expect("it turns");
     assert_eq!(outcomes, vec![SendOutcome::Acknowledged; TOTAL / 65_536]);
     assert_eq!(receiving.join().expect("no panic"), TOTAL);
+}
+
+#[test]
+fn any_thread_sends_memory_of_its_own_that_was_registered_at_the_start() {
+    for manner in MANNERS {
+        let (one, two) = nics();
+        let mapping = Mapping::create(c"roceway-test-manners", BLOCK * 2, PageWish::Ordinary);
+        let mapping = mapping.expect("a memfd");
+        let memfd = mapping.memfd(0).try_clone_to_owned().expect("a descriptor");
+        drop(mapping);
+        let memory = vec![OwnMemory { memfd, block_len: BLOCK }];
+        let (one, blocks) = Worker::with_memory(one, &config(1), manner, memory).expect("a worker");
+        let two = Worker::with_nic(two, &config(2), manner).expect("a worker");
+        let listener = TcpListener::bind(&two, address(2, 80)).expect("a listener");
+        let stream = TcpStream::connect(&one, address(2, 80)).expect("a connection");
+        let (receiver, _) = listener.accept().expect("a connection");
+        let giving = thread::spawn(move || {
+            let blocks: Vec<_> = blocks.into_iter().flatten().collect();
+            assert_eq!(blocks.len(), 2);
+            for (number, mut block) in blocks.into_iter().enumerate() {
+                let bytes = (number * BLOCK..).zip(block.iter_mut());
+                bytes.for_each(|(at, byte)| *byte = pattern(at));
+                stream.give(&block.freeze(), 0..BLOCK).expect("room comes");
+            }
+            stream
+        });
+        let mut at = 0;
+        while at < 2 * BLOCK {
+            for byte in receiver.take(usize::MAX).expect("bytes").iter().flat_map(|one| one.iter())
+            {
+                assert_eq!(*byte, pattern(at), "byte {at}");
+                at += 1;
+            }
+        }
+        let _open = giving.join().expect("no panic");
+        let start = Instant::now();
+        while counter(&one, "memory", "unregistered") == 0 {
+            assert!(start.elapsed() < Duration::from_secs(30), "it is never given up");
+            thread::yield_now();
+        }
+        assert_eq!(counter(&one, "tcp", "bytes_written"), 0);
+        // The peer was shown what there was when it came.
+        let late = Mapping::create(c"roceway-test-late", 4096, PageWish::Ordinary);
+        let late = late.expect("a memfd").memfd(0).try_clone_to_owned().expect("a descriptor");
+        let error = one.register(late, 4096).expect_err("too late");
+        assert_eq!(error.kind(), ErrorKind::ResourceBusy, "{error}");
+        one.stop();
+        let late = Mapping::create(c"roceway-test-late", 4096, PageWish::Ordinary);
+        let late = late.expect("a memfd").memfd(0).try_clone_to_owned().expect("a descriptor");
+        let error = one.register(late, 4096).expect_err("it has ended");
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
+    }
 }

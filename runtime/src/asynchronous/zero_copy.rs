@@ -1,6 +1,7 @@
 //! Sending and receiving without a copy, for tasks.
 //!
-//! [`Handle::buffer`] waits for a buffer to be filled; [`TcpStream::give`] waits for room and gives
+//! [`Handle::buffer`] waits for a buffer to be filled, and [`Handle::register`] makes buffers of
+//! memory of the application's own; [`TcpStream::give`] waits for room and gives
 //! a [`Given`], which is ready once the send has ended. [`TcpStream::take`] waits for received
 //! pieces. [`Buffer`], [`BufferMut`] and [`Lent`](crate::local::Lent) are `Send` and show their
 //! bytes as a slice, so that `bytes::Bytes::from_owner` and the like make of them what other crates
@@ -9,6 +10,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -23,6 +25,15 @@ impl Handle {
     /// A buffer of the worker's memory, to be filled and given away, once one is free.
     pub async fn buffer(&self) -> BufferMut {
         poll_fn(|cx| self.host().poll_buffer(cx.waker())).await
+    }
+
+    /// Registers memory of the application's own to be sent from, as buffers of `block_len` bytes:
+    /// see [`crate::local::Worker::register`]. Never waits.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn register(&self, memfd: OwnedFd, block_len: usize) -> io::Result<Vec<BufferMut>> {
+        self.worker().register(memfd, block_len)
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle};
@@ -19,11 +20,12 @@ use roceway_rdma_virtio::nic::any::AnyNic;
 use roceway_stack::tcp::TcpInfo;
 use roceway_stack::time;
 
-use super::{Counter, LINGER, Wait};
+use super::{BufferMut, Counter, LINGER, OwnMemory, Wait};
 use crate::calls::{CallError, Data, Reply, Request};
 use crate::config::WorkerConfig;
 use crate::core::Core;
 use crate::error::StartError;
+use crate::io_error;
 use crate::offload::OffloadsInUse;
 use crate::start;
 use crate::waits::{Socket, Waiter, Waits};
@@ -88,12 +90,17 @@ struct Held<'a> {
 }
 
 impl Driven {
-    /// Starts the worker and its ticker.
-    pub(super) fn start(nic: AnyNic, config: &WorkerConfig) -> Result<Driven, StartError> {
+    /// Starts the worker and its ticker; returns the buffers of each memory.
+    pub(super) fn start(
+        nic: AnyNic,
+        config: &WorkerConfig,
+        memory: Vec<OwnMemory>,
+    ) -> Result<(Driven, Vec<Vec<BufferMut>>), StartError> {
         let system = |call| move |source| StartError::System { call, source };
         let mut turning = Loop::new(config.turn);
         let event_fd = nic.event_fd();
         let mut core = start::start(nic, config, turning.now())?;
+        let buffers = core.register_all(memory)?;
         let bell = Doorbell::new().map_err(system("eventfd"))?;
         let ringer = bell.clone();
         core.port.interface.memory().on_return(move || {
@@ -124,7 +131,7 @@ impl Driven {
             .name("roceway-ticker".to_owned())
             .spawn(move || ticking.tick())
             .map_err(system("spawn a thread"))?;
-        Ok(Driven { shared, ticker: Mutex::new(Some(ticker)) })
+        Ok((Driven { shared, ticker: Mutex::new(Some(ticker)) }, buffers))
     }
 
     pub(super) fn call(&self, request: Request, data: Data<'_>, wait: Wait) -> io::Result<Reply> {
@@ -165,6 +172,11 @@ impl Driven {
 
     pub(super) fn offloads(&self) -> io::Result<OffloadsInUse> {
         Ok(self.shared.hold()?.seat()?.core.offloads.clone())
+    }
+
+    pub(super) fn register(&self, memfd: OwnedFd, block: usize) -> io::Result<Vec<BufferMut>> {
+        let mut held = self.shared.hold()?;
+        held.seat()?.core.register(memfd, block).map_err(io_error::of_register)
     }
 
     pub(super) fn broken(&self) -> io::Result<Option<String>> {

@@ -25,7 +25,7 @@ use roceway_stack::tcp::TcpInfo;
 
 pub use tcp::{Incoming, TcpListener, TcpStream};
 pub use udp::UdpSocket;
-pub use zero_copy::{Buffer, BufferMut, Lent};
+pub use zero_copy::{Buffer, BufferMut, Lent, OwnMemory};
 
 use crate::asynchronous::Executor;
 use crate::calls::{Data, Reply, Request};
@@ -94,11 +94,31 @@ impl Worker {
         config: &WorkerConfig,
         manner: Manner,
     ) -> Result<Worker, StartError> {
-        let running = match manner {
-            Manner::Owned => Running::Owned(Owned::start(nic, config)?),
-            Manner::CallerDriven => Running::Driven(Driven::start(nic, config)?),
+        Ok(Worker::with_memory(nic, config, manner, Vec::new())?.0)
+    }
+
+    /// Starts a worker on a NIC that is open already, and registers memory of the application's own
+    /// before its first turn. Returns the buffers of each, in order.
+    ///
+    /// # Errors
+    /// See [`StartError`] and [`crate::local::Worker::register`].
+    pub fn with_memory(
+        nic: AnyNic,
+        config: &WorkerConfig,
+        manner: Manner,
+        memory: Vec<OwnMemory>,
+    ) -> Result<(Worker, Vec<Vec<BufferMut>>), StartError> {
+        let (running, buffers) = match manner {
+            Manner::Owned => {
+                let (owned, buffers) = Owned::start(nic, config, memory)?;
+                (Running::Owned(owned), buffers)
+            }
+            Manner::CallerDriven => {
+                let (driven, buffers) = Driven::start(nic, config, memory)?;
+                (Running::Driven(driven), buffers)
+            }
         };
-        Ok(Worker(Arc::new(running)))
+        Ok((Worker(Arc::new(running)), buffers))
     }
 
     /// Who turns it.

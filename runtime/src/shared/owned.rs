@@ -11,7 +11,7 @@ use crossbeam_queue::ArrayQueue;
 use roceway_rdma_virtio::nic::any::AnyNic;
 
 use super::mailbox::Mailbox;
-use super::{LINGER, Wait};
+use super::{BufferMut, LINGER, OwnMemory, Wait};
 use crate::asynchronous::Executor;
 use crate::calls::{CallError, Data, Reply, Request};
 use crate::config::WorkerConfig;
@@ -41,13 +41,17 @@ pub(super) struct Owned {
 }
 
 impl Owned {
-    /// Starts the thread and has it start the worker.
-    pub(super) fn start(nic: AnyNic, config: &WorkerConfig) -> Result<Owned, StartError> {
+    /// Starts the thread and has it start the worker; returns the buffers of each memory.
+    pub(super) fn start(
+        nic: AnyNic,
+        config: &WorkerConfig,
+        memory: Vec<OwnMemory>,
+    ) -> Result<(Owned, Vec<Vec<BufferMut>>), StartError> {
         let (tell, told) = mpsc::sync_channel(1);
         let config = config.clone();
-        let run = move || match start(nic, &config) {
-            Ok((executor, post)) => {
-                let _the_starter_waits = tell.send(Ok(Arc::clone(&post)));
+        let run = move || match start(nic, &config, memory) {
+            Ok((executor, post, buffers)) => {
+                let _the_starter_waits = tell.send(Ok((Arc::clone(&post), buffers)));
                 turn_until_stopped(&executor, &post);
             }
             Err(error) => {
@@ -58,9 +62,9 @@ impl Owned {
         let thread =
             thread::Builder::new().name("roceway".to_owned()).spawn(run).map_err(system)?;
         let gone = |_| system(io::Error::other("the worker's thread ended at its start"));
-        let post = told.recv().map_err(gone)??;
+        let (post, buffers) = told.recv().map_err(gone)??;
         let (turner, process) = (thread.thread().id(), std::process::id());
-        Ok(Owned { post, turner, joins: Mutex::new(Some(thread)), process })
+        Ok((Owned { post, turner, joins: Mutex::new(Some(thread)), process }, buffers))
     }
 
     pub(super) fn call(&self, request: Request, data: Data<'_>, wait: Wait) -> io::Result<Reply> {
@@ -133,15 +137,22 @@ impl Drop for Owned {
     }
 }
 
-fn start(nic: AnyNic, config: &WorkerConfig) -> Result<(Executor, Arc<Post>), StartError> {
+type Started = (Executor, Arc<Post>, Vec<Vec<BufferMut>>);
+
+fn start(
+    nic: AnyNic,
+    config: &WorkerConfig,
+    memory: Vec<OwnMemory>,
+) -> Result<Started, StartError> {
     let worker = local::Worker::with_nic(nic, config)?;
+    let buffers = worker.shared.core.borrow_mut().register_all(memory)?;
     let bell = worker.shared.sleeper.borrow().doorbell().clone();
     let mailbox = Arc::new(Mailbox::new(bell));
     let executor = Executor::with_mailbox(worker, Some(Arc::clone(&mailbox)));
     let alert = Arc::clone(&executor.handle().host().alert);
     let post =
         Post { mailbox, jobs: ArrayQueue::new(JOBS_MAX), alert, stopping: AtomicBool::new(false) };
-    Ok((executor, Arc::new(post)))
+    Ok((executor, Arc::new(post), buffers))
 }
 
 /// Refuses everything once the worker's thread ends, however it ends.

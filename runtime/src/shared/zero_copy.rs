@@ -2,15 +2,29 @@
 //! them over instead of bytes. What [`crate::local`] says of them holds here, but that nobody is
 //! told of a send's end: a buffer that was given can be filled again once the last handle of it and
 //! every send are gone, which is when [`Worker::buffer`] gives it out anew.
+//!
+//! [`Worker::register`] makes buffers of memory of the application's own. Over a soft link it is too
+//! late for that once the peer has come, which a worker that turns by itself may see at once:
+//! [`Worker::with_memory`] registers before the first turn.
 
 use std::io;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 
-use super::{TcpStream, Worker, unexpected};
+use super::{Running, TcpStream, Worker, unexpected};
 use crate::calls::{Data, Reply, Request};
 pub use crate::local::{Buffer, BufferMut, Lent};
 use crate::shared::Wait;
 use crate::zero_copy::Moved;
+
+/// Memory of the application's own that is to be sent from.
+#[derive(Debug)]
+pub struct OwnMemory {
+    /// The memory, which is mapped and sealed.
+    pub memfd: OwnedFd,
+    /// Bytes of each of the buffers that it becomes.
+    pub block_len: usize,
+}
 
 impl Worker {
     /// A buffer of the worker's memory, `memory.block` bytes long, to be filled and given away.
@@ -24,6 +38,22 @@ impl Worker {
         match moved {
             Moved::Block(buffer) => Ok(buffer),
             Moved::Nothing | Moved::Given(..) | Moved::Taken(_) => unexpected(),
+        }
+    }
+}
+
+impl Worker {
+    /// Registers memory of the application's own to be sent from, as buffers of `block_len` bytes:
+    /// see [`crate::local::Worker::register`]. Waits for the worker's thread, not for the peer.
+    ///
+    /// # Errors
+    /// As there; `BrokenPipe` if the worker was stopped.
+    pub fn register(&self, memfd: OwnedFd, block_len: usize) -> io::Result<Vec<BufferMut>> {
+        match &*self.0 {
+            Running::Owned(owned) => {
+                owned.ask(move |executor| executor.handle().register(memfd, block_len))?
+            }
+            Running::Driven(driven) => driven.register(memfd, block_len),
         }
     }
 }

@@ -40,7 +40,6 @@ pub(super) struct Link {
     session: Option<Session>,
     news: VecDeque<NicEvent>,
     failure: Option<DeviceError>,
-    begun: bool,
     keys: u32,
     /// The socket has ended; since when, as far as `maintain` knows.
     ended: bool,
@@ -99,7 +98,6 @@ impl Link {
             session: None,
             news: VecDeque::new(),
             failure: None,
-            begun: false,
             keys: u32::from_le_bytes([k0, k1, k2, 0]),
             ended: false,
             ended_ns: None,
@@ -120,9 +118,9 @@ impl Link {
         self.greeting.accepted = self.greeting.accepted.and(accepted);
     }
 
-    /// Whether what is shown to the peer is settled.
-    pub(super) fn has_begun(&self) -> bool {
-        self.begun
+    /// Whether a peer was told what is shown to it.
+    pub(super) fn has_told(&self) -> bool {
+        self.session.is_some()
     }
 
     /// Whether `maintain` has something to say at once.
@@ -155,7 +153,6 @@ impl Link {
 impl SoftNic {
     /// See [`crate::nic::Nic::maintain`].
     pub(super) fn keep_up(&mut self, now_ns: u64) -> Result<Option<NicEvent>, DeviceError> {
-        self.link.begun = true;
         self.read_words();
         self.finish_ended(now_ns);
         self.watch_for_stall(now_ns);

@@ -204,9 +204,9 @@ impl Nic for SoftNic {
     }
 
     unsafe fn register(&mut self, region: RegionView) -> Result<Lkey, DeviceError> {
-        if !region.writable && region.memfd.is_some() && self.link.has_begun() {
+        if !region.writable && region.memfd.is_some() && self.link.has_told() {
             let busy = std::io::Error::from_raw_os_error(libc::EBUSY);
-            let remedy = "register what is sent from before the first maintain";
+            let remedy = "register what is sent from before the peer comes";
             return Err(self.error("register", busy, remedy));
         }
         let lkey = self.regions.add(&region, self.link.next_key()).ok_or_else(|| {
