@@ -9,6 +9,8 @@ use super::counters::TcpCounters;
 use super::ecn::Ecn;
 use super::error::{ConnectionError, ReceiveError, SendError};
 use super::fast_path::EXPECTED_HEADERS_LEN;
+#[cfg(test)]
+use super::hot_lines::{Place, places};
 use super::listener::Listener;
 use super::receiver::{AckDue, Receiver};
 use super::send_queue::WriteLayout;
@@ -21,6 +23,8 @@ use crate::memory::Memory;
 use crate::slab::Id;
 use crate::time::{Duration, Instant};
 use crate::wire::prediction::FlowV4;
+#[cfg(test)]
+use alloc::vec::Vec;
 
 /// What every operation on a connection works with.
 pub(super) struct Context<'a, M: Memory> {
@@ -107,38 +111,48 @@ pub(super) enum Ownership {
     Orphan,
 }
 
-/// A TCP connection.
+/// A TCP connection. What the fast path touches lies in one row, from the end of `snd` to the
+/// beginning of `rcv`; `hot_lines` asserts in how many cache lines.
+#[repr(C)]
 pub struct Connection {
+    /// Challenge ACKs sent in the second that began here: `challenge_acks`.
+    pub(super) challenge_since: Instant,
+    pub(super) snd: Sender,
+    pub(super) timers: TimerSet,
+    pub(super) expectation: FlowV4,
+    /// When the wheel will look at this connection.
+    pub(super) scheduled: Instant,
     pub(super) fast: bool,
     /// In the ready queue.
     pub(super) queued: bool,
-    /// Found by its four-tuple.
-    pub(super) in_demux: bool,
     /// A timer was set to before `scheduled`.
     pub(super) reschedule: bool,
-    pub(super) state: State,
-    pub(super) ecn: Ecn,
-    pub(super) ownership: Ownership,
     pub(super) watch: Watch,
-    pub(super) expectation: FlowV4,
+    pub(super) ownership: Ownership,
+    /// Found by its four-tuple.
+    pub(super) in_demux: bool,
     pub(super) rcv: Receiver,
-    pub(super) snd: Sender,
-    pub(super) timers: TimerSet,
-    /// When the wheel will look at this connection.
-    pub(super) scheduled: Instant,
     pub(super) tuple: FourTuple,
+    pub(super) ecn: Ecn,
+    pub(super) error: Option<ConnectionError>,
+    pub(super) state: State,
     /// The listener that a half-open connection counts towards.
     pub(super) listener: Option<Id<Listener>>,
-    pub(super) error: Option<ConnectionError>,
     /// Last ICMP error that was not fatal (RFC 9293 §3.9.2.2); told when the connection times out.
     pub(super) soft_error: Option<ConnectionError>,
     pub(super) soft_report: SoftReport,
-    pub(super) keep_alive: Option<KeepAlive>,
     pub(super) keep_alive_probes_sent: u8,
-    pub(super) user_timeout: Option<Duration>,
-    /// Challenge ACKs sent in the second that began at `challenge_since`.
     pub(super) challenge_acks: u8,
-    pub(super) challenge_since: Instant,
+    pub(super) keep_alive: Option<KeepAlive>,
+    pub(super) user_timeout: Option<Duration>,
+}
+
+#[cfg(test)]
+impl Connection {
+    /// What the fast path touches in each transaction, besides what its parts say of themselves.
+    pub(super) fn hot() -> Vec<Place> {
+        places!(Connection: expectation, scheduled, fast, queued, reschedule, watch)
+    }
 }
 
 /// How the application closes.
@@ -430,15 +444,15 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::Connection;
+    use crate::slab::Slab;
 
-    /// Of the table's entry besides the connection: its generation. Of the timer wheel: 24 bytes
-    /// a connection. Of the demultiplexer: an index and a control byte, at 7/8 load at most, in a
-    /// table that may just have doubled.
-    const TABLES: usize = 8 + 24 + 2 * (8 + 1) * 8 / 7 + 1;
+    /// Of the timer wheel: 24 bytes a connection. Of the demultiplexer: an index and a control
+    /// byte, at 7/8 load at most, in a table that may just have doubled.
+    const TABLES: usize = 24 + 2 * (8 + 1) * 8 / 7 + 1;
 
     #[test]
     fn an_idle_connection_takes_at_most_a_kibibyte_besides_its_buffers() {
-        let bytes = size_of::<Connection>() + TABLES;
+        let bytes = Slab::<Connection>::ENTRY_BYTES + TABLES;
         assert!(bytes <= 1024, "{bytes} bytes");
     }
 }

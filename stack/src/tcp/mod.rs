@@ -23,6 +23,8 @@ mod emit;
 mod error;
 mod fast_path;
 mod handshake;
+#[cfg(test)]
+mod hot_lines;
 mod info;
 mod input;
 mod isn;

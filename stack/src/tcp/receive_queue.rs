@@ -7,6 +7,8 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::hint::cold_path;
 
+#[cfg(test)]
+use super::hot_lines::{Place, places};
 use crate::copy::copy;
 use crate::memory::{Memory, Piece};
 use crate::ring::Ring;
@@ -21,6 +23,7 @@ const TAKEN_MAX: usize = 64 * 1024;
 /// The queue: compacted bytes first, pieces after them. One piece that is all there is lies beside
 /// the ring.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct ReceiveQueue {
     lone: Option<Piece>,
     bytes: u32,
@@ -28,6 +31,14 @@ pub(super) struct ReceiveQueue {
     #[expect(clippy::box_collection, reason = "a pointer in place of the deque's four words")]
     compacted: Option<Box<VecDeque<u8>>>,
     pieces: Ring<Piece>,
+}
+
+#[cfg(test)]
+impl ReceiveQueue {
+    /// What one piece touches that finds the queue empty, and its reading.
+    pub(super) fn hot() -> Vec<Place> {
+        places!(ReceiveQueue: lone, bytes)
+    }
 }
 
 impl ReceiveQueue {

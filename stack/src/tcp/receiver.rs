@@ -3,6 +3,8 @@
 use arrayvec::ArrayVec;
 
 use super::connection::{Connection, Context, Readiness};
+#[cfg(test)]
+use super::hot_lines::{Place, places, within};
 use super::options;
 use super::reassembly::{Data, Reassembly, ReceiveWindow};
 use super::receive_queue::ReceiveQueue;
@@ -12,6 +14,10 @@ use super::zero_copy::Taker;
 use crate::memory::{Memory, Piece};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{SACK_BLOCKS_MAX, SackBlock};
+#[cfg(test)]
+use alloc::vec::Vec;
+#[cfg(test)]
+use core::mem::offset_of;
 
 /// Segments acknowledged at once when a connection begins, so that the peer's slow start is not
 /// held back by delayed acknowledgements.
@@ -67,8 +73,9 @@ pub(super) enum AckDue {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Sated;
 
-/// The receiving half.
+/// The receiving half. The fast path touches the beginning of it, to within `queue`.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Receiver {
     pub(super) nxt: SeqNum,
     /// Right edge of the window that the peer knows.
@@ -77,37 +84,49 @@ pub(super) struct Receiver {
     /// Bytes that may come after `last_ack_sent`, and be read, before the window field changes; 0
     /// if that is not known.
     steady: u32,
+    pub(super) ts_recent: u32,
+    pub(super) limit: u32,
     /// The window field of the last segment.
     window_field: u16,
-    pub(super) ts_recent: u32,
+    /// The largest segment seen: what "full-sized" means in RFC 9293 §3.8.6.3.
+    pub(super) segment_size: u16,
     pub(super) ack: AckDue,
-    /// Segments of both ends carry timestamps.
-    pub(super) timestamps: bool,
-    pub(super) sack: bool,
     pub(super) scale: u8,
     quick_acks: u8,
     /// The application answers what it reads: acknowledgements ride on its answers.
     pub(super) interactive: bool,
-    /// The application reads no more.
-    pub(super) shut: bool,
-    pub(super) limit: u32,
+    pub(super) ts_recent_at: Instant,
+    /// When the last segment of the peer came.
+    pub(super) last_heard: Instant,
+    pub(super) queue: ReceiveQueue,
     /// Bytes that the application took without a copy and has not given back, and the slots that
     /// they pin.
     lent: u32,
     lent_slots: u16,
     /// It was refused more, since it holds as much as it may.
     sated: bool,
-    /// The largest segment seen: what "full-sized" means in RFC 9293 §3.8.6.3.
-    pub(super) segment_size: u16,
-    pub(super) queue: ReceiveQueue,
-    pub(super) reassembly: Reassembly,
-    pub(super) ts_recent_at: Instant,
-    /// When the last segment of the peer came.
-    pub(super) last_heard: Instant,
+    /// Segments of both ends carry timestamps.
+    pub(super) timestamps: bool,
+    pub(super) sack: bool,
+    /// The application reads no more.
+    pub(super) shut: bool,
     /// Place of a FIN that came, in order or not.
     pub(super) fin: Option<SeqNum>,
     /// RCV.UP (RFC 9293 §3.8.5): first byte after urgent data that was not yet read.
     pub(super) urgent: Option<SeqNum>,
+    pub(super) reassembly: Reassembly,
+}
+
+#[cfg(test)]
+impl Receiver {
+    /// What the fast path touches in each transaction.
+    pub(super) fn hot() -> Vec<Place> {
+        let own = places!(
+            Receiver: nxt, edge, last_ack_sent, steady, ts_recent, limit, window_field,
+            segment_size, ack, scale, quick_acks, interactive, ts_recent_at, last_heard
+        );
+        [own, within(offset_of!(Receiver, queue), ReceiveQueue::hot())].concat()
+    }
 }
 
 impl Receiver {

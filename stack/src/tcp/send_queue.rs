@@ -5,10 +5,14 @@
 //! so that header and payload leave as one piece; all else is appended to 4 KiB chunks. While one
 //! such write is all there is, as between request and response, it lies beside the ring of chunks.
 
+#[cfg(test)]
+use super::hot_lines::{Place, places};
 use crate::copy::copy;
 use crate::frame::{TX_HEADROOM, TX_PIECES_MAX};
 use crate::memory::{CHUNK_SLOT_LEN, Memory, Piece, SMALL_SLOT_LEN, Slot, SlotClass};
 use crate::ring::Ring;
+#[cfg(test)]
+use alloc::vec::Vec;
 
 #[derive(Clone, Copy, Debug)]
 struct Chunk {
@@ -37,13 +41,22 @@ enum Lone {
     Sent(Piece),
 }
 
-/// The queue.
+/// The queue. A lone write touches the end of it.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct SendQueue {
-    lone: Lone,
-    bytes: u32,
     chunks: Ring<Chunk>,
     unsent: Cursor,
+    lone: Lone,
+    bytes: u32,
+}
+
+#[cfg(test)]
+impl SendQueue {
+    /// What one small write touches that finds the queue empty.
+    pub(super) fn hot() -> Vec<Place> {
+        places!(SendQueue: lone, bytes)
+    }
 }
 
 /// Pieces of a range, with no reference taken yet.

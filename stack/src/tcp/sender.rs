@@ -3,6 +3,8 @@
 use super::config::TcpConfig;
 use super::congestion::Congestion;
 use super::connection::{Connection, Context};
+#[cfg(test)]
+use super::hot_lines::{Place, places, within};
 use super::recovery::{Recovery, SendKind, SendRequest};
 use super::rtt::{Rtt, TimestampClock};
 use super::send_queue::SendQueue;
@@ -14,6 +16,10 @@ use super::tuple::FourTuple;
 use crate::frame::Offloads;
 use crate::memory::Memory;
 use crate::time::{Duration, Instant};
+#[cfg(test)]
+use alloc::vec::Vec;
+#[cfg(test)]
+use core::mem::offset_of;
 
 /// Bytes of payload in the largest frame: the IP packet stays below 65,536 bytes with every
 /// header that may be in it.
@@ -40,9 +46,35 @@ pub(super) enum ProbeDue {
     Now,
 }
 
-/// The sending half.
+/// The sending half. The fast path touches the end of it, from within `queue` on.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Sender {
+    pub(super) recovery: Recovery,
+    pub(super) congestion: Congestion,
+    /// SND.UP: first byte after urgent data (RFC 9293 §3.8.5 with RFC 6093).
+    pub(super) urgent: Option<SeqNum>,
+    /// The largest window that the peer ever told.
+    pub(super) wnd_max: u32,
+    /// Payload of the largest frame: several segments if the device cuts them.
+    pub(super) frame_max: u32,
+    pub(super) limit: u32,
+    /// The peer's MSS option, or the default.
+    pub(super) peer_mss: u16,
+    /// Our MSS option: what our path takes, and so also the most that we send.
+    pub(super) mss_offered: u16,
+    pub(super) scale: u8,
+    pub(super) fin: Fin,
+    pub(super) probe: ProbeDue,
+    /// A SYN, or SYN and ACK, is to be sent.
+    pub(super) syn_due: bool,
+    /// What should be sent again is still in the device: to be asked again soon.
+    pub(super) deferred: bool,
+    /// The window scale was negotiated.
+    pub(super) scaling: bool,
+    /// R1 was reached: IP is told when the next hop is looked up again.
+    pub(super) path_doubted: bool,
+    pub(super) queue: SendQueue,
     pub(super) una: SeqNum,
     pub(super) nxt: SeqNum,
     /// The peer's window, in bytes.
@@ -52,44 +84,37 @@ pub(super) struct Sender {
     /// Sequence and acknowledgment number of the segment that told `wnd` (RFC 9293 §3.10.7.4).
     pub(super) wl1: SeqNum,
     pub(super) wl2: SeqNum,
-    /// The largest window that the peer ever told.
-    pub(super) wnd_max: u32,
+    pub(super) clock: TimestampClock,
     /// Payload of a segment on the wire: the peer's MSS or ours, options taken off.
     pub(super) mss: u16,
-    /// The peer's MSS option, or the default.
-    pub(super) peer_mss: u16,
-    /// Our MSS option: what our path takes, and so also the most that we send.
-    pub(super) mss_offered: u16,
-    pub(super) scale: u8,
-    pub(super) fin: Fin,
-    pub(super) probe: ProbeDue,
     pub(super) nodelay: bool,
     /// The congestion window is what held the last transmission back.
     pub(super) cwnd_limited: bool,
-    /// A SYN, or SYN and ACK, is to be sent.
-    pub(super) syn_due: bool,
-    /// What should be sent again is still in the device: to be asked again soon.
-    pub(super) deferred: bool,
-    /// The window scale was negotiated.
-    pub(super) scaling: bool,
-    /// R1 was reached: IP is told when the next hop is looked up again.
-    pub(super) path_doubted: bool,
-    pub(super) retransmissions: u8,
-    /// Payload of the largest frame: several segments if the device cuts them.
-    pub(super) frame_max: u32,
-    pub(super) limit: u32,
-    pub(super) queue: SendQueue,
-    pub(super) rtt: Rtt,
-    pub(super) clock: TimestampClock,
-    pub(super) recovery: Recovery,
-    pub(super) congestion: Congestion,
-    pub(super) template: HeaderTemplate,
     /// When the oldest unacknowledged byte was first sent, for R2; while nothing is in flight and
     /// the peer's window is what holds data back, since when it does.
     pub(super) outstanding_since: Instant,
     pub(super) last_sent: Instant,
-    /// SND.UP: first byte after urgent data (RFC 9293 §3.8.5 with RFC 6093).
-    pub(super) urgent: Option<SeqNum>,
+    pub(super) rtt: Rtt,
+    pub(super) template: HeaderTemplate,
+    pub(super) retransmissions: u8,
+}
+
+#[cfg(test)]
+impl Sender {
+    /// What the fast path touches in each transaction.
+    pub(super) fn hot() -> Vec<Place> {
+        let own = places!(
+            Sender: una, nxt, wnd, window_field, wl1, wl2, clock, mss, nodelay, cwnd_limited,
+            outstanding_since, last_sent, retransmissions
+        );
+        [
+            own,
+            within(offset_of!(Sender, queue), SendQueue::hot()),
+            within(offset_of!(Sender, rtt), alloc::vec![(0, size_of::<Rtt>())]),
+            within(offset_of!(Sender, template), HeaderTemplate::hot()),
+        ]
+        .concat()
+    }
 }
 
 /// What to send next.

@@ -8,12 +8,18 @@ use core::net::IpAddr;
 use core::num::NonZeroU8;
 
 use super::ecn::ECT0;
+#[cfg(test)]
+use super::hot_lines::{Place, places};
 use super::seq::SeqNum;
 use super::tuple::FourTuple;
 use crate::checksum::Sum;
 use crate::frame::TxChecksum;
 use crate::ip::Marking;
 use crate::wire::prediction::{FLOW_LEN, FlowV4};
+#[cfg(test)]
+use alloc::vec::Vec;
+#[cfg(test)]
+use core::mem::offset_of;
 
 /// Longest headers without options other than timestamps: Ethernet, IPv6, TCP, timestamps.
 const TEMPLATE_LEN_MAX: usize = 14 + 40 + 20 + 12;
@@ -39,9 +45,16 @@ pub(super) struct Fields {
     pub(super) capable: bool,
 }
 
-/// The template.
+/// The template. The fast path touches the beginning of it, as far as headers of IPv4 go.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(super) struct HeaderTemplate {
+    /// What lengths and sums in `bytes` are for: the bytes behind the fixed TCP header.
+    sized_for: u32,
+    /// Of the neighbour cache when the link header was filled in.
+    neighbor_generation: u32,
+    /// Sum over addresses and protocol, not folded.
+    pseudo_sum: u32,
     bytes: [u8; TEMPLATE_LEN_MAX],
     len: u8,
     v6: bool,
@@ -50,16 +63,20 @@ pub(super) struct HeaderTemplate {
     ecn: u8,
     /// Type of service of the peer's last packet on the full path: what its next one will have.
     peer_tos: u8,
-    /// What lengths and sums in `bytes` are for: the bytes behind the fixed TCP header.
-    sized_for: u32,
-    /// Sum over addresses and protocol, not folded.
-    pseudo_sum: u32,
-    /// Sum over the IPv4 header with its length and checksum zero, not folded.
-    ip_sum: u32,
     /// The link header is filled in.
     linked: bool,
-    /// Of the neighbour cache when the link header was filled in.
-    neighbor_generation: u32,
+    /// Sum over the IPv4 header with its length and checksum zero, not folded.
+    ip_sum: u32,
+}
+
+#[cfg(test)]
+impl HeaderTemplate {
+    /// What a segment on the fast path touches: IPv4 with timestamps.
+    pub(super) fn hot() -> Vec<Place> {
+        let bytes = (offset_of!(HeaderTemplate, bytes), 66);
+        [places!(HeaderTemplate: sized_for, neighbor_generation, pseudo_sum), alloc::vec![bytes]]
+            .concat()
+    }
 }
 
 /// A link header, and whether and since when it is filled in.

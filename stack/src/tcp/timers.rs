@@ -11,27 +11,30 @@
 
 use alloc::vec::Vec;
 
+#[cfg(test)]
+use super::hot_lines::Place;
 use crate::time::Instant;
 
-/// What a connection waits for.
+/// What a connection waits for. The numbers are places in a [`TimerSet`]: those that the fast path
+/// arms and disarms are neighbours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Timer {
     /// The retransmission timeout (RFC 6298).
-    Retransmit,
+    Retransmit = 4,
     /// A zero-window probe (RFC 9293 §3.8.6.1).
-    Persist,
+    Persist = 0,
     /// A delayed acknowledgement (RFC 9293 §3.8.6.3).
-    DelayedAck,
+    DelayedAck = 5,
     /// A keep-alive probe (RFC 9293 §3.8.4).
-    KeepAlive,
+    KeepAlive = 1,
     /// The end of TIME-WAIT, or of a FIN-WAIT-2 that nobody will read from.
-    TimeWait,
+    TimeWait = 2,
     /// The user timeout (RFC 9293 §3.8.3).
-    UserTimeout,
+    UserTimeout = 3,
 }
 
 impl Timer {
-    /// All of them, in the order of a [`TimerSet`].
+    /// All of them; of those that are due at once the first goes first.
     pub const ALL: [Timer; 6] = [
         Timer::Retransmit,
         Timer::Persist,
@@ -46,6 +49,15 @@ impl Timer {
 #[derive(Clone, Debug)]
 pub struct TimerSet {
     deadlines: [Instant; Timer::ALL.len()],
+}
+
+#[cfg(test)]
+impl TimerSet {
+    /// What the fast path arms and disarms.
+    pub(super) fn hot() -> Vec<Place> {
+        let deadline = |timer: Timer| (size_of::<Instant>() * timer as usize, size_of::<Instant>());
+        [Timer::Retransmit, Timer::DelayedAck].map(deadline).to_vec()
+    }
 }
 
 impl TimerSet {
