@@ -10,7 +10,7 @@ use roceway_runtime::rdma_virtio::nic::soft::{SoftNic, SoftOptions};
 
 use super::rivals::{Contender, MESSAGE_LARGE, rtt_row, stream_row};
 use super::{Measured, Plan};
-use crate::arithmetic::nanoseconds;
+use crate::arithmetic::{count, nanoseconds, real};
 use crate::control::RECEIVE_DEFAULT;
 use crate::histogram::Latency;
 use crate::local::pin;
@@ -75,6 +75,19 @@ impl LinkRival {
     }
 }
 
+/// Bytes that an end moved, and those of them that it copied: before or after the NIC did.
+#[derive(Clone, Copy, Debug, Default)]
+struct Copied {
+    bytes: u64,
+    of: u64,
+}
+
+impl Copied {
+    fn ratio(self) -> Option<f64> {
+        (self.of > 0).then(|| real(self.bytes) / real(self.of))
+    }
+}
+
 /// An error in words; by value, for `map_err`.
 fn text<E: Into<Box<dyn std::error::Error>>>(error: E) -> String {
     error.into().to_string()
@@ -109,10 +122,10 @@ impl Contender for LinkRival {
         let stop = AtomicBool::new(false);
         let kind = *self;
         std::thread::scope(|scope| {
-            let other = scope.spawn(|| -> Result<(), String> {
+            let other = scope.spawn(|| -> Result<Copied, String> {
                 pin(plan.cores.server).map_err(text)?;
                 match kind {
-                    Self::RoundTrip => answer(&mut right, &stop),
+                    Self::RoundTrip => answer(&mut right, &stop).map(|()| Copied::default()),
                     Self::Copy | Self::ZeroCopy | Self::ZeroCopyLarge => {
                         flood(&mut right, kind == Self::Copy, &stop)
                     }
@@ -122,19 +135,23 @@ impl Contender for LinkRival {
             let measured = pin(plan.cores.client).map_err(text).and_then(|()| match kind {
                 Self::RoundTrip => {
                     let latency = ask(&mut left, plan, gone)?;
-                    Ok(rtt_row("TCP_RR", self.place(), latency))
+                    Ok((rtt_row("TCP_RR", self.place(), latency), Copied::default()))
                 }
                 Self::Copy | Self::ZeroCopy | Self::ZeroCopyLarge => {
-                    let moved = drain(&mut left, kind == Self::Copy, plan, gone)?;
-                    Ok(stream_row(self.place(), PAYLOAD_LEN.into(), moved))
+                    let (copied, elapsed) = drain(&mut left, kind == Self::Copy, plan, gone)?;
+                    let moved = (copied.of, elapsed);
+                    Ok((stream_row(self.place(), PAYLOAD_LEN.into(), moved), copied))
                 }
             });
             stop.store(true, Ordering::Relaxed);
-            match other.join() {
-                Ok(Ok(())) => measured,
-                Ok(Err(error)) => Err(error),
-                Err(_) => Err("its other thread died".into()),
-            }
+            let before = match other.join() {
+                Ok(before) => before?,
+                Err(_) => return Err("its other thread died".into()),
+            };
+            let (mut measured, after) = measured?;
+            measured.row.copies_per_byte =
+                before.ratio().zip(after.ratio()).map(|(before, after)| before + after);
+            Ok(measured)
         })
     }
 }
@@ -183,7 +200,7 @@ fn ask(side: &mut Side, plan: &Plan, gone: impl Fn() -> bool) -> Result<Latency,
     Ok(latency)
 }
 
-fn flood(side: &mut Side, copies: bool, stop: &AtomicBool) -> Result<(), String> {
+fn flood(side: &mut Side, copies: bool, stop: &AtomicBool) -> Result<Copied, String> {
     let (mut round, mut fresh) = (0_u64, false);
     let mut block = vec![0; MESSAGE_LARGE];
     while !stop.load(Ordering::Relaxed) {
@@ -202,7 +219,8 @@ fn flood(side: &mut Side, copies: bool, stop: &AtomicBool) -> Result<(), String>
             spin_loop();
         }
     }
-    Ok(())
+    let (of, bytes) = side.sent_and_copied();
+    Ok(Copied { bytes, of })
 }
 
 /// Receives and reads every byte; returns bytes and nanoseconds after warm-up.
@@ -211,13 +229,13 @@ fn drain(
     copies: bool,
     plan: &Plan,
     gone: impl Fn() -> bool,
-) -> Result<(u64, u64), String> {
+) -> Result<(Copied, u64), String> {
     // As the inbox of a stream's receiver.
     let mut inbox = vec![0; RECEIVE_DEFAULT];
     let mut filled = 0;
     let (warmup, all) = (nanoseconds(plan.warmup), nanoseconds(plan.warmup + plan.length));
     let start = Instant::now();
-    let (mut bytes, mut since) = (0, None);
+    let (mut bytes, mut copied, mut since) = (0, 0, None);
     loop {
         let read = |part: &[u8]| {
             if !copies {
@@ -230,14 +248,15 @@ fn drain(
             }
             inbox[filled..filled + part.len()].copy_from_slice(part);
             filled += part.len();
+            copied += count(part.len());
         };
         bytes += side.receive_large(read).map_err(text)?;
         let now = nanoseconds(start.elapsed());
         if since.is_none() && now >= warmup {
-            (bytes, since) = (0, Some(now));
+            (bytes, copied, since) = (0, 0, Some(now));
         }
         if now >= all {
-            return Ok((bytes, now - since.unwrap_or(0)));
+            return Ok((Copied { bytes: copied, of: bytes }, now - since.unwrap_or(0)));
         }
         if bytes == 0 && gone() {
             return Err("the other end stopped".into());

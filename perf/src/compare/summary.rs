@@ -12,6 +12,12 @@ soft is two cores that share memory, not a NIC: no bus, no cable, no switch is i
 On a real wire both sides gain the same cable time, so there the ratios are smaller.
 ";
 
+/// Why a stream's copies may be unknown.
+const UNCOUNTED: &str = "\
+copies of a stream that are `-` were not counted: sockets of the kernel copy each byte once at either
+end, by construction; of a TAP one end is the kernel's.
+";
+
 /// A ratio of two medians.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Ratio {
@@ -314,6 +320,10 @@ impl Document {
         }
         text.push('\n');
         text.push_str(HONEST);
+        let is_unknown = |row: &Row| row.gbit_per_s.is_some() && row.copies_per_byte.is_none();
+        if self.rows.iter().any(is_unknown) {
+            text.push_str(UNCOUNTED);
+        }
         for note in &self.notes {
             text.push_str(&format!("note: {note}\n"));
         }

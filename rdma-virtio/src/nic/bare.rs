@@ -97,6 +97,8 @@ pub struct BareNic<N: Nic> {
     chunks: Vec<Slot>,
     sent: u64,
     completed: u64,
+    /// Bytes that were copied to be sent.
+    copied: u64,
     up: bool,
 }
 
@@ -145,6 +147,7 @@ impl<N: Nic> BareNic<N> {
             chunks,
             sent: 0,
             completed: 0,
+            copied: 0,
             up: false,
         };
         for index in 0..wanted {
@@ -246,6 +249,7 @@ impl<N: Nic> BareNic<N> {
                 for (slot, part) in slots.iter().zip(bytes.chunks(CHUNK_LEN as usize)) {
                     let length = u32::try_from(part.len()).unwrap_or(CHUNK_LEN);
                     self.arena.bytes_mut(*slot, 0, length).copy_from_slice(part);
+                    self.copied += u64::from(length);
                     sges.push(Sge { addr: self.arena.addr(*slot), length, lkey });
                 }
             }
@@ -256,6 +260,12 @@ impl<N: Nic> BareNic<N> {
         self.nic.doorbell();
         self.sent += 1;
         Ok(true)
+    }
+
+    /// Bytes of large messages that were sent, and how many of them were copied before.
+    #[must_use]
+    pub fn sent_and_copied(&self) -> (u64, u64) {
+        (self.sent * u64::from(PAYLOAD_LEN), self.copied)
     }
 
     /// Shows the bytes of what has arrived to `read`, posts the receives again, and returns the
@@ -319,7 +329,12 @@ mod tests {
         for value in 0..100 {
             let copied = vec![value; 65_536];
             for payload in [Payload::Rewritten(value), Payload::Copied(&copied)] {
+                let before = left.sent_and_copied();
                 assert_eq!(left.send_large(payload), Ok(true));
+                let after = left.sent_and_copied();
+                let (sent, came) = (after.0 - before.0, after.1 - before.1);
+                let copies = matches!(payload, Payload::Copied(_));
+                assert_eq!((sent, came), (PAYLOAD_LEN.into(), if copies { sent } else { 0 }));
                 let (mut got, mut right_ones) = (0, 0);
                 while got < u64::from(HEADERS_LEN + PAYLOAD_LEN) {
                     got += right
