@@ -13,17 +13,26 @@ use std::io;
 use std::sync::OnceLock;
 
 /// The library of verbs: its name, what overrides it, the version of its symbols that is meant
-/// where there are several, and what brings it.
-const IBVERBS: Origin =
-    Origin { file: "libibverbs.so.1", variable: "ROCEWAY_LIBIBVERBS", version: c"IBVERBS_1.1" };
+/// where there are several, and what helps if the file in its place cannot be opened.
+const IBVERBS: Origin = Origin {
+    file: "libibverbs.so.1",
+    variable: "ROCEWAY_LIBIBVERBS",
+    version: c"IBVERBS_1.1",
+    replaced: "unset ROCEWAY_LIBIBVERBS, or have it name a library that this user may read",
+};
 /// The library of the connection manager.
-const RDMACM: Origin =
-    Origin { file: "librdmacm.so.1", variable: "ROCEWAY_LIBRDMACM", version: c"RDMACM_1.0" };
+const RDMACM: Origin = Origin {
+    file: "librdmacm.so.1",
+    variable: "ROCEWAY_LIBRDMACM",
+    version: c"RDMACM_1.0",
+    replaced: "unset ROCEWAY_LIBRDMACM, or have it name a library that this user may read",
+};
 
 struct Origin {
     file: &'static str,
     variable: &'static str,
     version: &'static CStr,
+    replaced: &'static str,
 }
 
 /// An opened library.
@@ -230,8 +239,10 @@ fn variable(origin: &Origin) -> Option<String> {
 
 /// Opens a library by its own name, or the file that replaces it.
 fn open(origin: &Origin, replacement: Option<String>) -> Result<Opened, Refusal> {
+    // No package brings what the variable names.
+    let remedy = if replacement.is_some() { origin.replaced } else { "install rdma-core" };
     let name = replacement.unwrap_or_else(|| origin.file.to_owned());
-    let refuse = |what| Refusal { what, remedy: "install rdma-core" };
+    let refuse = |what| Refusal { what, remedy };
     let path = CString::new(name.as_str())
         .map_err(|_| refuse(format!("{} has a zero byte in it", origin.variable)))?;
     // SAFETY: a C string. What runs when it is loaded is trusted as any library of the system is.
@@ -298,8 +309,12 @@ impl Opened {
 mod tests {
     use super::*;
 
-    const C_LIBRARY: Origin =
-        Origin { file: "libc.so.6", variable: "ROCEWAY_LIBC", version: c"GLIBC_2.2.5" };
+    const C_LIBRARY: Origin = Origin {
+        file: "libc.so.6",
+        variable: "ROCEWAY_LIBC",
+        version: c"GLIBC_2.2.5",
+        replaced: "unset it",
+    };
 
     fn opened() -> Opened {
         open(&C_LIBRARY, None).map_err(|refusal| refusal.what).unwrap()
@@ -307,10 +322,13 @@ mod tests {
 
     #[test]
     fn a_missing_library_is_named_with_its_remedy() {
-        let missing = Some("libibverbs-missing.so.1".to_owned());
-        let refusal = open(&IBVERBS, missing).map(|_| ()).unwrap_err();
+        let missing = Origin { file: "libibverbs-missing.so.1", ..IBVERBS };
+        let refusal = open(&missing, None).map(|_| ()).unwrap_err();
         let text = refusal.error().to_string();
         assert_eq!(text, "no RDMA: libibverbs-missing.so.1 not found; install rdma-core");
+        let refusal = open(&IBVERBS, Some("/none.so".to_owned())).map(|_| ()).unwrap_err();
+        let text = refusal.error().to_string();
+        assert_eq!(text, format!("no RDMA: /none.so not found; {}", IBVERBS.replaced));
     }
 
     #[test]

@@ -141,10 +141,17 @@ fn packet(facts: &Facts) -> Vec<Reason> {
     reasons
 }
 
+/// What of the library's remedy is a command, where the user named another one.
+const NAMED: &str = "unset ROCEWAY_LIBIBVERBS";
+
 /// Why there is no RDMA at all.
 fn absent(facts: &Facts) -> Vec<Reason> {
     let mut reasons = Vec::new();
     if let Library::Missing(error) = &facts.rdma.library {
+        if error.contains(NAMED) {
+            // It is the user's own, and what devices there are nobody can say without it.
+            return vec![Reason::new(error.clone(), &[NAMED])];
+        }
         reasons.push(Reason::new(error.clone(), &[&remedy::install_rdma_core(facts)]));
     }
     if !facts.rdma.devices.is_empty() {

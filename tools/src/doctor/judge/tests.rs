@@ -167,6 +167,17 @@ const NO_RDMA: &[Row] = &[
         "sudo apt install rdma-core",
     ),
     (
+        "a library of the user's own that cannot be opened",
+        |facts| {
+            let error = "no RDMA: /d.so cannot be loaded: /d.so: Permission denied; unset \
+                         ROCEWAY_LIBIBVERBS, or have it name a library that this user may read";
+            facts.rdma.library = Library::Missing(error.to_owned());
+        },
+        "-",
+        "Permission denied",
+        "unset ROCEWAY_LIBIBVERBS",
+    ),
+    (
         "no device",
         |facts| facts.rdma.devices.clear(),
         "-",
