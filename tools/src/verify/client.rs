@@ -14,7 +14,9 @@ use super::control::{Answer, Ask, Line, VERSION, from_hex, to_hex};
 use super::frame::{Mac, Way};
 use super::raw::{self, Direction, End, Rule};
 use super::server::PREFIX;
-use super::{Check, Log, Missed, Mode, PORT, Target, Watch, local, offloads, report, wire};
+use super::{
+    Check, Log, Missed, Mode, PORT, Target, Watch, local, offloads, report, serving, wire,
+};
 
 /// How long the served end of one host may take to open.
 const OPEN_MAX: Duration = Duration::from_secs(30);
@@ -115,13 +117,13 @@ fn broken(log: &mut Log<'_>, what: &str) -> Vec<Row> {
 fn alone(log: &mut Log<'_>, target: &Target, (mode, own): (Mode, IpAddr)) -> Vec<Row> {
     let here = target.wire(mode, own, (PORT + 1, PORT + 2));
     let there = target.wire(mode, own, (PORT + 2, PORT + 1));
-    let served = |log: &mut Log<'_>, served: &wire::Served| {
+    let served = |log: &mut Log<'_>, served: &serving::Served| {
         let mut silent = |_: &str, _: Option<&Check>| {};
         let mut there = Log::new(mode, "peer", &mut silent);
         served.checks(&mut there);
         log.extend(there.checks);
     };
-    let rows = both_ends(&wire::Plan::new(&there), |end_other| match end_other {
+    let rows = both_ends(&serving::Plan::new(&there), |end_other| match end_other {
         Ok(end_other) => wire::checks(log, &here, |log| {
             if let Some(seen) = end_other() {
                 served(log, &seen);
@@ -142,14 +144,14 @@ fn alone(log: &mut Log<'_>, target: &Target, (mode, own): (Mode, IpAddr)) -> Vec
 /// Serves on a thread while `body` runs, which is given what ends the served end, or why there is
 /// none.
 pub(super) fn both_ends<R>(
-    plan: &wire::Plan<'_>,
-    body: impl FnOnce(Result<&mut dyn FnMut() -> Option<wire::Served>, String>) -> R,
+    plan: &serving::Plan<'_>,
+    body: impl FnOnce(Result<&mut dyn FnMut() -> Option<serving::Served>, String>) -> R,
 ) -> R {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (tell, told) = mpsc::channel();
         let stopped = &stop;
-        let mut thread = Some(scope.spawn(move || wire::serve(plan, stopped, &tell)));
+        let mut thread = Some(scope.spawn(move || serving::serve(plan, stopped, &tell)));
         let opened = told.recv_timeout(OPEN_MAX);
         let opened = opened.unwrap_or_else(|_| Err("it did not open in time".to_owned()));
         let result = match opened {

@@ -1,8 +1,9 @@
 //! Sets of offloads, in which each pair of settings that the device offers occurs: bytes of a
 //! connection both ways at once, and datagrams that one end cuts, every byte compared.
 //!
-//! Both ends are on this host and have the same set. What the device does not offer is found by
-//! asking it for all, and stays out.
+//! Each set goes by IPv4 and, where the MTU allows it, by IPv6, and those with a setting of ECN use it (`tcp.ecn=on`). Both
+//! ends are on this host, over one port of it, and have the same set. What the device does not offer
+//! is found by asking it for all, and stays out.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,11 +13,12 @@ use std::ops::Range;
 use roceway::offload_sets::{NAMES, OffloadSet, covering, legal};
 use roceway_perf::roceway::Roceway;
 use roceway_perf::transport::wait_for;
-use roceway_runtime::OffloadWish;
 use roceway_runtime::local::UdpSocket;
+use roceway_runtime::stack::tcp::EcnMode;
 
 use super::client::both_ends;
-use super::wire::{self, ADDRESSES, Plan, TCP_PORT, UDP_PORT};
+use super::serving::Plan;
+use super::wire::{self, ADDRESSES, MTU_OF_V6, Manner, TCP_PORT, UDP_PORT, Version};
 use super::{Log, Missed, Seen};
 
 /// Bytes of a connection each way, and datagrams that leave in one call.
@@ -30,34 +32,50 @@ const ANSWERS_NS: u64 = 2_000_000_000;
 /// One check for each set, named by it.
 pub(super) fn checks(log: &mut Log<'_>, (here, there): (&str, &str)) {
     let mut sets = Vec::new();
+    let mut versions: &[Version] = &Version::ALL;
     let found = log.check("offloads", || {
-        let end = wire::open(here, ADDRESSES[0], OffloadWish::ALL).map_err(Missed::Failed)?;
+        let end = wire::open(here, &Manner::all(ADDRESSES[0])).map_err(Missed::Failed)?;
         let missing = end.transport.state().offloads.missing;
+        if end.mtu < MTU_OF_V6 {
+            versions = &Version::ALL[..1];
+        }
+        let names: Vec<&str> = versions.iter().map(|version| version.name()).collect();
         sets = covering(&legal(|name| !missing.contains(&name)));
         let offered = NAMES.iter().filter(|name| !missing.contains(*name)).count();
         Ok(format!(
-            "{} sets have each pair of {offered} settings; not offered: {}",
+            "{} sets have each pair of {offered} settings, each by {}; not offered: {}",
             sets.len(),
+            names.join(" and "),
             if missing.is_empty() { "none".to_owned() } else { missing.join(",") }
         ))
     });
     for set in sets.iter().filter(|_| found) {
-        log.check(&format!("offloads {}", set.text()), || under(*set, (here, there)));
+        for version in versions {
+            let name = format!("offloads {}, {}", set.text(), version.name());
+            log.check(&name, || under(*set, *version, (here, there)));
+        }
     }
 }
 
-fn under(set: OffloadSet, (here, there): (&str, &str)) -> Seen {
-    let plan = Plan { offloads: set.wish, bytes: BYTES, ..Plan::new(there) };
+fn under(set: OffloadSet, version: Version, (here, there): (&str, &str)) -> Seen {
+    let marks = set.text().contains("ecn");
+    let ecn = if marks { EcnMode::On } else { EcnMode::Accept };
+    let manner = |own| Manner { own, offloads: set.wish, ecn };
+    let plan = Plan { manner: manner(ADDRESSES[1]), version, bytes: BYTES, ..Plan::new(there) };
     both_ends(&plan, |end_other| {
         let end_other =
             end_other.map_err(|what| Missed::Failed(format!("the other end: {what}")))?;
-        let mut end = wire::open(here, ADDRESSES[0], set.wish).map_err(Missed::Failed)?;
-        let to = |port| SocketAddr::new(ADDRESSES[1].into(), port);
-        let length = SEGMENT_LEN.min(end.mtu.saturating_sub(28));
-        let again = segments(&mut end.transport, to(UDP_PORT), length)?;
-        wire::transfer(&mut end.transport, to(TCP_PORT), BYTES)?;
+        let mut end = wire::open(here, &manner(ADDRESSES[0])).map_err(Missed::Failed)?;
+        let ends = |port| (ADDRESSES[0].at(version, port), ADDRESSES[1].at(version, port));
+        let length = SEGMENT_LEN.min(end.mtu.saturating_sub(version.udp_headers()));
+        let again = segments(&mut end.transport, ends(UDP_PORT), length)?;
+        let agreed = wire::transfer(&mut end.transport, ends(TCP_PORT).1, BYTES)?;
         let state = end.transport.state();
         wire::counters(&state)?;
+        // Else the settings of ECN were set and nothing of them tried.
+        if marks && !agreed {
+            return Err(Missed::failed("the connection did not agree on ECN"));
+        }
         let served = end_other().ok_or_else(|| Missed::failed("the other end died"))?;
         served.as_sent()?;
         Ok(format!("{BYTES} bytes each way, {SEGMENTS} datagrams, {again} calls lost some"))
@@ -65,8 +83,11 @@ fn under(set: OffloadSet, (here, there): (&str, &str)) -> Seen {
 }
 
 /// Datagrams of one call, and an answer to each; returns how many calls lost one.
-fn segments(transport: &mut Roceway, to: SocketAddr, length: usize) -> Result<u64, Missed> {
-    let own = SocketAddr::new(ADDRESSES[0].into(), UDP_PORT);
+fn segments(
+    transport: &mut Roceway,
+    (own, to): (SocketAddr, SocketAddr),
+    length: usize,
+) -> Result<u64, Missed> {
     let socket = UdpSocket::bind(transport.worker(), own).map_err(Missed::failed)?;
     socket.connect(to).map_err(Missed::failed)?;
     let mut lost = 0;

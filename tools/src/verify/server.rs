@@ -13,7 +13,7 @@ use roceway_runtime::rdma_virtio::verbs::trial::frames::{Frames, Manner, RECEIVE
 
 use super::control::{Answer, Ask, Line, VERSION, from_hex, to_hex};
 use super::raw::{self, End, Rule};
-use super::{Check, Log, Mode, PORT, Target, local, report, wire};
+use super::{Check, Log, Mode, PORT, Target, local, report, serving};
 
 /// Hardware addresses of trials: locally administered, and these three bytes.
 pub(super) const PREFIX: [u8; 3] = [0x02, 0x52, 0x57];
@@ -101,7 +101,7 @@ fn serve_wire(line: &mut Line, mode: Mode, device: &str) -> io::Result<()> {
     std::thread::scope(|scope| {
         let (tell, told) = mpsc::channel();
         let stopped = &stop;
-        let serve = move || wire::serve(&wire::Plan::new(device), stopped, &tell);
+        let serve = move || serving::serve(&serving::Plan::new(device), stopped, &tell);
         let thread = scope.spawn(serve);
         let opened = told.recv_timeout(OPEN_MAX);
         let opened = opened.unwrap_or_else(|_| Err("the device did not open in time".to_owned()));

@@ -1,12 +1,10 @@
 //! Roceway's own device between two ends: every byte compared at both, and the figures of `perf`.
 //!
-//! The served end answers datagrams and one TCP connection, and says what it saw; then it serves
-//! `perf`. All of it is over the device; the control connection only begins and ends it.
+//! This is the end that asks; the other one is in `serving`. All of it is over the device; the
+//! control connection only begins and ends it.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use roceway_perf::catalogue;
@@ -16,26 +14,30 @@ use roceway_perf::kernel::SocketOptions;
 use roceway_perf::recorder::{Until, Window};
 use roceway_perf::report::{Place, Row};
 use roceway_perf::roceway::Roceway;
-use roceway_perf::server::Server;
 use roceway_perf::state::WorkerState;
 use roceway_perf::transport::{Pass, Role, Transport, ready, wait_for};
 use roceway_perf::workload::Workload;
 use roceway_runtime::rdma_virtio::nic::{Nic, spec};
+use roceway_runtime::stack::tcp::EcnMode;
 use roceway_runtime::{OffloadWish, Prefix, WorkerConfig};
 
 use super::{Log, Missed, Seen, pattern};
 
-/// Addresses of the wire, of a range for benchmarks (RFC 2544): here, and the other end.
-pub(super) const ADDRESSES: [Ipv4Addr; 2] =
-    [Ipv4Addr::new(198, 18, 77, 1), Ipv4Addr::new(198, 18, 77, 2)];
+/// Addresses of the wire, of ranges for benchmarks (RFC 2544, RFC 5180): here, and the other end.
+pub(super) const ADDRESSES: [Family; 2] = [
+    Family { v4: Ipv4Addr::new(198, 18, 77, 1), v6: Ipv6Addr::new(0x2001, 2, 0, 0x77, 0, 0, 0, 1) },
+    Family { v4: Ipv4Addr::new(198, 18, 77, 2), v6: Ipv6Addr::new(0x2001, 2, 0, 0x77, 0, 0, 0, 2) },
+];
 /// Checks of the asking end, in their order.
 pub(super) const ALL: [&str; 7] =
     ["wire", "udp", "tcp", "tcp_rr", "tcp_stream", "tcp_maerts", "counters"];
 pub(super) const TCP_PORT: u16 = 9001;
 pub(super) const UDP_PORT: u16 = 9002;
-const PERF_PORT: u16 = 12_865;
+pub(super) const PERF_PORT: u16 = 12_865;
 /// Bytes of the connection, each way.
 pub(super) const BYTES: u64 = 4 << 20;
+/// The least MTU of a link with IPv6 (RFC 8200 §5); datagrams of `ud` may have less.
+pub(super) const MTU_OF_V6: usize = 1280;
 const DATAGRAMS: u64 = 100;
 /// Of these, so many may be lost: they are datagrams.
 const LOST_MAX: u64 = 5;
@@ -46,226 +48,105 @@ const UP_NS: u64 = 20_000_000_000;
 const DATAGRAM_NS: u64 = 300_000_000;
 const TRANSFER_NS: u64 = 30_000_000_000;
 /// Numbers of the two patterns of the connection.
-const THERE: u64 = 1;
-const BACK: u64 = 2;
+pub(super) const THERE: u64 = 1;
+pub(super) const BACK: u64 = 2;
 /// Lengths of writes, in turn.
 const WRITES: [usize; 8] = [1, 7, 536, 1448, 4096, 9000, 65_536, 100_000];
-const BUFFER: usize = 128 << 10;
+pub(super) const BUFFER: usize = 128 << 10;
 const FIGURE: Duration = Duration::from_secs(1);
+
+/// The addresses of an end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Family {
+    pub(super) v4: Ipv4Addr,
+    pub(super) v6: Ipv6Addr,
+}
+
+/// Which of them a check goes by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Version {
+    V4,
+    V6,
+}
+
+impl Version {
+    /// Both.
+    pub(super) const ALL: [Version; 2] = [Version::V4, Version::V6];
+
+    /// For people.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Version::V4 => "IPv4",
+            Version::V6 => "IPv6",
+        }
+    }
+
+    /// Bytes of IP and UDP headers.
+    pub(super) fn udp_headers(self) -> usize {
+        match self {
+            Version::V4 => 28,
+            Version::V6 => 48,
+        }
+    }
+}
+
+impl Family {
+    /// A port at one of them.
+    pub(super) fn at(self, version: Version, port: u16) -> SocketAddr {
+        match version {
+            Version::V4 => SocketAddr::new(self.v4.into(), port),
+            Version::V6 => SocketAddr::new(self.v6.into(), port),
+        }
+    }
+}
+
+/// What an end is opened with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    pub(super) own: Family,
+    pub(super) offloads: OffloadWish,
+    pub(super) ecn: EcnMode,
+}
+
+impl Manner {
+    /// With all offloads, as the checks of the wire have it.
+    pub(super) fn all(own: Family) -> Manner {
+        Manner { own, offloads: OffloadWish::ALL, ecn: EcnMode::Accept }
+    }
+}
 
 /// An opened device with a worker on it.
 pub(super) struct Opened {
     pub(super) transport: Roceway,
-    settings: String,
+    pub(super) settings: String,
     /// Longest IP packet.
     pub(super) mtu: usize,
 }
 
-pub(super) fn open(device: &str, own: Ipv4Addr, offloads: OffloadWish) -> Result<Opened, String> {
+pub(super) fn open(device: &str, manner: &Manner) -> Result<Opened, String> {
     let nic = spec::open(device).map_err(|error| error.to_string())?;
     let settings: Vec<String> =
         nic.settings().iter().map(|(name, value)| format!("{name} {value}")).collect();
     let mtu = usize::from(nic.capabilities().mtu);
-    let mut config = WorkerConfig::new(Prefix { address: IpAddr::V4(own), length: 24 });
-    config.offloads = offloads;
+    let mut config = WorkerConfig::new(Prefix { address: manner.own.v4.into(), length: 24 });
+    if mtu >= MTU_OF_V6 {
+        config.addresses.push(Prefix { address: manner.own.v6.into(), length: 64 });
+    }
+    config.offloads = manner.offloads;
+    config.tcp.ecn = manner.ecn;
     let opening = Opening::new(config, SocketOptions::default());
     let transport = opening.start(nic, "verify").map_err(|error| error.to_string())?;
     Ok(Opened { transport, settings: settings.join("; "), mtu })
 }
 
-/// What the served end is to be.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Plan<'a> {
-    /// Its device.
-    pub(super) device: &'a str,
-    pub(super) own: Ipv4Addr,
-    pub(super) offloads: OffloadWish,
-    /// Bytes that the connection brings.
-    pub(super) bytes: u64,
-}
-
-impl<'a> Plan<'a> {
-    /// With all offloads, as the checks of the wire have it.
-    pub(super) fn new(device: &'a str) -> Plan<'a> {
-        Plan { device, own: ADDRESSES[1], offloads: OffloadWish::ALL, bytes: BYTES }
-    }
-}
-
-/// What the served end saw.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Served {
-    wanted: u64,
-    bytes: u64,
-    datagrams: u64,
-    wrong: Option<String>,
-    state: WorkerState,
-}
-
-impl Served {
-    /// Its checks.
-    pub(super) fn checks(&self, log: &mut Log<'_>) {
-        log.check("bytes_seen", || self.as_sent());
-        log.check("counters", || counters(&self.state));
-    }
-
-    /// Whether all came, and as it was sent.
-    pub(super) fn as_sent(&self) -> Seen {
-        match &self.wrong {
-            Some(wrong) => Err(Missed::Failed(wrong.clone())),
-            None if self.bytes != self.wanted => {
-                let what = format!("{} of {} bytes came", self.bytes, self.wanted);
-                Err(Missed::Failed(what))
-            }
-            None => {
-                Ok(format!("{} bytes and {} datagrams, all as sent", self.bytes, self.datagrams))
-            }
-        }
-    }
-}
-
-/// Opens a device and serves on it until `stop`; `told` hears the settings, or what went wrong.
-pub(super) fn serve(
-    plan: &Plan<'_>,
-    stop: &AtomicBool,
-    told: &Sender<Result<String, String>>,
-) -> Served {
-    let mut served = Served { wanted: plan.bytes, ..Served::default() };
-    let result = open(plan.device, plan.own, plan.offloads).and_then(|mut opened| {
-        let to = |port| SocketAddr::new(plan.own.into(), port);
-        let transport = &mut opened.transport;
-        let listening = Answering::new(transport, to)
-            .and_then(|answering| Ok((answering, Server::listen(transport, to(PERF_PORT))?)));
-        let (mut answering, mut server) = listening.map_err(|error| error.to_string())?;
-        // Whoever waits for it may have gone.
-        let _heard = told.send(Ok(opened.settings.clone()));
-        let ended = answering
-            .run(transport, stop, &mut served)
-            .and_then(|()| server.serve(transport, stop));
-        served.state = transport.state();
-        ended.map_err(|error| error.to_string())
-    });
-    if let Err(what) = result {
-        let _heard = told.send(Err(what.clone()));
-        served.wrong.get_or_insert(what);
-    }
-    served
-}
-
-/// The served end of datagrams and connection.
-struct Answering {
-    listener: <Roceway as Transport>::Listener,
-    stream: Option<<Roceway as Transport>::Stream>,
-    datagrams: <Roceway as Transport>::Datagram,
-    has_peer: bool,
-    buffer: Vec<u8>,
-    sent: u64,
-}
-
-impl Answering {
-    fn new(transport: &mut Roceway, to: impl Fn(u16) -> SocketAddr) -> io::Result<Answering> {
-        Ok(Answering {
-            listener: transport.listen(to(TCP_PORT), Role::Data, 1)?,
-            stream: None,
-            datagrams: transport.bind(to(UDP_PORT), Role::Data, 2)?,
-            has_peer: false,
-            buffer: vec![0; BUFFER],
-            sent: 0,
-        })
-    }
-
-    /// Answers until the connection has ended, or `stop`.
-    fn run(
-        &mut self,
-        transport: &mut Roceway,
-        stop: &AtomicBool,
-        served: &mut Served,
-    ) -> io::Result<()> {
-        let mut tokens = Vec::new();
-        while !stop.load(Ordering::Relaxed) {
-            let mut moved = self.datagram(transport, served)?;
-            match self.connection(transport, served)? {
-                Moved::Ended => return Ok(()),
-                Moved::Something => moved = true,
-                Moved::Nothing => {}
-            }
-            let pass = if moved { Pass::Busy } else { Pass::Idle };
-            let _everything_is_asked = transport.turn(pass, &mut tokens)?;
-            tokens.clear();
-        }
-        Ok(())
-    }
-
-    fn datagram(&mut self, transport: &mut Roceway, served: &mut Served) -> io::Result<bool> {
-        let came = ready(transport.try_recv_datagram(&mut self.datagrams, &mut self.buffer))?;
-        let Some((length, from)) = came else { return Ok(false) };
-        let Some((number, body)) = self.buffer[..length].split_first_chunk_mut::<8>() else {
-            served.wrong.get_or_insert(format!("a datagram of {length} bytes came"));
-            return Ok(true);
-        };
-        let number = u64::from_be_bytes(*number);
-        served.datagrams += 1;
-        for (place, byte) in (0_u64..).zip(body.iter_mut()) {
-            if *byte != pattern(number, place) {
-                served.wrong.get_or_insert(format!("datagram {number}: byte {place} is wrong"));
-            }
-            *byte = !pattern(number, place);
-        }
-        if !self.has_peer {
-            self.has_peer = true;
-            transport.set_peer(&mut self.datagrams, from)?;
-        }
-        // One that does not fit is lost, as datagrams are.
-        ready(transport.try_send_datagram(&mut self.datagrams, &self.buffer[..length]))?;
-        Ok(true)
-    }
-
-    fn connection(&mut self, transport: &mut Roceway, served: &mut Served) -> io::Result<Moved> {
-        let Some(stream) = &mut self.stream else {
-            self.stream = ready(transport.accept(&mut self.listener, 3))?;
-            return Ok(Moved::Nothing);
-        };
-        let mut moved = Moved::Nothing;
-        match ready(transport.try_recv(stream, &mut self.buffer))? {
-            Some(0) => {
-                // Dropped, it closes its own direction.
-                self.stream = None;
-                return Ok(Moved::Ended);
-            }
-            Some(length) => {
-                moved = Moved::Something;
-                if let Some(wrong) = compare(THERE, served.bytes, &self.buffer[..length]) {
-                    served.wrong.get_or_insert(wrong);
-                }
-                served.bytes += u64::try_from(length).unwrap_or(0);
-            }
-            None => {}
-        }
-        if self.sent < served.bytes {
-            let most = usize::try_from(served.bytes - self.sent).unwrap_or(BUFFER).min(BUFFER);
-            write_pattern(BACK, self.sent, &mut self.buffer[..most]);
-            if let Some(sent) = ready(transport.try_send(stream, &self.buffer[..most]))? {
-                self.sent += u64::try_from(sent).unwrap_or(0);
-                moved = Moved::Something;
-            }
-        }
-        Ok(moved)
-    }
-}
-
-enum Moved {
-    Nothing,
-    Something,
-    Ended,
-}
-
-fn write_pattern(number: u64, from: u64, into: &mut [u8]) {
+pub(super) fn write_pattern(number: u64, from: u64, into: &mut [u8]) {
     for (place, byte) in (from..).zip(into) {
         *byte = pattern(number, place);
     }
 }
 
 /// What is wrong with bytes that begin at `from` of a pattern.
-fn compare(number: u64, from: u64, bytes: &[u8]) -> Option<String> {
+pub(super) fn compare(number: u64, from: u64, bytes: &[u8]) -> Option<String> {
     let mut places = (from..).zip(bytes);
     let (place, byte) = places.find(|(place, byte)| **byte != pattern(number, *place))?;
     let right = pattern(number, place);
@@ -279,10 +160,10 @@ pub(super) fn checks(
     device: &str,
     end_other: impl FnOnce(&mut Log<'_>),
 ) -> Vec<Row> {
-    let to = |port| SocketAddr::new(ADDRESSES[1].into(), port);
+    let to = |port| ADDRESSES[1].at(Version::V4, port);
     let mut opened = None;
     let up = log.check(ALL[0], || {
-        let mut end = open(device, ADDRESSES[0], OffloadWish::ALL).map_err(Missed::Failed)?;
+        let mut end = open(device, &Manner::all(ADDRESSES[0])).map_err(Missed::Failed)?;
         let to = to(PERF_PORT);
         let failed = |what: &str, error: io::Error| {
             Missed::Failed(format!("{what}: {error}; {}", end.settings))
@@ -370,7 +251,7 @@ fn exchange(
 }
 
 fn socket(transport: &mut Roceway, to: SocketAddr) -> io::Result<<Roceway as Transport>::Datagram> {
-    let own = SocketAddr::new(ADDRESSES[0].into(), UDP_PORT);
+    let own = ADDRESSES[0].at(Version::V4, UDP_PORT);
     let mut socket = transport.bind(own, Role::Data, 1)?;
     transport.set_peer(&mut socket, to)?;
     Ok(socket)
@@ -407,8 +288,12 @@ fn connection(transport: &mut Roceway, to: SocketAddr) -> Seen {
     Ok(format!("{BYTES} bytes each way at once in {elapsed:.1?}, every byte compared at both ends"))
 }
 
-/// So many patterned bytes each way at once.
-pub(super) fn transfer(transport: &mut Roceway, to: SocketAddr, bytes: u64) -> Result<(), Missed> {
+/// So many patterned bytes each way at once; whether the connection had ECN.
+pub(super) fn transfer(
+    transport: &mut Roceway,
+    to: SocketAddr,
+    bytes: u64,
+) -> Result<bool, Missed> {
     let failed = |error: io::Error| Missed::failed(error);
     let mut stream = transport.connect(to, Role::Data, 2).map_err(failed)?;
     wait_for(transport, UP_NS, "a connection", |t| t.connected(&mut stream)).map_err(failed)?;
@@ -449,15 +334,17 @@ pub(super) fn transfer(transport: &mut Roceway, to: SocketAddr, bytes: u64) -> R
         let _everything_is_asked = transport.turn(pass, &mut tokens).map_err(failed)?;
         tokens.clear();
     }
+    let mut ecn = false;
+    transport.worker().visit_connections(&mut |info| ecn |= info.ecn);
     transport.shutdown_write(&mut stream).map_err(failed)?;
     let ended = wait_for(transport, UP_NS, "the connection's end", |transport| {
         transport.try_recv(&mut stream, &mut buffer)
     });
     match ended {
-        Ok(0) => Ok(()),
+        Ok(0) => Ok(ecn),
         Ok(more) => Err(Missed::Failed(format!("{more} bytes more came than were sent"))),
         // The other end may have closed its whole socket.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(ecn),
         Err(error) => Err(failed(error)),
     }
 }
