@@ -166,7 +166,7 @@ impl Core {
         let mut memory = self.port.memory();
         let sent = self.stack.send_datagram_at_once(id, (data, to), self.now, &mut memory);
         let Some(frame) = sent else { return false };
-        self.port.transmit_datagram(frame, self.now);
+        self.port.transmit_datagram(&mut self.stack, frame, self.now);
         true
     }
 
@@ -219,10 +219,15 @@ impl Core {
     fn look_at_timers(&mut self, budget: u32) -> Progress {
         self.timers_looked_at = self.now + TIMERS_PERIOD;
         let due = self.now >= self.stack.next_deadline();
-        let mut memory = self.port.memory();
-        if !due && !memory.receive_is_low() {
+        if !due && !self.port.memory().receive_is_low() {
             return Progress::NONE;
         }
+        self.on_timers(budget)
+    }
+
+    #[inline(never)]
+    fn on_timers(&mut self, budget: u32) -> Progress {
+        let mut memory = self.port.memory();
         Progress::done(self.stack.on_timers(self.now, budget, &mut memory))
     }
 }
@@ -244,7 +249,7 @@ impl Work for Core {
         Progress::NONE
     }
 
-    #[inline]
+    #[inline(always)]
     fn receive(&mut self, _now: u64, budget: u32) -> Progress {
         Progress::done(self.port.pump_receive(&mut self.stack, self.now, budget))
     }

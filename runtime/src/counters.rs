@@ -9,7 +9,9 @@ impl Core {
     pub(crate) fn visit_counters(&self, visit: &mut dyn FnMut(&'static str, &'static str, u64)) {
         self.stack.visit_counters(visit);
         let port = self.port.counters;
-        visit("port", "frames_received", port.frames_received);
+        let (driver, device) = self.port.interface.counters();
+        // All that the driver has are handed to the stack.
+        visit("port", "frames_received", driver.rx_frames);
         visit("port", "frames_sent", port.frames_sent);
         visit("port", "transmit_stalls", port.transmit_stalls);
         visit("port", "frames_refused", port.frames_refused);
@@ -23,7 +25,6 @@ impl Core {
         visit("link", "hosts_gone", self.link.hosts_gone);
         visit("link", "device_removed", self.link.device_removed);
         visit("link", "device_errors", self.link.device_errors);
-        let (driver, device) = self.port.interface.counters();
         driver.visit(&mut |name, value| visit("driver", name, value));
         device.visit(&mut |name, value| visit("device", name, value));
         self.port.interface.nic().visit_counters(&mut |name, value| visit("nic", name, value));

@@ -13,10 +13,16 @@ const WIDE_MIN: usize = 256;
 /// The arena, borrowed for the stack.
 pub(crate) struct StackMemory<'a> {
     pub(crate) arena: &'a mut Arena,
+    pub(crate) low: &'a Low,
+}
+
+/// When free slots are few.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Low {
     /// Free receive slots below which the stack copies data out of them.
-    pub(crate) low: u32,
+    pub(crate) receive: u32,
     /// Free small slots below which they are kept for headers.
-    pub(crate) small_low: u32,
+    pub(crate) small: u32,
 }
 
 /// A slot of the stack as the device names it.
@@ -86,11 +92,11 @@ impl Memory for StackMemory<'_> {
 
     #[inline(always)]
     fn small_is_low(&self) -> bool {
-        self.arena.free(DeviceClass::Small) < self.small_low
+        self.arena.free(DeviceClass::Small) < self.low.small
     }
 
     #[inline(always)]
     fn receive_is_low(&self) -> bool {
-        self.arena.free_receive() < self.low
+        self.arena.free_receive() < self.low.receive
     }
 }

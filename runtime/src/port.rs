@@ -1,18 +1,22 @@
 //! The port joins device and stack: received frames up, frames to send down, and nothing else.
 
+use std::hint::cold_path;
+
 use arrayvec::ArrayVec;
 use roceway_rdma_virtio::memory::slot::Piece as DevicePiece;
 use roceway_rdma_virtio::nic::any::AnyNic;
-use roceway_rdma_virtio::virtio::driver::{Received, TransmitError};
-use roceway_rdma_virtio::virtio::interface::NetInterface;
+use roceway_rdma_virtio::virtio::driver::{Lent, Received, TransmitError};
+use roceway_rdma_virtio::virtio::interface::{Arrived, NetInterface};
 use roceway_rdma_virtio::virtio::net_header::{self, DATA_VALID, GSO_NONE, NEEDS_CSUM, NetHeader};
-use roceway_stack::frame::{RxChecksum, RxFrame, SegmentKind, TX_PIECES_MAX, TxChecksum, TxFrame};
+use roceway_stack::frame::{
+    RxChecksum, RxFrame, SegmentKind, TX_PIECES_MAX, Taken, TxChecksum, TxFrame,
+};
 use roceway_stack::memory::{Piece, Slot};
 use roceway_stack::stack::Stack;
 use roceway_stack::time::Instant;
 
 use crate::capture::{Capture, Direction};
-use crate::memory::{StackMemory, to_device, to_stack};
+use crate::memory::{Low, StackMemory, to_device, to_stack};
 
 /// What is said of a frame of one piece that is plain, perhaps but for its checksum.
 struct Plain {
@@ -58,8 +62,6 @@ const NO_PIECE: Piece = Piece { slot: Slot::from_raw(0), start: 0, len: 0 };
 /// What the port counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PortCounters {
-    /// Frames handed to the stack.
-    pub(crate) frames_received: u64,
     /// Frames taken from the stack and given to the device.
     pub(crate) frames_sent: u64,
     /// Times the device took no more frames for now; the frame waited, it was not lost.
@@ -87,8 +89,7 @@ pub(crate) struct Port {
     stalled: bool,
     /// Frames were handed to the device since the last doorbell.
     unrung: bool,
-    low: u32,
-    small_low: u32,
+    low: Low,
     /// Segments of a burst are joined before the stack sees them.
     pub(crate) gro: bool,
     /// The stack computes checksums: nothing is left to the device.
@@ -108,8 +109,7 @@ impl Port {
             sending: TxFrame::default(),
             stalled: false,
             unrung: false,
-            low,
-            small_low,
+            low: Low { receive: low, small: small_low },
             gro: false,
             checksums_by_stack: false,
             capture: None,
@@ -119,33 +119,41 @@ impl Port {
     /// The arena for the stack.
     #[inline]
     pub(crate) fn memory(&mut self) -> StackMemory<'_> {
-        StackMemory { arena: self.interface.memory(), low: self.low, small_low: self.small_low }
+        StackMemory { arena: self.interface.memory(), low: &self.low }
     }
 
     /// Hands received frames to the stack, at most `budget` items of them; returns how many. A
     /// large frame counts by its bytes, for they are what it costs; and were a whole window taken
     /// in one turn, the application and the acknowledgement would come so late that the peer has
     /// nothing left that it may send, and both ends would wait for each other in turn.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pump_receive(&mut self, stack: &mut Stack, now: Instant, budget: u32) -> u32 {
-        let mut done = 0;
-        while done < budget && self.interface.receive(&mut self.received) {
-            done += 1;
-            self.counters.frames_received += 1;
-            if self.capture.is_some() {
-                self.capture_received(now);
-            }
-            if !self.receive_plain(stack, now) {
-                self.receive_any(stack, now, Came::Alone);
-            }
-            // This look is shorter than an attempt to take a frame that is not there.
+        // Mostly there is one, and a look for the next is shorter than an attempt to take it.
+        let Some(items) = self.receive_one(stack, now) else { return 0 };
+        if !self.interface.recv_ready() {
+            return 1;
+        }
+        self.receive_more(stack, now, (items, budget))
+    }
+
+    /// The frames behind the first of a turn.
+    #[inline(never)]
+    fn receive_more(
+        &mut self,
+        stack: &mut Stack,
+        now: Instant,
+        (mut done, budget): (u32, u32),
+    ) -> u32 {
+        if self.gro {
+            return done + self.receive_burst(stack, now, budget.saturating_sub(done));
+        }
+        while done < budget
+            && let Some(items) = self.receive_one(stack, now)
+        {
             if !self.interface.recv_ready() {
-                break;
+                return done + 1;
             }
-            done += self.further_items();
-            if self.gro {
-                return done + self.receive_burst(stack, now, budget.saturating_sub(done));
-            }
+            done += items;
         }
         done
     }
@@ -155,72 +163,125 @@ impl Port {
     fn receive_burst(&mut self, stack: &mut Stack, now: Instant, budget: u32) -> u32 {
         let mut done = 0;
         while done < budget && self.interface.receive(&mut self.received) {
-            done += 1;
-            self.counters.frames_received += 1;
             if self.capture.is_some() {
                 self.capture_received(now);
             }
-            self.receive_any(stack, now, Came::InBurst);
+            if !self.receive_datagram(stack) {
+                self.receive_any(stack, now, Came::InBurst);
+            }
             if !self.interface.recv_ready() {
+                done += 1;
                 break;
             }
-            done += self.further_items();
+            done += items_of(self.received.pieces.iter().map(|piece| piece.len).sum());
         }
         stack.end_burst(now, &mut self.memory());
         done
     }
 
+    /// Hands up a frame of a burst that is a datagram like the last one; false if it is not.
+    #[inline]
+    fn receive_datagram(&mut self, stack: &mut Stack) -> bool {
+        let header = &self.received.header;
+        let [piece] = self.received.pieces[..] else { return false };
+        if header.flags & (NEEDS_CSUM | DATA_VALID) == 0 || header.gso_type != GSO_NONE {
+            return false;
+        }
+        let taken = stack.on_plain_datagram(to_stack(piece), &mut self.memory());
+        if taken == Taken::Copied {
+            self.interface.memory().release(piece.slot);
+        }
+        taken != Taken::No
+    }
+
+    /// Hands up the next frame, if there is one; says for how many items it counts.
+    #[inline(always)]
+    fn receive_one(&mut self, stack: &mut Stack, now: Instant) -> Option<u32> {
+        let lent = match self.interface.look(&mut self.received) {
+            Arrived::Lent(lent) => lent,
+            Arrived::Frame => return Some(self.receive_whole(stack, now)),
+            Arrived::Nothing => return None,
+        };
+        let (piece, flags) = (lent.piece(), self.received.header.flags);
+        if self.capture.is_some() || flags & (NEEDS_CSUM | DATA_VALID) == 0 {
+            cold_path();
+            self.receive_lent(stack, now, &lent);
+            return Some(items_of(piece.len));
+        }
+        let mut memory = StackMemory { arena: self.interface.memory(), low: &self.low };
+        match stack.on_plain_frame(now, to_stack(piece), &mut memory) {
+            Taken::Copied => self.interface.post_again(&lent),
+            Taken::Kept => {
+                cold_path();
+                self.interface.let_go(&lent);
+            }
+            Taken::No => {
+                cold_path();
+                self.interface.keep(&lent, &mut self.received);
+                self.receive_any(stack, now, Came::Alone);
+            }
+        }
+        Some(items_of(piece.len))
+    }
+
+    /// A lent frame that is captured, or of which nobody knows the checksum.
+    #[inline(never)]
+    fn receive_lent(&mut self, stack: &mut Stack, now: Instant, lent: &Lent) {
+        self.interface.keep(lent, &mut self.received);
+        self.hand_up(stack, now);
+    }
+
+    /// A frame that is not lent; says for how many items it counts.
+    #[inline(never)]
+    fn receive_whole(&mut self, stack: &mut Stack, now: Instant) -> u32 {
+        let len = self.received.pieces.iter().map(|piece| piece.len).sum();
+        self.hand_up(stack, now);
+        items_of(len)
+    }
+
+    /// Hands up a frame that is ours, by the short way if it may be the plainest there is.
+    fn hand_up(&mut self, stack: &mut Stack, now: Instant) {
+        if self.capture.is_some() {
+            self.capture_received(now);
+        }
+        let [piece] = self.received.pieces[..] else {
+            return self.receive_any(stack, now, Came::Alone);
+        };
+        let taken = if self.received.header.flags & (NEEDS_CSUM | DATA_VALID) == 0 {
+            self.receive_unverified(stack, now)
+        } else {
+            self.receive_plain(stack, now)
+        };
+        match taken {
+            Taken::No => self.receive_any(stack, now, Came::Alone),
+            Taken::Copied => self.interface.memory().release(piece.slot),
+            Taken::Kept => {}
+        }
+    }
+
     /// Hands up a frame of one piece whose checksum the device answers for, if it is the plainest
     /// there is.
-    #[inline(always)]
-    fn receive_plain(&mut self, stack: &mut Stack, now: Instant) -> bool {
-        let [piece] = self.received.pieces[..] else { return false };
-        if self.received.header.flags & (NEEDS_CSUM | DATA_VALID) == 0 {
-            return self.receive_unverified(stack, now);
+    fn receive_plain(&mut self, stack: &mut Stack, now: Instant) -> Taken {
+        let [piece] = self.received.pieces[..] else { return Taken::No };
+        if self.received.header.gso_type != GSO_NONE {
+            return Taken::No;
         }
-        let mut memory = StackMemory {
-            arena: self.interface.memory(),
-            low: self.low,
-            small_low: self.small_low,
-        };
+        let mut memory = StackMemory { arena: self.interface.memory(), low: &self.low };
         stack.on_plain_frame(now, to_stack(piece), &mut memory)
     }
 
     /// The same where nobody answers for the checksum.
     #[inline(never)]
-    fn receive_unverified(&mut self, stack: &mut Stack, now: Instant) -> bool {
-        let [piece] = self.received.pieces[..] else { return false };
-        let mut memory = StackMemory {
-            arena: self.interface.memory(),
-            low: self.low,
-            small_low: self.small_low,
-        };
+    fn receive_unverified(&mut self, stack: &mut Stack, now: Instant) -> Taken {
+        let [piece] = self.received.pieces[..] else { return Taken::No };
+        let mut memory = StackMemory { arena: self.interface.memory(), low: &self.low };
         stack.on_unverified_frame(now, to_stack(piece), &mut memory)
-    }
-
-    /// For how many items the frame that was received last counts, besides the first.
-    #[inline]
-    fn further_items(&self) -> u32 {
-        self.received.pieces.iter().map(|piece| piece.len).sum::<u32>() / ITEM_LEN
     }
 
     /// Hands up a frame of any kind.
     #[inline(never)]
     fn receive_any(&mut self, stack: &mut Stack, now: Instant, came: Came) {
         let header = &self.received.header;
-        if let [piece] = self.received.pieces[..]
-            && header.flags & (NEEDS_CSUM | DATA_VALID) != 0
-            && header.gso_type == GSO_NONE
-        {
-            let mut memory = StackMemory {
-                arena: self.interface.memory(),
-                low: self.low,
-                small_low: self.small_low,
-            };
-            if stack.on_plain_datagram(to_stack(piece), &mut memory) {
-                return;
-            }
-        }
         let checksum = match header.flags & (NEEDS_CSUM | DATA_VALID) {
             0 => RxChecksum::Unknown,
             DATA_VALID => RxChecksum::Valid,
@@ -234,11 +295,7 @@ impl Port {
         }
         let pieces = &pieces[..count];
         let frame = RxFrame { pieces, checksum, gso_size };
-        let mut memory = StackMemory {
-            arena: self.interface.memory(),
-            low: self.low,
-            small_low: self.small_low,
-        };
+        let mut memory = StackMemory { arena: self.interface.memory(), low: &self.low };
         match came {
             Came::Alone => stack.on_frame(now, &frame, &mut memory),
             Came::InBurst => stack.on_burst_frame(now, &frame, &mut memory),
@@ -274,10 +331,16 @@ impl Port {
 
     /// Passes on a frame of [`Stack::send_datagram_at_once`], and gives its reference back.
     #[inline(always)]
-    pub(crate) fn transmit_datagram(&mut self, piece: Piece, now: Instant) {
+    pub(crate) fn transmit_datagram(&mut self, stack: &mut Stack, piece: Piece, now: Instant) {
         self.counters.frames_sent += 1;
         self.unrung = true;
-        let _taken_or_waiting = self.transmit_piece(piece, DATAGRAM, now);
+        if self.capture.is_some() {
+            self.capture_sent(now, &[to_device(piece)], &DATAGRAM.header);
+        }
+        if self.interface.transmit_lent(to_device(piece), &DATAGRAM.header) {
+            return stack.end_datagram(piece.slot, &mut self.memory());
+        }
+        let _taken_or_waiting = self.transmit_held(piece, DATAGRAM);
         self.interface.memory().release(to_device(piece).slot);
     }
 
@@ -287,11 +350,7 @@ impl Port {
         if self.stalled {
             return false;
         }
-        let mut memory = StackMemory {
-            arena: self.interface.memory(),
-            low: self.low,
-            small_low: self.small_low,
-        };
+        let mut memory = StackMemory { arena: self.interface.memory(), low: &self.low };
         let Some(piece) = stack.poll_plain_frame(now, &mut memory) else { return false };
         self.transmit_segment(piece, now)
     }
@@ -349,11 +408,7 @@ impl Port {
     #[inline(never)]
     fn transmit_next(&mut self, stack: &mut Stack, now: Instant) -> bool {
         if !self.stalled {
-            let mut memory = StackMemory {
-                arena: self.interface.memory(),
-                low: self.low,
-                small_low: self.small_low,
-            };
+            let mut memory = StackMemory { arena: self.interface.memory(), low: &self.low };
             if !stack.poll_frame(now, &mut memory, &mut self.sending) {
                 return false;
             }
@@ -435,6 +490,12 @@ impl Port {
             self.interface.doorbell();
         }
     }
+}
+
+/// For how many items a frame of so many bytes counts.
+#[inline(always)]
+fn items_of(len: u32) -> u32 {
+    1 + len / ITEM_LEN
 }
 
 /// What the virtio-net header says of a frame (virtio 1.2 §5.1.6.2).

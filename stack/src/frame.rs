@@ -106,3 +106,15 @@ pub struct Offloads {
     /// UDP may be sent in frames of up to 64 KiB.
     pub uso: bool,
 }
+
+/// What became of a frame on its short way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Taken {
+    /// Nothing was done: it is for the long way.
+    No,
+    /// It was taken, and nothing of it is needed any more: its pieces are the caller's still.
+    Copied,
+    /// It was taken with its pieces: a reference of each is the stack's.
+    Kept,
+}

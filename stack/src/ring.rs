@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 /// A first-in, first-out queue of small values.
 #[derive(Debug)]
 pub(crate) struct Ring<T> {
+    /// A power of two of them, below 2^32.
     slots: Box<[T]>,
-    head: usize,
-    len: usize,
+    head: u32,
+    len: u32,
 }
 
 impl<T> Default for Ring<T> {
@@ -22,7 +23,7 @@ impl<T: Copy> Ring<T> {
     /// Number of values.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.len as usize
     }
 
     /// Whether there is none.
@@ -33,20 +34,20 @@ impl<T: Copy> Ring<T> {
 
     #[inline]
     fn place(&self, at: usize) -> usize {
-        self.head.wrapping_add(at) & self.slots.len().wrapping_sub(1)
+        (self.head as usize).wrapping_add(at) & self.slots.len().wrapping_sub(1)
     }
 
     /// The value at `at`, counted from the front.
     #[inline]
     pub(crate) fn get(&self, at: usize) -> Option<&T> {
-        if at < self.len { self.slots.get(self.place(at)) } else { None }
+        if at < self.len() { self.slots.get(self.place(at)) } else { None }
     }
 
     /// The value at `at`, counted from the front.
     #[inline]
     pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
         let place = self.place(at);
-        if at < self.len { self.slots.get_mut(place) } else { None }
+        if at < self.len() { self.slots.get_mut(place) } else { None }
     }
 
     /// The first value.
@@ -57,16 +58,16 @@ impl<T: Copy> Ring<T> {
 
     /// The last value.
     pub(crate) fn back_mut(&mut self) -> Option<&mut T> {
-        self.get_mut(self.len.wrapping_sub(1))
+        self.get_mut(self.len().wrapping_sub(1))
     }
 
     /// Appends a value. Allocates only when the queue was never as long before.
     #[inline(always)]
     pub(crate) fn push_back(&mut self, value: T) {
-        if self.len == self.slots.len() {
+        if self.len() == self.slots.len() {
             self.grow(value);
         }
-        let place = self.place(self.len);
+        let place = self.place(self.len());
         if let Some(slot) = self.slots.get_mut(place) {
             *slot = value;
             self.len += 1;
@@ -95,7 +96,7 @@ impl<T: Copy> Ring<T> {
 
     /// Puts a value before the first one.
     pub(crate) fn push_front(&mut self, value: T) {
-        if self.len == self.slots.len() {
+        if self.len() == self.slots.len() {
             self.grow(value);
         }
         self.head = self.head.wrapping_sub(1);
@@ -108,7 +109,7 @@ impl<T: Copy> Ring<T> {
 
     /// All values, the first one first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        (0..self.len).filter_map(|at| self.get(at))
+        (0..self.len()).filter_map(|at| self.get(at))
     }
 
     /// Twice the room; `filler` is any value, for the slots that hold none.

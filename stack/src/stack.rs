@@ -2,14 +2,18 @@
 
 use core::net::SocketAddr;
 
-use crate::frame::{Offloads, RxChecksum, RxFrame, TxChecksum, TxFrame};
+use crate::frame::{Offloads, RxChecksum, RxFrame, Taken, TxChecksum, TxFrame};
 use crate::gro::{Gro, Joined};
 use crate::ip::{Incoming, Ip, IpConfig, IpConfigError, Transport};
-use crate::memory::{Memory, Piece};
+use crate::memory::{Memory, Piece, Slot};
 use crate::slab::Id;
 use crate::tcp::{Connection, Tcp, TcpConfig};
 use crate::time::Instant;
 use crate::udp::{Udp, UdpConfig, UdpContext, UdpId};
+use crate::wire::protocol;
+
+/// Where an IPv4 frame without VLAN tag names its protocol.
+const IP_PROTOCOL: usize = 23;
 
 /// What a stack is told at its start.
 #[derive(Clone, Debug)]
@@ -68,10 +72,13 @@ impl Stack {
         })
     }
 
-    /// Takes a frame of one piece whose checksum the device answers for, if it is the plainest
-    /// there is; false: nothing was done, and the frame is for [`Stack::on_frame`].
+    /// Takes a frame of one piece whose checksum the device answers for, and that is not coalesced,
+    /// if it is the plainest there is; otherwise it is for [`Stack::on_frame`].
     #[inline(always)]
-    pub fn on_plain_frame<M: Memory>(&mut self, now: Instant, piece: Piece, mem: &mut M) -> bool {
+    pub fn on_plain_frame<M: Memory>(&mut self, now: Instant, piece: Piece, mem: &mut M) -> Taken {
+        if self.udp.expects() && mem.bytes(piece).get(IP_PROTOCOL) == Some(&protocol::UDP) {
+            return self.udp.on_expected_frame(piece, mem);
+        }
         let pieces = [piece];
         let frame = RxFrame { pieces: &pieces, checksum: RxChecksum::Partial, gso_size: 0 };
         self.tcp.on_expected_frame(now, &frame, mem)
@@ -84,25 +91,29 @@ impl Stack {
         now: Instant,
         piece: Piece,
         mem: &mut M,
-    ) -> bool {
+    ) -> Taken {
         let pieces = [piece];
         let frame = RxFrame { pieces: &pieces, checksum: RxChecksum::Unknown, gso_size: 0 };
         self.tcp.on_expected_frame(now, &frame, mem)
     }
 
-    /// The same for a datagram: for a frame that [`Stack::on_plain_frame`] did not take.
-    #[inline(always)]
-    pub fn on_plain_datagram<M: Memory>(&mut self, piece: Piece, mem: &mut M) -> bool {
+    /// The part of [`Stack::on_plain_frame`] that is about datagrams, for a frame of a burst.
+    #[inline]
+    pub fn on_plain_datagram<M: Memory>(&mut self, piece: Piece, mem: &mut M) -> Taken {
         self.udp.on_expected_frame(piece, mem)
     }
 
     /// Takes a received frame; its pieces pass into the stack's ownership.
     #[inline(never)]
     pub fn on_frame<M: Memory>(&mut self, now: Instant, frame: &RxFrame<'_>, mem: &mut M) {
-        let taken = self.tcp.on_expected_frame(now, frame, mem)
-            || self.tcp.on_expected_of_another(now, frame, mem);
-        if !taken {
-            self.on_other_frame(now, frame, mem);
+        let taken = match self.tcp.on_expected_frame(now, frame, mem) {
+            Taken::No => self.tcp.on_expected_of_another(now, frame, mem),
+            taken => taken,
+        };
+        match taken {
+            Taken::No => self.on_other_frame(now, frame, mem),
+            Taken::Copied => frame.pieces.iter().for_each(|piece| mem.release(piece.slot)),
+            Taken::Kept => {}
         }
     }
 
@@ -207,6 +218,12 @@ impl Stack {
     ) -> Option<Piece> {
         let (udp, mut cx) = self.udp(now, mem);
         udp.send_at_once(&mut cx, id, data, to)
+    }
+
+    /// Takes the slot of a frame of [`Stack::send_datagram_at_once`] back once nobody reads it.
+    #[inline(always)]
+    pub fn end_datagram<M: Memory>(&mut self, slot: Slot, mem: &mut M) {
+        self.udp.keep_spare(slot, mem);
     }
 
     /// The checksum that a frame of [`Stack::send_datagram_at_once`] leaves to the device.

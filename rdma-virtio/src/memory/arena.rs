@@ -217,6 +217,13 @@ impl Arena {
         Slot(granule.get())
     }
 
+    /// The name of a posted slot that the NIC is done with, to read it until it is posted again.
+    #[must_use]
+    #[inline(always)]
+    pub fn filled(&self, posted: &PostedSlot) -> Slot {
+        Slot(posted.0.get())
+    }
+
     /// As [`Arena::complete`], for a slot that is used later: what is known of it comes into the
     /// cache meanwhile. It was last touched a whole queue of receives ago.
     #[inline]

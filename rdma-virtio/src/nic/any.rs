@@ -15,6 +15,7 @@ use super::{
     Accepted, Armed, BareFrame, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent,
     PolledOne, PostError, RecvBatch, RecvWr, RegionView, SendWr, Sge,
 };
+use crate::memory::region::Segment;
 
 /// Any of the NICs.
 #[derive(Debug)]
@@ -102,9 +103,9 @@ impl AnyNic {
     }
 
     #[inline(never)]
-    fn post_send_short_called(&mut self, sge: Sge) -> bool {
+    fn post_send_short_called(&mut self, segment: Segment) -> bool {
         match self {
-            AnyNic::Rdma(nic) => nic.post_send_short(sge),
+            AnyNic::Rdma(nic) => nic.post_send_short(segment),
             AnyNic::Soft(_)
             | AnyNic::Tap(_)
             | AnyNic::Packet(_)
@@ -191,10 +192,10 @@ impl Nic for AnyNic {
     }
 
     #[inline(always)]
-    fn post_send_short(&mut self, sge: Sge) -> bool {
+    fn post_send_short(&mut self, segment: Segment) -> bool {
         match self {
-            AnyNic::Soft(nic) => nic.post_send_short(sge),
-            other => other.post_send_short_called(sge),
+            AnyNic::Soft(nic) => nic.post_send_short(segment),
+            other => other.post_send_short_called(segment),
         }
     }
 
@@ -213,6 +214,28 @@ impl Nic for AnyNic {
             AnyNic::Soft(nic) => nic.poll_recv_one(),
             AnyNic::Raw(_) => PolledOne::Unknown,
             other => other.poll_recv_one_called(),
+        }
+    }
+
+    #[inline(always)]
+    fn poll_recv_lent(&mut self) -> PolledOne {
+        match self {
+            AnyNic::Soft(nic) => nic.poll_recv_lent(),
+            other => other.poll_recv_one_called(),
+        }
+    }
+
+    #[inline(always)]
+    fn take_lent(&mut self) {
+        if let AnyNic::Soft(nic) = self {
+            nic.take_lent();
+        }
+    }
+
+    #[inline(always)]
+    fn repost_lent(&mut self) {
+        if let AnyNic::Soft(nic) = self {
+            nic.repost_lent();
         }
     }
 

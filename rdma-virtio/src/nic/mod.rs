@@ -30,6 +30,8 @@ use std::os::fd::RawFd;
 
 use arrayvec::ArrayVec;
 
+use crate::memory::region::Segment;
+
 /// Names a registered region to the NIC that registered it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Lkey(pub u32);
@@ -179,11 +181,19 @@ pub struct Completion {
     pub checksum: WcChecksum,
 }
 
-/// What [`Nic::poll_recv_one`] found.
+/// What [`Nic::poll_recv_one`] or [`Nic::poll_recv_lent`] found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PolledOne {
     /// A whole message in one receive, without errors and without checksum knowledge.
     Taken {
+        /// Of the work request.
+        wr_id: u64,
+        /// Bytes received.
+        byte_len: u32,
+    },
+    /// The same, but the receive is not taken yet: [`Nic::take_lent`] or [`Nic::repost_lent`] is to
+    /// follow before the next one is polled.
+    Lent {
         /// Of the work request.
         wr_id: u64,
         /// Bytes received.
@@ -504,9 +514,11 @@ pub trait Nic {
     }
 
     /// Posts an inline send of one element without offloads, if this NIC has a short way for it.
-    /// False says only that nothing was posted: [`Nic::post_send`] is to be called then.
+    /// That the bytes lie in a registered region was seen when the segment was found, and is not
+    /// looked at again. False says only that nothing was posted: [`Nic::post_send`] is to be called
+    /// then.
     #[inline]
-    fn post_send_short(&mut self, _sge: Sge) -> bool {
+    fn post_send_short(&mut self, _segment: Segment) -> bool {
         false
     }
 
@@ -530,6 +542,20 @@ pub trait Nic {
     fn poll_recv_one(&mut self) -> PolledOne {
         PolledOne::Unknown
     }
+
+    /// As [`Nic::poll_recv_one`], but the message may be lent ([`PolledOne::Lent`]).
+    #[inline]
+    fn poll_recv_lent(&mut self) -> PolledOne {
+        self.poll_recv_one()
+    }
+
+    /// The receive of [`PolledOne::Lent`] is taken: it is not posted any more.
+    #[inline]
+    fn take_lent(&mut self) {}
+
+    /// The receive of [`PolledOne::Lent`] is posted again, for the same bytes.
+    #[inline]
+    fn repost_lent(&mut self) {}
 
     /// Takes the oldest receive completion, if this NIC has a short way to it and it is a whole
     /// frame.

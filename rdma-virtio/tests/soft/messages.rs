@@ -45,7 +45,7 @@ fn the_short_ways_take_what_is_short_and_refuse_what_is_wrong() {
     for length in [1, 63, 64, 65, 79, 111, 112] {
         let bytes = pattern(u64::from(length), usize::try_from(length).unwrap());
         left.write_tx(100, &bytes);
-        assert!(left.nic.post_send_short(left.tx_sge(100, length)), "{length}");
+        assert!(left.nic.post_send_short(left.tx_segment(100, length)), "{length}");
         left.write_tx(100, &[0xff; 112]);
         let PolledOne::Taken { wr_id, byte_len } = right.nic.poll_recv_one() else {
             panic!("{length}");
@@ -60,8 +60,11 @@ fn the_short_ways_take_what_is_short_and_refuse_what_is_wrong() {
     bad_key.lkey.0 ^= 1 << 9;
     let mut beyond = left.tx_sge(0, 64);
     beyond.addr += 1 << 20;
+    for length in [113, 0] {
+        assert!(!left.nic.post_send_short(left.tx_segment(0, length)), "{length}");
+    }
     for wrong in [left.tx_sge(0, 113), left.tx_sge(0, 0), bad_key, beyond] {
-        assert!(!left.nic.post_send_short(wrong), "{wrong:?}");
+        assert!(left.send(&[wrong], true, 0).is_err(), "{wrong:?}");
     }
     assert_eq!(left.nic.counters().sent, sent);
     let good = Sge { addr: right.rx.addr(), length: 64, lkey: right.rx_lkey };
@@ -91,11 +94,36 @@ fn the_short_ways_take_what_is_short_and_refuse_what_is_wrong() {
 }
 
 #[test]
+fn a_lent_receive_is_posted_again_as_the_newest_or_taken() {
+    let (mut left, mut right) = linked_pair(&SoftOptions::default(), 3);
+    let mut posted = std::collections::VecDeque::from([0, 1, 2]);
+    for round in 0..500_u64 {
+        left.write_tx(0, &pattern(round, 79));
+        assert!(left.nic.post_send_short(left.tx_segment(0, 79)));
+        let PolledOne::Lent { wr_id, byte_len: 79 } = right.nic.poll_recv_lent() else {
+            panic!("{round}");
+        };
+        assert_eq!(Some(wr_id), posted.pop_front(), "{round}");
+        assert!(right.received(wr_id, 79) == pattern(round, 79), "{round}");
+        match round % 7 {
+            0 => {
+                right.nic.take_lent();
+                right.post_receive(wr_id);
+            }
+            _ => right.nic.repost_lent(),
+        }
+        posted.push_back(wr_id);
+        assert_eq!(right.nic.poll_recv_lent(), PolledOne::Nothing);
+    }
+    conserved(&[&left, &right]);
+}
+
+#[test]
 fn a_message_without_a_receive_waits_on_the_short_way_too() {
     let (mut left, mut right) = linked_pair(&SoftOptions::default(), 1);
     for round in 0..2_u64 {
         left.write_tx(0, &pattern(round, 79));
-        assert!(left.nic.post_send_short(left.tx_sge(0, 79)));
+        assert!(left.nic.post_send_short(left.tx_segment(0, 79)));
     }
     assert_eq!(right.nic.poll_recv_one(), PolledOne::Taken { wr_id: 0, byte_len: 79 });
     assert_eq!(right.nic.poll_recv_one(), PolledOne::Unknown);

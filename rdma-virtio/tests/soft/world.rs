@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use roceway_rdma_virtio::memory::mapping::{Mapping, PageWish};
+use roceway_rdma_virtio::memory::region::{Region, RegionTable, Segment};
 use roceway_rdma_virtio::nic::soft::{SoftNic, SoftOptions};
 use roceway_rdma_virtio::nic::{
     Completion, Lkey, Nic, NicEvent, Offload, PostError, RecvWr, RegionView, SendWr, Sge,
@@ -89,6 +90,15 @@ impl<N: Nic> Side<N> {
 
     pub(crate) fn tx_sge(&self, offset: u32, length: u32) -> Sge {
         Sge { addr: self.tx.addr() + u64::from(offset), length, lkey: self.tx_lkey }
+    }
+
+    pub(crate) fn tx_segment(&self, offset: u32, length: u32) -> Segment {
+        let (addr, lkey) = (self.tx.addr(), self.tx_lkey);
+        let mut table = RegionTable::new();
+        let region = Region { base: addr, length: TX_LEN as u64, host: addr, lkey };
+        // SAFETY: the mapping outlives the segment, which the test uses at once.
+        unsafe { table.insert(region) }.unwrap();
+        table.find(addr + u64::from(offset), length).unwrap()
     }
 
     /// Writes transmit memory, which no outstanding request may be reading.

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
+use roceway_rdma_virtio::memory::region::Segment;
 use roceway_rdma_virtio::nic::{
     Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, Offload, PolledOne,
     PostError, Receive, RecvWr, RegionView, SendWr, Sge, WcChecksum, WcStatus, Wire,
@@ -253,8 +254,9 @@ impl Nic for MemoryNic {
         n
     }
 
-    fn post_send_short(&mut self, sge: Sge) -> bool {
+    fn post_send_short(&mut self, segment: Segment) -> bool {
         self.short = !self.short;
+        let sge = segment.sge();
         let wr = SendWr {
             wr_id: 0,
             sges: &[sge],

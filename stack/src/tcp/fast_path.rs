@@ -40,26 +40,45 @@ pub(super) struct Expected {
 }
 
 impl Connection {
-    /// Takes the segment if it is the expected one; otherwise does nothing and says false.
-    /// On true the pieces are taken over.
+    /// Whether the segment is the expected one, for a connection on the fast path: then how many
+    /// bytes it acknowledges.
+    #[inline(always)]
+    pub(super) fn expects(&self, segment: &Expected) -> Option<u32> {
+        let acked = self.snd.una.distance_to(segment.ack);
+        let older = segment.timestamps.value.wrapping_sub(self.rcv.ts_recent) > u32::MAX / 2;
+        let expected = segment.seq == self.rcv.nxt
+            && acked <= self.snd.in_flight()
+            && segment.payload_len <= self.rcv.window()
+            && (segment.payload_len | acked) != 0
+            && !older;
+        expected.then_some(acked)
+    }
+
+    /// Queues the payload of the expected segment where it lies, in pieces whose references are
+    /// taken over.
+    #[inline(never)]
+    pub(super) fn queue_expected<M: Memory>(
+        &mut self,
+        header_len: u32,
+        pieces: &[Piece],
+        ctx: &mut Context<'_, M>,
+    ) {
+        let compacted = match pieces {
+            [piece] => self.rcv.queue.push(piece.skip(header_len), ctx.mem),
+            pieces => self.rcv.queue.push_several(pieces, header_len, ctx.mem),
+        };
+        if compacted > 0 {
+            ctx.counters.bytes_compacted += u64::from(compacted);
+        }
+    }
+
+    /// Takes the expected segment, as [`Connection::expects`] said it is, whose payload is queued.
     #[inline(always)]
     pub(super) fn on_expected<M: Memory>(
         &mut self,
-        segment: &Expected,
-        pieces: &[Piece],
+        (segment, acked): (&Expected, u32),
         ctx: &mut Context<'_, M>,
-    ) -> bool {
-        let acked = self.snd.una.distance_to(segment.ack);
-        let older = segment.timestamps.value.wrapping_sub(self.rcv.ts_recent) > u32::MAX / 2;
-        if !self.fast
-            || segment.seq != self.rcv.nxt
-            || acked > self.snd.in_flight()
-            || segment.payload_len > self.rcv.window()
-            || (segment.payload_len == 0 && acked == 0)
-            || older
-        {
-            return false;
-        }
+    ) {
         self.rcv.last_heard = ctx.now;
         self.rcv.on_timestamp(segment.timestamps.value, segment.seq, ctx.now);
         if u32::from(segment.window) != self.snd.window_field {
@@ -70,19 +89,14 @@ impl Connection {
         // The data first: fewer values are alive in the longer part.
         let mut ready = Readiness::NONE;
         if segment.payload_len > 0 {
-            self.on_expected_data(segment, pieces, ctx);
+            self.on_expected_data(segment, ctx);
             ready = Readiness::READABLE;
-        } else {
-            for piece in pieces {
-                ctx.mem.release(piece.slot);
-            }
         }
         if acked > 0 {
             self.on_expected_ack(segment, acked, ctx);
             ready = ready.union(Readiness::WRITABLE);
         }
         self.notify(ready);
-        true
     }
 
     #[inline(always)]
@@ -113,24 +127,12 @@ impl Connection {
     }
 
     #[inline(always)]
-    fn on_expected_data<M: Memory>(
-        &mut self,
-        segment: &Expected,
-        pieces: &[Piece],
-        ctx: &mut Context<'_, M>,
-    ) {
+    fn on_expected_data<M: Memory>(&mut self, segment: &Expected, ctx: &mut Context<'_, M>) {
         let len = segment.payload_len;
         self.rcv.nxt = self.rcv.nxt.plus(len);
         ctx.counters.bytes_received += u64::from(len);
         if len > u32::from(self.rcv.segment_size) {
             self.rcv.segment_size = u16::try_from(len).unwrap_or(u16::MAX).min(self.snd.mss);
-        }
-        let compacted = match pieces {
-            [piece] => self.rcv.queue.push(piece.skip(segment.header_len), ctx.mem),
-            _ => self.rcv.queue.push_several(pieces, segment.header_len, ctx.mem),
-        };
-        if compacted > 0 {
-            ctx.counters.bytes_compacted += u64::from(compacted);
         }
         self.schedule_ack(ctx.now, ctx.config.delayed_ack);
     }

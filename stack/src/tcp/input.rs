@@ -16,11 +16,11 @@ use super::time_wait::TimeWaitVerdict;
 use super::tuple::FourTuple;
 use super::{Disposition, Tcp};
 use crate::checksum::Sum;
-use crate::frame::{RxChecksum, RxFrame};
+use crate::frame::{RxChecksum, RxFrame, Taken};
 use crate::ip::{IcmpError, IcmpErrorKind, Ip, Packet};
 use crate::memory::{Memory, Piece};
 use crate::time::Instant;
-use crate::wire::prediction::{FlowV4, word};
+use crate::wire::prediction::{FlowV4, native, word};
 use crate::wire::protocol;
 use crate::wire::tcp::{ALIGNED_TIMESTAMPS_WORD, Options, TcpFlags, TcpHeader, Timestamps};
 
@@ -38,65 +38,72 @@ pub(crate) enum SegmentBytes<'a> {
 
 impl Tcp {
     /// Takes a frame whose headers are exactly those that the connection of the last segment
-    /// expects (header prediction): no parsing, no hashing. False: nothing was done.
+    /// expects (header prediction): no parsing, no hashing. A short payload is copied.
     #[inline(always)]
     pub(crate) fn on_expected_frame<M: Memory>(
         &mut self,
         now: Instant,
         frame: &RxFrame<'_>,
         mem: &mut M,
-    ) -> bool {
+    ) -> Taken {
         let index = self.last_hit;
-        let Some((connection, mut ctx)) = self.at(index, now, mem) else { return false };
+        let Some((connection, mut ctx)) = self.at(index, now, mem) else { return Taken::No };
         if !connection.fast {
-            return false;
+            return Taken::No;
         }
-        let Some(&first) = frame.pieces.first() else { return false };
+        let Some(&first) = frame.pieces.first() else { return Taken::No };
         let bytes = ctx.mem.bytes(first);
-        let Some(headers) = bytes.first_chunk::<V4_HEADERS>() else { return false };
-        let Some(mut expected) = expect_v4(headers, &connection.expectation) else { return false };
+        let Some((headers, behind)) = bytes.split_first_chunk::<V4_HEADERS>() else {
+            return Taken::No;
+        };
+        let Some(mut expected) = expect_v4(headers, &connection.expectation) else {
+            return Taken::No;
+        };
         let len = match frame.pieces {
             [piece] => piece.len,
             pieces => pieces.iter().map(|piece| piece.len).sum(),
         };
         if expected.header_len + expected.payload_len != len {
             if frame.gso_size == 0 {
-                return false;
+                return Taken::No;
             }
             // Joined segments: the headers are still those of the first.
             expected.payload_len = len - expected.header_len;
         }
         if frame.checksum == RxChecksum::Unknown && !checksum_is_right(frame.pieces, len, ctx.mem) {
-            return false;
+            return Taken::No;
         }
-        if !connection.on_expected(&expected, frame.pieces, &mut ctx) {
-            return false;
+        let Some(acked) = connection.expects(&expected) else { return Taken::No };
+        let is_copied = frame.pieces.len() == 1 && connection.rcv.queue.push_short(behind);
+        let is_kept = !is_copied && expected.payload_len > 0;
+        if is_kept {
+            connection.queue_expected(expected.header_len, frame.pieces, &mut ctx);
         }
-        ctx.counters.segments_received += 1;
+        connection.on_expected((&expected, acked), &mut ctx);
         ctx.counters.predicted += 1;
         let unsettled = connection.is_unsettled();
         if unsettled {
             self.settle(index);
         }
-        true
+        if is_kept { Taken::Kept } else { Taken::Copied }
     }
 
     /// The same for the connection that the frame is for, if it looks like one for the fast path
-    /// and the last segment was not of that connection. False: nothing was done.
+    /// and the last segment was not of that connection.
     #[inline(never)]
     pub(crate) fn on_expected_of_another<M: Memory>(
         &mut self,
         now: Instant,
         frame: &RxFrame<'_>,
         mem: &mut M,
-    ) -> bool {
+    ) -> Taken {
         let Some(tuple) = frame.pieces.first().and_then(|first| plain_tuple(mem.bytes(*first)))
         else {
-            return false;
+            return Taken::No;
         };
-        let Some(Endpoint::Connection(index)) = self.find(&tuple) else { return false };
+        let Some(Endpoint::Connection(index)) = self.find(&tuple) else { return Taken::No };
         if index == self.last_hit {
-            return false;
+            return Taken::No;
         }
         self.last_hit = index;
         self.on_expected_frame(now, frame, mem)
@@ -449,10 +456,11 @@ fn release_all<M: Memory>(bytes: &SegmentBytes<'_>, mem: &mut M) {
 /// fragment, right IP header checksum, ACK and at most PSH, and timestamps as the only option.
 #[inline]
 fn expect_v4(frame: &[u8; V4_HEADERS], flow: &FlowV4) -> Option<Expected> {
-    let offset_and_flags = word(frame, 46) & 0xfff7_0000;
+    // Compared as they lie in memory.
+    let offset_and_flags = native(frame, 46) & 0xfff7_0000_u32.to_be();
     let difference = flow.difference(frame, protocol::TCP)
-        | u64::from(offset_and_flags ^ 0x8010_0000)
-        | u64::from(word(frame, 54) ^ ALIGNED_TIMESTAMPS_WORD);
+        | u64::from(offset_and_flags ^ 0x8010_0000_u32.to_be())
+        | u64::from(native(frame, 54) ^ ALIGNED_TIMESTAMPS_WORD.to_be());
     if difference != 0 || !flow.header_sum_is_right(frame) {
         return None;
     }

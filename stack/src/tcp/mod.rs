@@ -153,7 +153,9 @@ impl Tcp {
     /// Counters.
     #[must_use]
     pub fn counters(&self) -> TcpCounters {
-        self.counters
+        // What was predicted is counted once.
+        let segments_received = self.counters.segments_received + self.counters.predicted;
+        TcpCounters { segments_received, ..self.counters }
     }
 
     /// Number of connections, TIME-WAIT not counted.

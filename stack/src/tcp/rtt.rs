@@ -4,6 +4,8 @@
 //! round trip is measured to the nanosecond. Timestamps tick only each 1.05 ms, so they serve where
 //! that measurement is spoilt by a retransmission (Karn's algorithm). Never arms a timer.
 
+use core::hint::cold_path;
+
 use crate::tcp::seq::SeqNum;
 use crate::time::{Duration, Instant};
 
@@ -195,7 +197,12 @@ impl Rtt {
         self.min_ns = self.min_ns.min(rtt_ns);
         self.backoff = 0;
         let wanted = self.srtt8_ns / 8 + self.rttvar4_ns.max(GRANULARITY_NS);
-        self.rto = Rto(Duration::from_nanos(wanted).max(self.least.0).min(Rto::MAX.0));
+        // Mostly the least one is more.
+        self.rto = self.least;
+        if wanted > self.least.0.as_nanos() {
+            cold_path();
+            self.rto = Rto(Duration::from_nanos(wanted).min(Rto::MAX.0));
+        }
     }
 
     /// The retransmission timer expired: the next timeout is twice as long (RFC 6298 §5.5).

@@ -33,7 +33,7 @@ use template::Template;
 
 use crate::frame::Offloads;
 use crate::ip::{IcmpError, IcmpErrorKind, Ip, Mark, Marking};
-use crate::memory::{Memory, Piece};
+use crate::memory::{Memory, Piece, Slot};
 use crate::ring::Ring;
 use crate::slab::{Id, Slab};
 use crate::time::Instant;
@@ -102,6 +102,8 @@ pub struct Udp {
     waiting: Ring<UdpId>,
     /// Sockets that may hold receive slots, each once.
     holders: Ring<UdpId>,
+    /// A small slot with one reference, for the next datagram that leaves at once.
+    spare: Option<Slot>,
     /// Of the neighbours, when the waiting frames were looked at last.
     seen_generation: u32,
     /// Ephemeral ports given so far.
@@ -125,6 +127,7 @@ impl Udp {
             blocked: Ring::default(),
             waiting: Ring::default(),
             holders: Ring::default(),
+            spare: None,
             seen_generation: 0,
             ports_given: 0,
             counters: UdpCounters::default(),

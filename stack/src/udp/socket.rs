@@ -2,10 +2,10 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Readiness;
-use super::config::UdpError;
+use super::config::{UdpConfig, UdpError};
 use super::template::Template;
 use crate::copy::copy;
 use crate::frame::TxChecksum;
@@ -100,9 +100,39 @@ struct Datagram {
     payload: Payload,
 }
 
+/// Most bytes of a datagram that is copied at once: what a message that lies in a slot of the soft
+/// NIC has left for them.
+const SHORT_MAX: usize = 58;
+
+/// A short datagram that came while nothing was queued: copied at once, so that the buffer in which
+/// it came takes the next frame as it is.
+#[derive(Clone, Copy, Debug)]
+struct Short {
+    source: SocketAddr,
+    /// None if there is no such datagram.
+    len: Option<u8>,
+    bytes: [u8; SHORT_MAX],
+}
+
+impl Default for Short {
+    fn default() -> Short {
+        let source = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        Short { source, len: None, bytes: [0; SHORT_MAX] }
+    }
+}
+
+impl Short {
+    #[inline(always)]
+    fn as_slice(&self) -> Option<&[u8]> {
+        self.bytes.get(..usize::from(self.len?))
+    }
+}
+
 /// Datagrams that wait to be read.
 #[derive(Debug, Default)]
 pub(super) struct ReceiveQueue {
+    /// The first of all, if it is there.
+    short: Short,
     datagrams: Ring<Datagram>,
     /// The slots of datagrams that lie in several, in order.
     chain: VecDeque<Piece>,
@@ -126,11 +156,11 @@ pub struct Received {
 
 impl ReceiveQueue {
     pub(super) fn len(&self) -> usize {
-        self.datagrams.len()
+        self.datagrams.len() + usize::from(self.short.len.is_some())
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.datagrams.is_empty()
+        self.len() == 0
     }
 
     /// Receive slots held.
@@ -140,7 +170,7 @@ impl ReceiveQueue {
 
     /// Whether a datagram of `len` bytes more is within the limits.
     pub(super) fn has_room(&self, len: u32, datagrams_max: u16, bytes_max: u32) -> bool {
-        self.datagrams.len() < usize::from(datagrams_max)
+        self.len() < usize::from(datagrams_max)
             && self.bytes.saturating_add(len).saturating_add(OVERHEAD) <= bytes_max
     }
 
@@ -148,6 +178,28 @@ impl ReceiveQueue {
     fn push(&mut self, source: SocketAddr, len: u32, payload: Payload) {
         self.bytes += len + OVERHEAD;
         self.datagrams.push_back(Datagram { source, len, payload });
+    }
+
+    /// Copies a short payload if nothing is queued; otherwise, or if it has no room, does nothing.
+    #[inline(always)]
+    pub(super) fn push_short(
+        &mut self,
+        source: SocketAddr,
+        payload: &[u8],
+        config: &UdpConfig,
+    ) -> bool {
+        let len = u8::try_from(payload.len()).unwrap_or(u8::MAX);
+        let Some(place) = self.short.bytes.get_mut(..payload.len()) else { return false };
+        // Each datagram is charged for, so without a charge there is none.
+        let charge = u32::from(len) + OVERHEAD;
+        if self.bytes != 0 || charge > config.receive_bytes || config.receive_datagrams == 0 {
+            return false;
+        }
+        copy(place, payload);
+        self.short.len = Some(len);
+        self.short.source = source;
+        self.bytes = charge;
+        true
     }
 
     /// Queues a payload where it lies, in one slot.
@@ -173,10 +225,16 @@ impl ReceiveQueue {
         self.push(source, len, Payload::Heap);
     }
 
-    /// Copies the oldest datagram into `buffer` and takes it out, if it lies in one slot: the
+    /// Copies the oldest datagram into `buffer` and takes it out, if it lies in one place: the
     /// bytes copied.
     #[inline(always)]
     pub(super) fn pop_short<M: Memory>(&mut self, buffer: &mut [u8], mem: &mut M) -> Option<usize> {
+        if let Some(bytes) = self.short.as_slice() {
+            let len = bytes.len().min(buffer.len());
+            copy(&mut buffer[..len], &bytes[..len]);
+            self.drop_short();
+            return Some(len);
+        }
         let datagram = self.datagrams.get(0)?;
         let Payload::Slot(piece) = datagram.payload else { return None };
         let bytes = mem.bytes(piece);
@@ -189,9 +247,17 @@ impl ReceiveQueue {
         Some(len)
     }
 
+    #[inline(always)]
+    fn drop_short(&mut self) {
+        self.bytes -= u32::from(self.short.len.take().unwrap_or(0)) + OVERHEAD;
+    }
+
     /// Copies the oldest datagram into `buffer` and takes it out.
     #[inline]
     pub(super) fn pop<M: Memory>(&mut self, buffer: &mut [u8], mem: &mut M) -> Option<Received> {
+        if self.short.len.is_some() {
+            return self.pop_slowly(buffer, mem);
+        }
         let Datagram { source, len, payload } = *self.datagrams.get(0)?;
         let Payload::Slot(piece) = payload else {
             return self.pop_slowly(buffer, mem);
@@ -214,6 +280,10 @@ impl ReceiveQueue {
 
     /// Copies the oldest datagram into `buffer` and leaves it.
     pub(super) fn peek<M: Memory>(&self, buffer: &mut [u8], mem: &M) -> Option<Received> {
+        if let Some(bytes) = self.short.as_slice() {
+            let (len, datagram_len) = (copy_into(buffer, bytes), bytes.len());
+            return Some(Received { len, datagram_len, source: self.short.source });
+        }
         let datagram = self.datagrams.get(0)?;
         let len = match datagram.payload {
             Payload::Slot(piece) => copy_into(buffer, mem.bytes(piece)),
@@ -231,6 +301,10 @@ impl ReceiveQueue {
 
     /// Takes the oldest datagram out; `false` if there is none.
     pub(super) fn discard<M: Memory>(&mut self, mem: &mut M) -> bool {
+        if self.short.len.is_some() {
+            self.drop_short();
+            return true;
+        }
         let Some(datagram) = self.datagrams.pop_front() else { return false };
         self.bytes -= datagram.len + OVERHEAD;
         match datagram.payload {

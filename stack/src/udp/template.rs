@@ -34,7 +34,12 @@ pub(super) struct Template {
     generation: u32,
     /// Bytes of the longest frame that fits into one slot and the MTU.
     single_len_max: usize,
+    /// Over IPv4 with the lengths, and the partial checksum, of the last short datagram.
     bytes: [u8; LEN_V6],
+    /// Payload bytes that those are for.
+    sized_for: Option<u16>,
+    /// Sum over the IPv4 header with that length and without identification, folded.
+    sized_sum: u16,
     is_v6: bool,
     mtu: u16,
     /// Over addresses and protocol.
@@ -53,6 +58,8 @@ impl Default for Template {
             generation: 0,
             single_len_max: 0,
             bytes: [0; LEN_V6],
+            sized_for: None,
+            sized_sum: 0,
             is_v6: false,
             mtu: 0,
             pseudo: Sum::ZERO,
@@ -221,13 +228,30 @@ impl Template {
     /// Writes the headers of a whole datagram over IPv4 with `len` bytes of payload, whose checksum
     /// is the device's.
     #[inline(always)]
-    pub(super) fn write_short_v4(&self, head: &mut [u8; LEN_V4], len: u16, ident: u16) {
+    pub(super) fn write_short_v4(&mut self, head: &mut [u8; LEN_V4], len: u16, ident: u16) {
+        if self.sized_for != Some(len) {
+            self.size_short_v4(len);
+        }
         head.copy_from_slice(&self.bytes[..LEN_V4]);
+        // RFC 1071: of the header only the identification is not in the sum yet.
+        let sum = u32::from(self.sized_sum) + u32::from(ident);
+        let [a, b, c, d] = sum.to_be_bytes();
+        let checksum = !u16::from_be_bytes([c, d]).wrapping_add(u16::from_be_bytes([a, b]));
+        head[IP + 4..IP + 6].copy_from_slice(&ident.to_be_bytes());
+        head[IP + ipv4::CHECKSUM_OFFSET..][..2].copy_from_slice(&checksum.to_be_bytes());
+    }
+
+    /// Puts the lengths of a datagram over IPv4 with `len` bytes of payload, and its partial
+    /// checksum, into the headers.
+    #[inline(never)]
+    fn size_short_v4(&mut self, len: u16) {
         let length = len + 8;
-        self.patch_v4(&mut head[IP..], len + 28, ident, 0);
-        let [a, b] = length.to_be_bytes();
-        let [c, d] = self.udp_checksum(length, Checksum::Partial).to_be_bytes();
-        head[LEN_V4 - 4..].copy_from_slice(&[a, b, c, d]);
+        let partial = self.udp_checksum(length, Checksum::Partial).to_be_bytes();
+        self.bytes[IP + 2..IP + 4].copy_from_slice(&(len + 28).to_be_bytes());
+        self.bytes[LEN_V4 - 4..LEN_V4 - 2].copy_from_slice(&length.to_be_bytes());
+        self.bytes[LEN_V4 - 2..LEN_V4].copy_from_slice(&partial);
+        self.sized_sum = !self.header.plus(Sum::of_u16(len + 28)).checksum();
+        self.sized_for = Some(len);
     }
 
     /// Writes the Ethernet and IPv4 headers of a fragment to the start of `frame`, and the UDP

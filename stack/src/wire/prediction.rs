@@ -38,12 +38,12 @@ impl FlowV4 {
     /// fragment; the header checksum aside.
     #[inline(always)]
     pub(crate) fn difference<const N: usize>(&self, frame: &[u8; N], protocol: u8) -> u64 {
-        let fragment_and_protocol = word(frame, 20) & 0x3fff_00ff;
+        let fragment_and_protocol = native(frame, 20) & 0x3fff_00ff_u32.to_be();
         (word64(frame, 0) ^ self.link_start)
             | (word64(frame, 8) ^ self.link_end)
             | (word64(frame, 26) ^ self.addresses)
             | u64::from(native(frame, 34) ^ self.ports)
-            | u64::from(fragment_and_protocol ^ u32::from(protocol))
+            | u64::from(fragment_and_protocol ^ u32::from(protocol).to_be())
     }
 
     /// Whether the IPv4 header checksum of a packet of the flow is right.
@@ -66,7 +66,7 @@ fn word64<const N: usize>(frame: &[u8; N], at: usize) -> u64 {
 
 /// Four bytes of a frame as they lie in memory.
 #[inline]
-fn native<const N: usize>(frame: &[u8; N], at: usize) -> u32 {
+pub(crate) fn native<const N: usize>(frame: &[u8; N], at: usize) -> u32 {
     u32::from_ne_bytes(super::array(frame, at))
 }
 

@@ -38,8 +38,9 @@ pub use self::open::Settings;
 use self::options::RdmaOptions;
 use super::{
     Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne, PostError,
-    RecvBatch, RecvWr, RegionView, SendWr, Sge,
+    RecvBatch, RecvWr, RegionView, SendWr,
 };
+use crate::memory::region::Segment;
 use crate::verbs::region::{Access, Region};
 
 /// An RDMA NIC in mode rc or ud.
@@ -186,8 +187,8 @@ impl Nic for RdmaNic {
     }
 
     #[inline]
-    fn post_send_short(&mut self, sge: Sge) -> bool {
-        self.engine.get_mut().post_short(sge)
+    fn post_send_short(&mut self, segment: Segment) -> bool {
+        self.engine.get_mut().post_short(segment.sge())
     }
 
     #[inline]

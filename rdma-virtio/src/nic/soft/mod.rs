@@ -56,6 +56,7 @@ use std::path::Path;
 pub use counters::SoftCounters;
 pub use options::{MESSAGE_MAX, MTU_MIN, SoftOptions, TIMEOUT_NS_MAX, TIMEOUT_NS_MIN};
 
+use crate::memory::region::Segment;
 use crate::nic::{
     Accepted, Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne,
     PostError, RecvBatch, RecvWr, RegionView, SendWr, Sge, Wire,
@@ -253,13 +254,13 @@ impl Nic for SoftNic {
     }
 
     #[inline(always)]
-    fn post_send_short(&mut self, sge: Sge) -> bool {
-        self.sender.post_short(&self.regions, &sge, &mut self.counters)
+    fn post_send_short(&mut self, segment: Segment) -> bool {
+        self.sender.post_short((segment.addr(), segment.length()), &mut self.counters)
     }
 
     #[inline]
     fn post_bare_short(&mut self, sge: Sge, checksum: bool) -> bool {
-        self.frames && !checksum && self.sender.post_short(&self.regions, &sge, &mut self.counters)
+        self.frames && !checksum && self.sender.post_one(&self.regions, &sge, &mut self.counters)
     }
 
     fn signal_last(&mut self) -> bool {
@@ -285,14 +286,35 @@ impl Nic for SoftNic {
         count
     }
 
-    #[inline(always)]
+    #[inline]
     fn poll_recv_one(&mut self) -> PolledOne {
-        let taken = self.receiver.poll_one(&mut self.counters);
-        if matches!(taken, PolledOne::Taken { .. }) && self.receiver.owes_progress() {
+        match self.poll_recv_lent() {
+            PolledOne::Lent { wr_id, byte_len } => {
+                self.take_lent();
+                PolledOne::Taken { wr_id, byte_len }
+            }
+            other => other,
+        }
+    }
+
+    #[inline(always)]
+    fn poll_recv_lent(&mut self) -> PolledOne {
+        let found = self.receiver.poll_lent(&mut self.counters);
+        if matches!(found, PolledOne::Lent { .. }) && self.receiver.owes_progress() {
             cold_path();
             self.show_progress();
         }
-        taken
+        found
+    }
+
+    #[inline(always)]
+    fn take_lent(&mut self) {
+        self.receiver.posted_mut().take_filled(1);
+    }
+
+    #[inline(always)]
+    fn repost_lent(&mut self) {
+        self.receiver.posted_mut().rotate();
     }
 
     #[inline]

@@ -3,8 +3,6 @@
 //! Every address in it was checked against a writable region when it was posted, and belongs to
 //! the NIC until its completion; nothing here is visible to the peer.
 
-use std::hint::cold_path;
-
 use super::layout::INLINE_MAX_U32;
 use super::options::RECV_ELEMENTS_MAX;
 use super::regions::Regions;
@@ -138,17 +136,30 @@ impl Posted {
     }
 
     /// Copies a message that lies in a slot into the oldest receive if that has one place with room
-    /// for it, and takes the receive out: its `wr_id`.
+    /// for it: its `wr_id`. [`Posted::take_filled`] or [`Posted::rotate`] follows.
     #[inline(always)]
-    pub(super) fn take_short(&mut self, source: Source) -> Option<u64> {
+    pub(super) fn fill_short(&self, source: Source) -> Option<u64> {
         let receive = self.receives.get(usize::try_from(self.first).unwrap_or(0) & self.mask)?;
         if self.first == self.next || receive.first.length < source.length {
             return None;
         }
         let wr_id = receive.wr_id;
         copy_message(source, receive.first);
-        self.first += 1;
         Some(wr_id)
+    }
+
+    /// Posts the oldest receive, which is filled, again: it becomes the newest.
+    #[inline(always)]
+    pub(super) fn rotate(&mut self) {
+        let Some(receives) = self.receives.get_mut(..=self.mask) else { return };
+        let index = |number| usize::try_from(number).unwrap_or(0) & self.mask;
+        let (from, to) = (index(self.first), index(self.next));
+        // In a full queue they are the same.
+        if from != to {
+            receives[to] = receives[from];
+        }
+        self.first += 1;
+        self.next += 1;
     }
 
     /// Bytes of the receive with this number behind the oldest; 0 if there is none.
@@ -229,7 +240,7 @@ impl Posted {
         totals.fold(0, u32::saturating_add)
     }
 
-    /// Takes the oldest `count` receives out, which [`Posted::fill`] filled.
+    /// Takes the oldest `count` receives out, which are filled.
     #[inline]
     pub(super) fn take_filled(&mut self, count: u64) {
         debug_assert!(count <= self.len());
@@ -325,7 +336,13 @@ fn copy_message(source: Source, place: Place) {
     if place.length >= INLINE_MAX_U32 {
         copy(source, place.addr, INLINE_MAX_U32);
     } else {
-        cold_path();
-        copy(source, place.addr, source.length);
+        copy_part(source, place.addr);
     }
+}
+
+/// The same into a place that is shorter than a slot.
+#[cold]
+#[inline(never)]
+fn copy_part(source: Source, to: u64) {
+    copy(source, to, source.length);
 }

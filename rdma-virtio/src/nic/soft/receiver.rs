@@ -149,8 +149,9 @@ impl Receiver {
     ) -> (usize, bool) {
         let mut count = 0;
         while let Some(place) = out.get_mut(count)
-            && let PolledOne::Taken { wr_id, byte_len } = self.poll_one(counters)
+            && let PolledOne::Lent { wr_id, byte_len } = self.poll_lent(counters)
         {
+            self.posted.take_filled(1);
             *place = completion(wr_id, byte_len, false);
             count += 1;
         }
@@ -160,10 +161,11 @@ impl Receiver {
         (count, self.owes_progress() && self.publish())
     }
 
-    /// The case that latency is made of, alone: a short message, and a receive with room for it.
-    /// Whoever calls it shows progress when some is owed.
+    /// The case that latency is made of, alone: a short message, and a receive with room for it,
+    /// which stays the oldest. Whoever calls it takes or posts that again, and shows progress when
+    /// some is owed.
     #[inline(always)]
-    pub(super) fn poll_one(&mut self, counters: &mut SoftCounters) -> PolledOne {
+    pub(super) fn poll_lent(&mut self, counters: &mut SoftCounters) -> PolledOne {
         let slot = self.head.slot();
         let sequence = slot.sequence().load(Ordering::Acquire);
         let expected = sequence_of(self.head.position());
@@ -180,13 +182,13 @@ impl Receiver {
         }
         let byte_len = u32::try_from(word).unwrap_or(0);
         let source = Source { from: slot.message().cast_const(), length: byte_len };
-        let Some(wr_id) = self.posted.take_short(source) else {
+        let Some(wr_id) = self.posted.fill_short(source) else {
             cold_path();
             return PolledOne::Unknown;
         };
         self.head.advance(1);
         counters.received_bytes += word;
-        PolledOne::Taken { wr_id, byte_len }
+        PolledOne::Lent { wr_id, byte_len }
     }
 
     /// The counters with the messages that went the short way, of which each is one receive.

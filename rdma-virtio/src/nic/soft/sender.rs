@@ -147,36 +147,47 @@ impl Sender {
     ) -> Result<(), PostError> {
         if let [sge] = wr.sges
             && wr.inline
-            && self.post_short(regions, sge, counters)
+            && self.post_one(regions, sge, counters)
         {
             return Ok(());
         }
         self.post_general(regions, wr, counters)
     }
 
-    /// The case that latency is made of, alone: one short element, inline, and room. On false
-    /// nothing was posted.
-    #[inline(always)]
-    pub(super) fn post_short(
+    /// Posts one short element inline, if there is room. On false nothing was posted.
+    #[inline]
+    pub(super) fn post_one(
         &mut self,
         regions: &Regions,
         sge: &Sge,
         counters: &mut SoftCounters,
     ) -> bool {
-        if sge.length > self.short_max || self.tail >= self.full_at {
+        match regions.resolve(sge) {
+            Ok(piece) => self.post_short((piece.addr, piece.length), counters),
+            Err(_) => false,
+        }
+    }
+
+    /// The case that latency is made of, alone: so many bytes, known to lie in a region that is
+    /// mapped, inline, and room for them. On false nothing was posted.
+    #[inline(always)]
+    pub(super) fn post_short(
+        &mut self,
+        (addr, length): (u64, u32),
+        counters: &mut SoftCounters,
+    ) -> bool {
+        if length.wrapping_sub(1) >= self.short_max || self.tail >= self.full_at {
             cold_path();
             return false;
         }
-        let Ok(piece) = regions.resolve(sge) else { return false };
         let slot = self.ring.slot(self.tail);
-        let from = source_of(&piece);
         // SAFETY: as in `copy_in`; `short_max` is at most INLINE_MAX.
-        unsafe { copy_short(from, slot.message(), sge.length) };
-        slot.description().store(u64::from(sge.length), Ordering::Relaxed);
+        unsafe { copy_short(source_of(addr), slot.message(), length) };
+        slot.description().store(u64::from(length), Ordering::Relaxed);
         slot.sequence().store(sequence_of(self.tail), Ordering::Release);
         self.tail += 1;
         self.short += 1;
-        counters.sent_bytes += u64::from(sge.length);
+        counters.sent_bytes += u64::from(length);
         true
     }
 
@@ -433,14 +444,14 @@ impl Sender {
 
 /// First byte of a piece.
 #[inline]
-fn source_of(piece: &Resolved) -> *const u8 {
-    std::ptr::with_exposed_provenance(usize::try_from(piece.addr).unwrap_or(0))
+fn source_of(addr: u64) -> *const u8 {
+    std::ptr::with_exposed_provenance(usize::try_from(addr).unwrap_or(0))
 }
 
 /// Copies a piece into a free slot of our own ring, in which it has room.
 #[inline]
 fn copy_in(piece: &Resolved, to: *mut u8) {
-    let from = source_of(piece);
+    let from = source_of(piece.addr);
     let count = usize::try_from(piece.length).unwrap_or(0);
     // SAFETY: `from` lies in a region that `register`'s caller keeps mapped, in bounds as `resolve`
     // checked; `to` in our own ring, where the caller of this function has at most INLINE_MAX

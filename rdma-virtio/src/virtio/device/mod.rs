@@ -9,9 +9,7 @@ mod receive;
 mod transmit;
 
 use self::receive::ReceiveSide;
-pub(super) use self::receive::{
-    BATCH as POSTS_MAX, ReceivedDirectly, ReceivedOne, Staged, Staging,
-};
+pub(super) use self::receive::{BATCH as POSTS_MAX, ReceivedDirectly, Staged, Staging};
 use self::transmit::TransmitSide;
 use super::features::Features;
 use super::layout::{Descriptor, QueueMemory};
@@ -169,15 +167,29 @@ impl<P: Policy> NetDevice<P> {
         self.rx.poll_directly(nic, &self.setup, &mut self.counters, header)
     }
 
-    /// As [`NetDevice::receive_directly`] for a NIC that has a short way to one message, whose
-    /// header is handed over by value, too.
+    /// Looks at a message that the NIC lends, if it is a whole one in one buffer that may stay the
+    /// device's, too, meanwhile; its header by value. [`Nic::take_lent`] with
+    /// [`NetDevice::let_go`], or [`Nic::repost_lent`], follows.
     #[inline(always)]
-    pub(super) fn receive_one<N: Nic>(
+    pub(super) fn lend(&mut self, lent: (u64, u32), header: &mut NetHeader) -> Option<UsedElement> {
+        self.rx.lend(lent, header)
+    }
+
+    /// As [`NetDevice::receive_directly`] for a NIC that has a short way to one message, whose
+    /// header is handed over by value, too. `None`: it may be on the queue.
+    #[inline(always)]
+    pub(super) fn receive_taken(
         &mut self,
-        nic: &mut N,
+        taken: (u64, u32),
         header: &mut NetHeader,
-    ) -> ReceivedOne {
-        self.rx.poll_one(nic, &self.setup, &mut self.counters, header)
+    ) -> Option<UsedElement> {
+        self.rx.receive_taken(&self.setup, &mut self.counters, taken, header)
+    }
+
+    /// A buffer that was lent and not posted again is the driver's.
+    #[inline(always)]
+    pub(super) fn let_go(&mut self, head: u16) {
+        self.rx.let_go(head);
     }
 
     /// As [`NetDevice::receive_directly`] for a NIC that has a short way to a frame without a
@@ -242,6 +254,15 @@ impl<P: Policy> NetDevice<P> {
     #[inline]
     pub fn receive<N: Nic>(&mut self, nic: &mut N) -> Notify {
         self.rx.poll(nic, &self.setup, &mut self.counters)
+    }
+
+    /// The counters; `again` messages were lent and their buffers posted again, which nobody counted.
+    #[must_use]
+    pub(super) fn counters_with(&self, again: u64) -> DeviceCounters {
+        let mut counters = self.counters();
+        counters.rx_messages += again;
+        counters.rx_passed += again;
+        counters
     }
 
     /// The counters.

@@ -11,7 +11,7 @@ mod staging;
 use arrayvec::ArrayVec;
 
 use self::deliver::{Message, Segments, deliver};
-pub(in crate::virtio) use self::direct::{ReceivedDirectly, ReceivedOne};
+pub(in crate::virtio) use self::direct::ReceivedDirectly;
 use self::staging::look_for;
 pub(in crate::virtio) use self::staging::{Staged, Staging};
 use super::{FRAME_LEN_MIN, NO_COMPLETION, Setup};

@@ -9,6 +9,7 @@ mod transmit;
 
 use arrayvec::ArrayVec;
 
+pub use self::receive::Lent;
 use self::receive::ReceiveQueue;
 use self::transmit::TransmitQueue;
 pub use self::transmit::{IndirectTables, TABLE_LEN};
@@ -162,6 +163,24 @@ impl<P: Policy> NetDriver<P> {
         self.rx.take_one(arena, frame, used, &mut self.counters)
     }
 
+    /// As [`NetDriver::received_one`], for a frame that is lent, and whose header is in `header`:
+    /// it is posted again under the same head, or [`NetDriver::keep`] follows.
+    #[inline(always)]
+    pub(super) fn lend(
+        &mut self,
+        arena: &mut Arena,
+        used: UsedElement,
+        header: &mut NetHeader,
+    ) -> Option<Lent> {
+        self.rx.lend(arena, (used, header), &mut self.counters)
+    }
+
+    /// A lent frame's buffer is the caller's.
+    #[inline(always)]
+    pub(super) fn keep(&mut self, arena: &mut Arena, lent: &Lent) {
+        self.rx.keep(arena, lent);
+    }
+
     /// The short form of posting receives for one thread: calls `each` with the head and the
     /// address of chains of one slot, at most `count_max` times; returns how often.
     /// [`NetDriver::queue_buffers`] follows for those that the device did not take.
@@ -216,6 +235,16 @@ impl<P: Policy> NetDriver<P> {
     #[inline]
     pub fn refill(&mut self, arena: &mut Arena) -> Notify {
         self.rx.refill(arena, &mut self.counters)
+    }
+
+    /// The counters; `again` frames were lent and their buffers posted again, which nobody counted.
+    #[must_use]
+    pub(super) fn counters_with(&self, again: u64) -> DriverCounters {
+        let mut counters = self.counters();
+        counters.rx_returned += again;
+        counters.rx_frames += again;
+        counters.rx_posted += again;
+        counters
     }
 
     /// The counters.

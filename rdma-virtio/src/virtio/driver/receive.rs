@@ -4,10 +4,13 @@
 //! packet takes. Invariants: a posted slot is recorded under its descriptor's id until its chain
 //! came back; a frame that is dropped gives all its slots back.
 
+mod lent;
+
 use std::hint::cold_path;
 
 use arrayvec::ArrayVec;
 
+pub use self::lent::Lent;
 use super::{PIECES_MAX, ReceiveLayout, Received};
 use crate::counters::DriverCounters;
 use crate::memory::arena::Arena;

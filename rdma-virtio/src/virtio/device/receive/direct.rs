@@ -10,22 +10,11 @@ use super::deliver::{Checked, check_received, finish_checksum};
 use super::{COMPLETIONS, ReceiveSide, SPAN_MAX};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{Near, Segment};
-use crate::nic::{BareFrame, Completion, Nic, PolledOne, WcChecksum, WcStatus, Wire};
+use crate::nic::{BareFrame, Completion, Nic, WcChecksum, WcStatus, Wire};
 use crate::virtio::device::{FRAME_LEN_MIN, NO_COMPLETION, Setup};
 use crate::virtio::features::Features;
 use crate::virtio::net_header::{DATA_VALID, GSO_NONE, NET_HEADER_LEN, NetHeader};
 use crate::virtio::ring::{Notify, Policy, UsedElement};
-
-/// What a short look at the NIC brought.
-#[derive(Debug)]
-pub(in crate::virtio) enum ReceivedOne {
-    /// A message, in one buffer; the header that would lie in the buffer was put out.
-    Frame(UsedElement),
-    /// Nothing is there.
-    Nothing,
-    /// Only [`ReceiveSide::poll_directly`], or the queue, knows.
-    Unknown,
-}
 
 /// What a longer look at the NIC brought.
 #[derive(Debug)]
@@ -128,27 +117,57 @@ impl<P: Policy> ReceiveSide<P> {
         check_received(setup, header, total) == Checked::Good
     }
 
-    /// As [`ReceiveSide::poll_directly`], if the NIC has a short way.
+    /// Looks at a message that the NIC lends; see [`super::super::NetDevice::lend`].
     #[inline(always)]
-    pub(in crate::virtio::device) fn poll_one<N: Nic>(
+    pub(in crate::virtio::device) fn lend(
         &mut self,
-        nic: &mut N,
+        (wr_id, byte_len): (u64, u32),
+        header: &mut NetHeader,
+    ) -> Option<UsedElement> {
+        let is_lent = self.lend_one(wr_id, byte_len, header);
+        is_lent.then_some(UsedElement { id: low_word(wr_id), len: byte_len })
+    }
+
+    /// Takes a message that the NIC let go of, if it needs no more than a look at its header.
+    /// Anything else goes the queue's way.
+    #[inline(always)]
+    pub(in crate::virtio::device) fn receive_taken(
+        &mut self,
         setup: &Setup,
         counters: &mut DeviceCounters,
+        taken: (u64, u32),
         header: &mut NetHeader,
-    ) -> ReceivedOne {
-        let (wr_id, byte_len) = match nic.poll_recv_one() {
-            PolledOne::Taken { wr_id, byte_len } => (wr_id, byte_len),
-            PolledOne::Nothing => return ReceivedOne::Nothing,
-            PolledOne::Unknown => return ReceivedOne::Unknown,
-        };
-        match self.take_one(setup, counters, (wr_id, byte_len), header) {
-            Some(used) => ReceivedOne::Frame(used),
-            None => {
-                cold_path();
-                self.take_other(setup, counters, (wr_id, byte_len), header)
-            }
+    ) -> Option<UsedElement> {
+        let used = self.take_one(setup, counters, taken, header);
+        if used.is_some() {
+            return used;
         }
+        cold_path();
+        self.take_other(setup, counters, taken, header)
+    }
+
+    /// Whether a message may be lent: a whole one with a header for the driver, to which nothing is
+    /// to be done. A partial checksum is for the driver, who looks whether it lies inside.
+    #[inline(always)]
+    fn lend_one(&mut self, wr_id: u64, byte_len: u32, header: &mut NetHeader) -> bool {
+        let room = usize::try_from(wr_id).ok().and_then(|head| self.rooms.get(head));
+        let Some(first) = room else { return false };
+        let fits = byte_len >= NET_HEADER_LEN + FRAME_LEN_MIN && byte_len <= first.length();
+        if !self.may_pass || !fits {
+            return false;
+        }
+        first.read_all(header.as_bytes_mut());
+        header.gso_type == GSO_NONE
+    }
+
+    /// A buffer that was lent, and that the NIC has no more, is the driver's again.
+    #[inline(always)]
+    pub(in crate::virtio::device) fn let_go(&mut self, head: u16) {
+        if let Some(room) = self.rooms.get_mut(usize::from(head)) {
+            *room = Segment::EMPTY;
+            self.outstanding -= 1;
+        }
+        self.direct += 1;
     }
 
     /// As [`ReceiveSide::take_whole`], for a message that is one buffer: its header by value.
@@ -225,7 +244,7 @@ impl<P: Policy> ReceiveSide<P> {
         counters: &mut DeviceCounters,
         (wr_id, byte_len): (u64, u32),
         header: &mut NetHeader,
-    ) -> ReceivedOne {
+    ) -> Option<UsedElement> {
         let room = usize::try_from(wr_id).ok().and_then(|head| self.rooms.get_mut(head));
         let len = byte_len.saturating_add(setup.in_front);
         let fits = |room: &Segment| len >= NET_HEADER_LEN + FRAME_LEN_MIN && len <= room.length();
@@ -238,10 +257,11 @@ impl<P: Policy> ReceiveSide<P> {
                 *room = Segment::EMPTY;
                 self.outstanding -= 1;
                 self.direct += 1;
-                return ReceivedOne::Frame(UsedElement { id: low_word(wr_id), len });
+                return Some(UsedElement { id: low_word(wr_id), len });
             }
         }
-        self.collect_one(setup, counters, (wr_id, byte_len))
+        self.collect_one(setup, counters, (wr_id, byte_len));
+        None
     }
 
     /// The region table may change.
@@ -266,10 +286,9 @@ impl<P: Policy> ReceiveSide<P> {
         setup: &Setup,
         counters: &mut DeviceCounters,
         (wr_id, byte_len): (u64, u32),
-    ) -> ReceivedOne {
+    ) {
         self.collect(setup, counters, Completion { wr_id, byte_len, ..NO_COMPLETION });
         let _: Notify = self.ring.publish();
-        ReceivedOne::Unknown
     }
 }
 

@@ -37,7 +37,7 @@ impl<P: Policy> TransmitSide<P> {
         // A message that asks for nothing needs no native checksum.
         let passes = setup.passes_out || (setup.wire == Wire::VirtioNet && header.flags == 0);
         let plain = passes && header.gso_type == GSO_NONE && header.check(len - NET_HEADER_LEN);
-        if !(plain && nic.post_send_short(segment.sge())) {
+        if !(plain && nic.post_send_short(segment)) {
             cold_path();
             if !self.send_inline(nic, setup, segment, &header) {
                 return false;

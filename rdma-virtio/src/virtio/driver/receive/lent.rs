@@ -1,0 +1,102 @@
+//! Frames that are lent, both halves being in one thread: the chain stays on the queue while the
+//! frame is looked at, and is mostly posted again as it is.
+//!
+//! The checks are those of the long way. Invariant: the slot of a lent frame stays recorded under
+//! its head, so that nobody else can have it.
+
+use std::hint::cold_path;
+
+use super::{FRAME_LEN_MIN, ReceiveQueue, count_length, low_half};
+use crate::counters::DriverCounters;
+use crate::memory::arena::Arena;
+use crate::memory::slot::Piece;
+use crate::virtio::net_header::{NET_HEADER_LEN, NetHeader};
+use crate::virtio::ring::{Policy, UsedElement};
+
+/// A received frame in one buffer that stays on the queue, under its head, until it is known
+/// whether it is posted again as it is or becomes the caller's.
+#[derive(Debug)]
+#[must_use]
+pub struct Lent {
+    head: u16,
+    piece: Piece,
+}
+
+impl Lent {
+    /// The bytes from the Ethernet header on.
+    #[must_use]
+    #[inline(always)]
+    pub fn piece(&self) -> Piece {
+        self.piece
+    }
+
+    /// The head of its chain.
+    #[inline(always)]
+    pub(in crate::virtio) fn head(&self) -> u16 {
+        self.head
+    }
+}
+
+impl<P: Policy> ReceiveQueue<P> {
+    /// As [`ReceiveQueue::take_one`], for a frame that is lent: its chain stays on the queue,
+    /// where it is posted again without more, or [`ReceiveQueue::keep`] follows. `None`: it was no
+    /// frame, or none of ours, and the chain is free.
+    #[inline(always)]
+    pub(in crate::virtio::driver) fn lend(
+        &mut self,
+        arena: &mut Arena,
+        (used, header): (UsedElement, &mut NetHeader),
+        counters: &mut DriverCounters,
+    ) -> Option<Lent> {
+        let UsedElement { id, len } = used;
+        // Chains of several slots never go this way; one would not be found out below.
+        let posted = if self.layout.slots == 1 { self.slots.get(id as usize) } else { None };
+        let Some(posted) = posted.and_then(Option::as_ref) else {
+            cold_path();
+            counters.bad_used_id += 1;
+            return None;
+        };
+        let slot = arena.filled(posted);
+        let long_enough = len >= NET_HEADER_LEN + FRAME_LEN_MIN && len <= arena.receive_len();
+        header.num_buffers = 1;
+        if !long_enough || !header.check(len - NET_HEADER_LEN) {
+            cold_path();
+            self.refuse(arena, used, long_enough, counters);
+            return None;
+        }
+        let piece = Piece { slot, start: NET_HEADER_LEN, len: len - NET_HEADER_LEN };
+        counters.rx_bytes += u64::from(piece.len);
+        Some(Lent { head: low_half(id), piece })
+    }
+
+    /// A returned chain of one is no frame, for its header or for its length.
+    #[cold]
+    fn refuse(
+        &mut self,
+        arena: &mut Arena,
+        used: UsedElement,
+        long_enough: bool,
+        counters: &mut DriverCounters,
+    ) {
+        counters.rx_returned += 1;
+        if long_enough {
+            counters.rx_drop_header += 1;
+        } else {
+            count_length(used.len, counters);
+        }
+        if let Some(posted) = self.claim_single(used.id) {
+            let slot = arena.complete(posted);
+            arena.release(slot);
+        }
+    }
+
+    /// A lent frame's buffer becomes the caller's, its chain free.
+    #[inline(always)]
+    pub(in crate::virtio::driver) fn keep(&mut self, arena: &mut Arena, lent: &Lent) {
+        if let Some(posted) = self.claim_single(u32::from(lent.head)) {
+            let slot = arena.complete(posted);
+            debug_assert_eq!(slot, lent.piece.slot, "a chain has one slot until it is free");
+        }
+        self.direct += 1;
+    }
+}
