@@ -176,8 +176,8 @@ fn tcp_crr(count: u64) {
 }
 
 /// 64 KiB written, sent, received and read, `count` times.
-fn tcp_stream_64k(count: u64, offload: &str) {
-    let worlds = Worlds::over(Link::Soft, offload);
+fn tcp_stream_64k(count: u64, link: Link, offload: &str) {
+    let worlds = Worlds::over(link, offload);
     let listener = TcpListener::bind(&worlds.server, worlds.server_addr).expect("a listener");
     let (client, server) = worlds.connect(&listener);
     let data = vec![7; 65_536];
@@ -197,8 +197,8 @@ const SEGMENT_LEN: usize = 1448;
 
 /// The receiving end's turn that takes a segment of full size in order and reads it, with its half
 /// of an acknowledgement.
-fn segment_received(count: u64) {
-    let worlds = Worlds::new();
+fn segment_received(count: u64, link: Link) {
+    let worlds = Worlds::over(link, "all");
     let listener = TcpListener::bind(&worlds.server, worlds.server_addr).expect("a listener");
     let (client, server) = worlds.connect(&listener);
     let (data, mut out) = ([7; SEGMENT_LEN], [0; SEGMENT_LEN]);
@@ -243,8 +243,8 @@ fn ack_received(count: u64) {
 
 /// 64 KiB written and sent by one end; what the other does is not counted, nor is what the
 /// acknowledgements cost.
-fn sent_64k(count: u64) {
-    let worlds = Worlds::new();
+fn sent_64k(count: u64, link: Link) {
+    let worlds = Worlds::over(link, "all");
     let listener = TcpListener::bind(&worlds.server, worlds.server_addr).expect("a listener");
     let (client, server) = worlds.connect(&listener);
     let data = vec![7; 65_536];
@@ -324,23 +324,27 @@ fn main() {
     let count = count.parse().expect("a number of transactions");
     match name.as_str() {
         "tcp_rr" => tcp_rr(count, Link::Soft),
-        // Every checksum computed and verified in software, on a wire of bare frames.
-        "tcp_rr_csum" => tcp_rr(count, Link::Bare),
+        // Every checksum computed and verified in software.
+        "tcp_rr_csum" => tcp_rr(count, Link::NoChecksums),
         "tcp_rr_raw" => tcp_rr(count, Link::Raw),
         "tcp_rr_rc" => tcp_rr(count, Link::Rc),
         "tcp_rr_ud" => tcp_rr(count, Link::Ud),
         "udp_rr" => udp_rr(count),
         "tcp_crr" => tcp_crr(count),
-        "tcp_stream_64k" => tcp_stream_64k(count, "all"),
+        "tcp_stream_64k" => tcp_stream_64k(count, Link::Soft, "all"),
         // The same in frames of 1500 bytes, step by step.
-        "frames_64k_none" => tcp_stream_64k(count, "none"),
-        "frames_64k_checksum" => tcp_stream_64k(count, "csum,guest_csum"),
-        "frames_64k_gso" => tcp_stream_64k(count, "csum,guest_csum,gso"),
-        "frames_64k_gro" => tcp_stream_64k(count, "csum,guest_csum,gro"),
-        "frames_64k_gso_gro" => tcp_stream_64k(count, "csum,guest_csum,gso,gro"),
-        "segment_received" => segment_received(count),
+        "frames_64k_none" => tcp_stream_64k(count, Link::Soft, "none"),
+        "frames_64k_checksum" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum"),
+        "frames_64k_gso" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum,gso"),
+        "frames_64k_gro" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum,gro"),
+        "frames_64k_gso_gro" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum,gso,gro"),
+        // The same with every checksum computed and verified, sums taken with the copy.
+        "tcp_stream_64k_csum" => tcp_stream_64k(count, Link::NoChecksums, "all,-gro"),
+        "segment_received" => segment_received(count, Link::Soft),
+        "segment_received_csum" => segment_received(count, Link::NoChecksums),
         "ack_received" => ack_received(count),
-        "sent_64k" => sent_64k(count),
+        "sent_64k" => sent_64k(count, Link::Soft),
+        "sent_64k_csum" => sent_64k(count, Link::NoChecksums),
         "timer" => timer(count),
         "lookup_100k" => many::lookup(count),
         "tcp_stream_zero_copy_64k" => tcp_stream_zero_copy_64k(count),

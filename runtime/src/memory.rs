@@ -90,6 +90,13 @@ impl Memory for StackMemory<'_> {
         Sum::of_parts(front, rest)
     }
 
+    #[inline]
+    fn copy_and_sum(&mut self, piece: Piece, data: &[u8]) -> Sum {
+        let (front, place, rest) = sum::copied_blocks(self.bytes_mut(piece), data);
+        place.copy_from_slice(rest);
+        Sum::of_parts(front, rest)
+    }
+
     #[inline(always)]
     fn small_is_low(&self) -> bool {
         self.arena.free(DeviceClass::Small) < self.low.small

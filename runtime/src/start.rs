@@ -52,12 +52,17 @@ pub(crate) fn start(nic: AnyNic, config: &WorkerConfig, now: u64) -> Result<Core
     let queue_size = config.queue_size(nic.receive_buffers(config.memory.receive_len));
     let mut interface = NetInterface::new(nic, &config.memory, wanted, queue_size)?;
     let features = interface.features();
+    let native = features.and(interface.native());
+    let tx_checksum = native.has(Features::CSUM);
+    // The device half cuts where the NIC only completes checksums. Where it does not, the stack
+    // cuts: it knows the sum of a segment's bytes since it copied them, and nobody else does.
+    let large = |tso| features.has(tso) && (tx_checksum || native.has(tso));
     let offloads = Offloads {
         // What the NIC does not do itself the stack does better than the device half, which would
         // need a copy for it. Of large frames the device half completes each segment in any case.
-        tx_checksum: features.and(interface.native()).has(Features::CSUM),
-        tso4: features.has(Features::HOST_TSO4),
-        tso6: features.has(Features::HOST_TSO6),
+        tx_checksum,
+        tso4: large(Features::HOST_TSO4),
+        tso6: large(Features::HOST_TSO6),
         tso_ecn: features.has(Features::HOST_ECN),
         uso: features.has(Features::HOST_USO),
     };

@@ -7,7 +7,7 @@
 //! reference is released; a slot that the device still reads holds a reference of its own, so
 //! a slot is never written again before the peer's acknowledgement *and* the device's completion.
 
-use crate::checksum::Sum;
+use crate::checksum::{Sum, copy_and_sum};
 
 /// A buffer, named by its first 256-byte granule in the worker's arena.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -98,6 +98,12 @@ pub trait Memory {
     #[inline]
     fn sum(&self, piece: Piece) -> Sum {
         Sum::of(self.bytes(piece))
+    }
+
+    /// Copies `data`, which is as long, into a piece, and sums it on the way, as
+    /// [`Memory::sum`] does. The bytes may be written as [`Memory::bytes_mut`] says.
+    fn copy_and_sum(&mut self, piece: Piece, data: &[u8]) -> Sum {
+        copy_and_sum(self.bytes_mut(piece), data)
     }
 
     /// The bytes of a piece, to be written. Only a holder that knows that nobody reads exactly

@@ -17,7 +17,9 @@ pub const ARENA_LEN_DEFAULT_MAX: u64 = 8 << 20;
 pub struct ArenaConfig {
     /// Small slots; at least 64.
     pub small: u32,
-    /// Chunks; at least 32, which is one segment of 64 KiB in flight and one being made.
+    /// Chunks; at least 32, which is one segment of 64 KiB in flight and one being made. Each holds
+    /// 4096 bytes that wait to be sent or acknowledged, or two segments of 1448 bytes where no
+    /// device cuts large frames.
     pub chunks: u32,
     /// Blocks: what an application fills itself and sends without a copy. May be 0.
     pub blocks: u32,

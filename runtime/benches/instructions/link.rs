@@ -12,8 +12,8 @@ use roceway_runtime::rdma_virtio::nic::spec;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Link {
     Soft,
-    /// A soft link of bare frames, without checksums.
-    Bare,
+    /// A soft link of frames of 1500 bytes that computes no checksums.
+    NoChecksums,
     /// Plain Ethernet over RAW_PACKET queue pairs.
     Raw,
     /// The virtual Ethernet over reliable-connected queue pairs.
@@ -27,7 +27,7 @@ impl Link {
     pub(super) fn ends(self) -> (AnyNic, AnyNic) {
         let mode = match self {
             Link::Soft => return soft(&SoftOptions::default()),
-            Link::Bare => {
+            Link::NoChecksums => {
                 return soft(&SoftOptions { large: false, csum: false, ..SoftOptions::default() });
             }
             Link::Raw => return (open("rdma:a"), open("rdma:b")),

@@ -252,10 +252,8 @@ impl Connection {
         if !self.state.may_send() {
             return Err(self.send_refusal());
         }
-        let layout = WriteLayout {
-            header_len: self.snd.template.len(),
-            all_sent: self.snd.queue.len() == self.snd.in_flight(),
-        };
+        let all_sent = self.snd.queue.len() == self.snd.in_flight();
+        let layout = WriteLayout { all_sent, ..self.snd.layout };
         let n = self.snd.queue.write(data, self.snd.limit, layout, mem);
         if n == 0 && !data.is_empty() { Err(SendError::WouldBlock) } else { Ok(n) }
     }

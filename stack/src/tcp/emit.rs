@@ -10,6 +10,7 @@ use super::seq::SeqNum;
 use super::state::State;
 use super::template::Fields;
 use super::timers::Timer;
+use crate::checksum::Sum;
 use crate::frame::{SegmentKind, TX_HEADROOM, TxFrame, TxSegmentation};
 use crate::memory::{Memory, Piece, SlotClass};
 use crate::wire::tcp::{TcpFlags, Timestamps};
@@ -23,6 +24,17 @@ pub(super) enum Emitted {
     Nothing,
     /// There would be, but no transmit slot is free.
     NoSlot,
+}
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    /// Bytes of payload.
+    len: u32,
+    /// Their sum, if it is known.
+    sum: Option<Sum>,
+    /// Whether the frame bears CWR, which the first segment of it alone may.
+    reduced: bool,
 }
 
 /// What a frame says besides its payload.
@@ -115,14 +127,19 @@ impl Connection {
         let mut payload = Pieces::new();
         let is_new = plan.from == self.snd.nxt;
         let (place, taken) = if is_new {
-            let (place, taken) = self.snd.queue.peek_unsent(plan.len, &mut payload);
+            // With a list of ranges in it no segment is as long as it was laid out.
+            let plain = self.rcv.reassembly.is_empty();
+            let rest = self.snd.queue.rest_of_segment().filter(|_| plain);
+            let len = plan.len.min(rest.unwrap_or(u32::MAX));
+            let (place, taken) = self.snd.queue.peek_unsent(len, &mut payload);
             (Some(place), taken)
         } else {
             let offset = self.snd.una.distance_to(plan.from);
             (None, self.snd.queue.peek(offset, plan.len, &mut payload))
         };
         if taken < plan.len {
-            // More pieces than a frame has: the rest follows in the next one.
+            // More pieces than a frame has, or the end of a segment: the rest follows in the next
+            // frame.
             plan = Plan { len: taken, fin: false, ..plan };
             head.flags = head.flags.without(TcpFlags::FIN);
             head.len = taken;
@@ -156,7 +173,8 @@ impl Connection {
         ctx.mem.retain(frame.slot);
         out.pieces.clear();
         out.pieces.push(frame);
-        self.finish((payload.len, reduced), ctx, out);
+        let sum = self.snd.queue.sum_of_taken();
+        self.finish(Load { len: payload.len, sum, reduced }, ctx, out);
     }
 
     /// Headers in a slot of their own, payload pieces behind.
@@ -196,7 +214,7 @@ impl Connection {
             ctx.mem.retain(piece.slot);
             out.pieces.push(*piece);
         }
-        self.finish((len, reduced), ctx, out);
+        self.finish(Load { len, sum: None, reduced }, ctx, out);
         Emitted::Frame
     }
 
@@ -247,12 +265,11 @@ impl Connection {
         }
     }
 
-    /// Checksum and segmentation, counters, and what sending an acknowledgement settles. `reduced`
-    /// is whether the frame bears CWR, which the first segment of it alone may.
+    /// Checksum and segmentation, counters, and what sending an acknowledgement settles.
     #[inline]
     fn finish<M: Memory>(
         &mut self,
-        (payload_len, reduced): (u32, bool),
+        Load { len: payload_len, sum, reduced }: Load,
         ctx: &mut Context<'_, M>,
         out: &mut TxFrame,
     ) {
@@ -272,7 +289,7 @@ impl Connection {
                 ecn: reduced,
             });
         } else if !ctx.offloads.tx_checksum {
-            reply::complete(out, ctx.mem);
+            reply::complete(out, (payload_len, sum), ctx.mem);
         }
     }
 
@@ -303,7 +320,7 @@ impl Connection {
         let header_len = self.emit_head_with_options(head, slot, &options, ctx);
         out.pieces.clear();
         out.pieces.push(Piece { slot, start: TX_HEADROOM, len: header_len });
-        self.finish((0, false), ctx, out);
+        self.finish(Load { len: 0, sum: None, reduced: false }, ctx, out);
         self.on_syn_sent_out(ctx);
         Emitted::Frame
     }

@@ -163,7 +163,8 @@ impl Connection {
         self.snd.template.emit_expected(bytes, &fields);
         if !ctx.offloads.tx_checksum {
             let (headers, payload) = bytes.split_at_mut(header_len as usize);
-            self.snd.template.complete_expected(headers, fields, Sum::of(payload));
+            let sum = self.snd.queue.sum_of_taken().unwrap_or_else(|| Sum::of(payload));
+            self.snd.template.complete_expected(headers, fields, sum);
         }
         self.on_expected_sent(len, in_flight == 0, ctx);
         Some(frame)

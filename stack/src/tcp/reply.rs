@@ -6,6 +6,7 @@ use alloc::collections::VecDeque;
 use super::seq::SeqNum;
 use super::template::{Fields, HeaderTemplate};
 use super::tuple::FourTuple;
+use crate::checksum::Sum;
 use crate::frame::{Offloads, TX_HEADROOM, TxFrame};
 use crate::ip::{Ip, Marking, Resolution};
 use crate::memory::{Memory, Piece, SlotClass};
@@ -113,7 +114,7 @@ impl Replies {
                     template.set_link(ip.mac(), mac, generation);
                     write(&reply, &mut template, slot, mem, out);
                     if !offloads.tx_checksum {
-                        complete(out, mem);
+                        complete(out, (0, None), mem);
                     }
                     return Some(reply);
                 }
@@ -157,12 +158,20 @@ fn write<M: Memory>(
     out.checksum = Some(template.checksum_place());
 }
 
-/// Computes the checksum of a frame that consists of one or more pieces, in software.
-pub(super) fn complete<M: Memory>(out: &mut TxFrame, mem: &mut M) {
+/// Computes the checksum of a frame that consists of one or more pieces, in software. If the sum
+/// of the payload is known, whose length goes with it, it lies in the only piece and is not read.
+pub(super) fn complete<M: Memory>(
+    out: &mut TxFrame,
+    (payload_len, payload): (u32, Option<Sum>),
+    mem: &mut M,
+) {
     let Some(request) = out.checksum.take() else { return };
     let Some(head) = out.pieces.first().copied() else { return };
     let start = u32::from(request.start);
-    let mut sum = mem.sum(head.skip(start));
+    // Headers are a multiple of four bytes from there on.
+    let known = payload.map_or(0, |_| payload_len);
+    let summed = mem.sum(head.take(head.len - known).skip(start));
+    let mut sum = summed.plus(payload.unwrap_or(Sum::ZERO));
     let mut offset = head.len - start;
     for piece in &out.pieces[1..] {
         sum = sum.plus_at(offset as usize, mem.sum(*piece));

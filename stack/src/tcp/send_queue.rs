@@ -4,9 +4,16 @@
 //! A small write that finds everything sent gets a small slot with room for its headers in front,
 //! so that header and payload leave as one piece; all else is appended to 4 KiB chunks. While one
 //! such write is all there is, as between request and response, it lies beside the ring of chunks.
+//!
+//! Where no device cuts large frames, bytes are laid out as they will leave: each segment's payload
+//! in one part of a slot with room for its headers in front, and with its sum taken while it is
+//! copied, if the stack computes checksums. Its frame is then one piece, whose payload nobody reads
+//! again. A segment with other ends, as after the loss of an acknowledgement or when the path
+//! changed, is put together of pieces and summed anew: bytes never change, but what is a sum's does.
 
 #[cfg(test)]
 use super::hot_lines::{Place, places};
+use crate::checksum::Sum;
 use crate::copy::copy;
 use crate::frame::{TX_HEADROOM, TX_PIECES_MAX};
 use crate::memory::{CHUNK_SLOT_LEN, Memory, Piece, SMALL_SLOT_LEN, Slot, SlotClass};
@@ -23,7 +30,25 @@ struct Chunk {
     end: u32,
     /// Free bytes before `start` that have never been handed to the device.
     headroom: bool,
+    /// Whether the queue's reference of the slot is this chunk's: of several segments in one slot
+    /// only the last one has it, so that any other reference is a device's.
+    owner: bool,
+    /// Where a segment behind this one begins in the slot, its headers included; 0 if this one was
+    /// not laid out as a segment.
+    next: u32,
+    /// The sum of all bytes of the chunk, if it is known.
+    sum: Option<Sum>,
 }
+
+impl Chunk {
+    /// An empty one that has its slot's reference and may grow up to `end`.
+    const fn new(slot: Slot, start: u32, end: u32) -> Chunk {
+        Chunk { slot, start, len: 0, end, headroom: false, owner: true, next: 0, sum: None }
+    }
+}
+
+/// What parts of slots that hold segments are aligned to: a cache line.
+const SEGMENT_ALIGN: u32 = 64;
 
 /// A place in the queue: where the next unsent byte lies.
 #[derive(Clone, Copy, Debug, Default)]
@@ -117,11 +142,10 @@ impl SendQueue {
             && !mem.small_is_low()
             && let Some(slot) = mem.allocate(SlotClass::Small)
         {
-            let start = TX_HEADROOM + layout.header_len;
-            let end = SMALL_SLOT_LEN;
-            return self.push(Chunk { slot, start, len: 0, end, headroom: true }, data, mem);
+            let chunk = Chunk::new(slot, TX_HEADROOM + layout.header_len, SMALL_SLOT_LEN);
+            return self.push(Chunk { headroom: true, ..chunk }, data, mem);
         }
-        self.append(data, mem)
+        if layout.segment == 0 { self.append(data, mem) } else { self.lay_out(data, layout, mem) }
     }
 
     /// Puts a lone write into the ring, where any others follow it.
@@ -134,7 +158,8 @@ impl SendQueue {
         };
         let Piece { slot, start, len } = piece;
         self.lone = Lone::None;
-        self.chunks.push_back(Chunk { slot, start, len, end: SMALL_SLOT_LEN, headroom: !sent });
+        let chunk = Chunk::new(slot, start, SMALL_SLOT_LEN);
+        self.chunks.push_back(Chunk { len, headroom: !sent, ..chunk });
         self.unsent = Cursor { chunk: 0, within: if sent { len } else { 0 } };
     }
 
@@ -142,11 +167,44 @@ impl SendQueue {
         let mut rest = self.fill_last(data, mem);
         while rest < data.len() {
             let Some(slot) = mem.allocate(SlotClass::Chunk) else { break };
-            let end = CHUNK_SLOT_LEN;
-            let chunk = Chunk { slot, start: 0, len: 0, end, headroom: false };
-            rest += self.push(chunk, &data[rest..], mem);
+            rest += self.push(Chunk::new(slot, 0, CHUNK_SLOT_LEN), &data[rest..], mem);
         }
         rest
+    }
+
+    /// As [`SendQueue::append`], each segment by itself.
+    fn lay_out<M: Memory>(&mut self, data: &[u8], layout: WriteLayout, mem: &mut M) -> usize {
+        let mut done = 0;
+        while done < data.len() {
+            // What was sent goes on in a segment of its own.
+            let last = self.chunks.back_mut();
+            let grows = last.is_some_and(|last| last.headroom && last.start + last.len < last.end);
+            if !grows && !self.open_segment(layout, mem) {
+                break;
+            }
+            done += self.fill_last(&data[done..], mem);
+        }
+        done
+    }
+
+    /// Adds an empty segment, in the last one's slot if that has room; false if no slot is left.
+    fn open_segment<M: Memory>(&mut self, layout: WriteLayout, mem: &mut M) -> bool {
+        let needed = layout.segment_room();
+        let shared = match self.chunks.back_mut() {
+            Some(last) if last.next != 0 && last.next + needed <= CHUNK_SLOT_LEN => {
+                last.owner = false;
+                Some((last.slot, last.next))
+            }
+            Some(_) | None => None,
+        };
+        let place = shared.or_else(|| Some((mem.allocate(SlotClass::Chunk)?, 0)));
+        let Some((slot, first)) = place else { return false };
+        let end = first + needed;
+        let chunk = Chunk::new(slot, end - layout.segment, end);
+        let next = end.next_multiple_of(SEGMENT_ALIGN);
+        let sum = layout.sums.then_some(Sum::ZERO);
+        self.chunks.push_back(Chunk { headroom: true, next, sum, ..chunk });
+        true
     }
 
     fn fill_last<M: Memory>(&mut self, data: &[u8], mem: &mut M) -> usize {
@@ -155,7 +213,14 @@ impl SendQueue {
         let n = clamp_len(data.len(), free);
         if n > 0 {
             let piece = Piece { slot: last.slot, start: last.start + last.len, len: n };
-            mem.bytes_mut(piece).copy_from_slice(&data[..n as usize]);
+            let data = &data[..n as usize];
+            match last.sum {
+                Some(sum) => {
+                    let behind = mem.copy_and_sum(piece, data);
+                    last.sum = Some(sum.plus_at(last.len as usize, behind));
+                }
+                None => mem.bytes_mut(piece).copy_from_slice(data),
+            }
             last.len += n;
             self.bytes += n;
         }
@@ -167,7 +232,7 @@ impl SendQueue {
     pub(super) fn push_piece(&mut self, piece: Piece) {
         self.line_up();
         let Piece { slot, start, len } = piece;
-        self.chunks.push_back(Chunk { slot, start, len, end: start + len, headroom: false });
+        self.chunks.push_back(Chunk { len, ..Chunk::new(slot, start, start + len) });
         self.bytes += len;
     }
 
@@ -186,6 +251,23 @@ impl SendQueue {
     pub(super) fn peek_unsent(&mut self, len: u32, out: &mut Pieces) -> (Cursor, u32) {
         self.line_up();
         self.collect(self.unsent, len, out)
+    }
+
+    /// What is left of the segment of which a part was sent, if one was laid out there and is
+    /// longer: a frame that ends with it puts the next ones in step with the layout again.
+    pub(super) fn rest_of_segment(&self) -> Option<u32> {
+        let chunk = self.chunks.get(self.unsent.chunk)?;
+        let rest = chunk.len.saturating_sub(self.unsent.within);
+        (chunk.next != 0 && self.unsent.within != 0 && rest != 0).then_some(rest)
+    }
+
+    /// The sum of what [`SendQueue::take_with_headroom`] has just taken, if it is known.
+    #[inline]
+    pub(super) fn sum_of_taken(&self) -> Option<Sum> {
+        match self.lone {
+            Lone::None => self.chunks.get(self.unsent.chunk)?.sum,
+            Lone::Unsent(_) | Lone::Sent(_) => None,
+        }
     }
 
     /// The bytes before `place` were sent.
@@ -290,13 +372,16 @@ impl SendQueue {
                 chunk.start += left;
                 chunk.len -= left;
                 chunk.headroom = chunk.headroom && left == 0;
+                chunk.sum = chunk.sum.filter(|_| left == 0);
                 if self.unsent.chunk == 0 {
                     self.unsent.within = self.unsent.within.saturating_sub(left);
                 }
                 return;
             }
             left -= chunk.len;
-            mem.release(chunk.slot);
+            if chunk.owner {
+                mem.release(chunk.slot);
+            }
             self.chunks.pop_front();
             self.unsent = match self.unsent.chunk.checked_sub(1) {
                 Some(chunk) => Cursor { chunk, within: self.unsent.within },
@@ -309,7 +394,9 @@ impl SendQueue {
     pub(super) fn clear<M: Memory>(&mut self, mem: &mut M) {
         self.line_up();
         while let Some(chunk) = self.chunks.pop_front() {
-            mem.abandon(chunk.slot);
+            if chunk.owner {
+                mem.abandon(chunk.slot);
+            }
         }
         self.bytes = 0;
         self.unsent = Cursor::default();
@@ -323,6 +410,33 @@ pub(super) struct WriteLayout {
     pub(super) header_len: u32,
     /// Whether everything queued so far has been sent.
     pub(super) all_sent: bool,
+    /// Payload of a segment, if each is to be laid out by itself; else 0.
+    pub(super) segment: u32,
+    /// Whether their sums are wanted.
+    pub(super) sums: bool,
+}
+
+impl WriteLayout {
+    /// Bytes that a whole segment takes of a slot, with the room before it.
+    fn segment_room(self) -> u32 {
+        TX_HEADROOM + self.header_len + self.segment
+    }
+
+    /// Before it is known how long segments are, or where a device cuts large frames.
+    pub(super) const fn unknown(header_len: u32) -> WriteLayout {
+        WriteLayout { header_len, all_sent: false, segment: 0, sums: false }
+    }
+
+    /// Each segment of so many bytes by itself, if so two thirds of a slot are filled; less is not
+    /// worth the memory.
+    pub(super) fn of_segments(header_len: u32, segment: u32, sums: bool) -> WriteLayout {
+        let layout = WriteLayout { segment, sums, ..WriteLayout::unknown(header_len) };
+        let needed = layout.segment_room();
+        let further = CHUNK_SLOT_LEN.checked_sub(needed);
+        let count = further.map_or(0, |more| 1 + more / needed.next_multiple_of(SEGMENT_ALIGN));
+        let worthwhile = 3 * count * segment >= 2 * CHUNK_SLOT_LEN;
+        if worthwhile { layout } else { WriteLayout::unknown(header_len) }
+    }
 }
 
 /// Longest write that shares a small slot with `header_len` bytes of headers before it.
@@ -335,3 +449,6 @@ pub(super) const fn small_write_max(header_len: u32) -> usize {
 fn clamp_len(len: usize, max: u32) -> u32 {
     u32::try_from(len).map_or(max, |len| len.min(max))
 }
+
+#[cfg(test)]
+mod tests;

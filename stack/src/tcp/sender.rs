@@ -7,7 +7,7 @@ use super::connection::{Connection, Context};
 use super::hot_lines::{Place, places, within};
 use super::recovery::{Recovery, SendKind, SendRequest};
 use super::rtt::{Rtt, TimestampClock};
-use super::send_queue::SendQueue;
+use super::send_queue::{SendQueue, WriteLayout};
 use super::seq::SeqNum;
 use super::state::State;
 use super::template::HeaderTemplate;
@@ -74,6 +74,8 @@ pub(super) struct Sender {
     pub(super) scaling: bool,
     /// R1 was reached: IP is told when the next hop is looked up again.
     pub(super) path_doubted: bool,
+    /// How writes are laid out, unless all before them was sent.
+    pub(super) layout: WriteLayout,
     pub(super) queue: SendQueue,
     pub(super) una: SeqNum,
     pub(super) nxt: SeqNum,
@@ -131,6 +133,7 @@ pub(super) struct Plan {
 impl Sender {
     /// A sender whose SYN has number `iss`.
     pub(super) fn new(iss: SeqNum, tuple: &FourTuple, config: &TcpConfig, ts: u32) -> Sender {
+        let template = HeaderTemplate::new(tuple, false);
         Sender {
             una: iss,
             nxt: iss,
@@ -154,12 +157,13 @@ impl Sender {
             retransmissions: 0,
             frame_max: u32::from(default_mss(tuple)),
             limit: config.send_buffer,
+            layout: WriteLayout::unknown(template.len()),
             queue: SendQueue::default(),
             rtt: Rtt::new(),
             clock: TimestampClock::new(ts),
             recovery: Recovery::new(false),
             congestion: Congestion::new(config.congestion, default_mss(tuple), config.send_buffer),
-            template: HeaderTemplate::new(tuple, false),
+            template,
             outstanding_since: Instant::NEVER,
             last_sent: Instant::ZERO,
             urgent: None,
@@ -210,6 +214,12 @@ impl Sender {
         let mss = u32::from(self.mss);
         self.frame_max = if large { (LARGE_SEGMENT_MAX / mss).max(1) * mss } else { mss };
         self.congestion.set_mss(self.mss);
+        let header_len = self.template.len();
+        let sums = !offloads.tx_checksum;
+        self.layout = match large {
+            true => WriteLayout::unknown(header_len),
+            false => WriteLayout::of_segments(header_len, mss, sums),
+        };
     }
 
     /// Whether anything may go out; leaves the details to [`Connection::plan`].

@@ -247,7 +247,7 @@ impl Nic for SoftNic {
 
     #[inline]
     fn post_send(&mut self, wr: &SendWr<'_>) -> Result<(), PostError> {
-        if self.looks {
+        if self.looks && !self.is_plain(wr) {
             return self.post_looked(wr);
         }
         self.sender.post(&self.regions, wr, &mut self.counters)

@@ -9,12 +9,45 @@ use super::SoftNic;
 use super::regions::Resolved;
 use super::segment::{Plan, complete_checksum};
 use crate::nic::places::{ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, NET_HEADER_LEN, UDP_HEADER_LEN};
-use crate::nic::{Accepted, Offload, PostError, SegmentationKind, SegmentationRequest, SendWr};
+use crate::nic::{
+    Accepted, Offload, PostError, SegmentationKind, SegmentationRequest, SendWr, Sge,
+};
 
 /// Bytes of the header in front of a message's frame.
 const IN_FRONT: usize = NET_HEADER_LEN as usize;
 
 impl SoftNic {
+    /// Whether a send goes as it is, which is all that has to be known of most.
+    #[inline]
+    pub(super) fn is_plain(&self, wr: &SendWr<'_>) -> bool {
+        if self.frames { self.is_plain_frame(wr) } else { self.is_plain_message(wr) }
+    }
+
+    /// Whether a message's header asks for no segmentation. It is not copied to find out.
+    #[inline]
+    fn is_plain_message(&self, wr: &SendWr<'_>) -> bool {
+        let Some(sge) = wr.sges.first() else { return false };
+        let kind = Sge { addr: sge.addr + Message::GSO_TYPE as u64, length: 1, ..*sge };
+        if sge.length < NET_HEADER_LEN {
+            return false;
+        }
+        let Ok(place) = self.regions.resolve(&kind) else { return false };
+        let from = usize::try_from(place.addr).unwrap_or(0);
+        let from = std::ptr::with_exposed_provenance::<u8>(from);
+        // SAFETY: the byte lies in a region, which is mapped, and is not written while its send is
+        // being posted, as the caller of `register` and `post_send` promised.
+        unsafe { from.read() == Message::GSO_NONE }
+    }
+
+    #[inline]
+    fn is_plain_frame(&self, wr: &SendWr<'_>) -> bool {
+        let length = wr.sges.iter().fold(0_u32, |sum, sge| sum.saturating_add(sge.length));
+        let frame_max = usize::from(self.capabilities.mtu) + ETHERNET_HEADER_LEN;
+        let Offload { checksum, segmentation } = wr.offload;
+        let asks = checksum.is_some() || segmentation.is_some();
+        !asks && usize::try_from(length).is_ok_and(|length| length <= frame_max)
+    }
+
     /// Posts a send that has to be looked into.
     #[cold]
     #[inline(never)]
@@ -162,7 +195,9 @@ struct Message {
 }
 
 impl Message {
+    /// Place of the kind of segmentation in the header, and none.
     const GSO_TYPE: usize = 1;
+    const GSO_NONE: u8 = 0;
     const GSO_ECN: u8 = 0x80;
 
     /// What it asks for; `None` if nothing, or nothing that makes sense, which the other side finds

@@ -266,25 +266,30 @@ impl Receiver {
             counters.drop_revoked += 1;
             return self.drop_message(slots, counters);
         }
-        let Some(sources) = self.resolve(what) else {
+        let mut sources = ArrayVec::new();
+        if self.resolve(what, &mut sources).is_none() {
             counters.drop_malformed += 1;
             return self.drop_message(slots, counters);
-        };
+        }
         self.deliver(&sources, what.length, slots, poll)
     }
 
-    /// The places of a message's bytes in the peer's memory, all checked.
-    fn resolve(&self, what: Description) -> Option<ArrayVec<Source, ELEMENTS_MAX>> {
+    /// Puts the places of a message's bytes in the peer's memory, all checked, into `sources`, which
+    /// has room for all and is filled where it lies: it is large.
+    fn resolve(
+        &self,
+        what: Description,
+        sources: &mut ArrayVec<Source, ELEMENTS_MAX>,
+    ) -> Option<()> {
         let count = usize::from(what.elements);
         if count > ELEMENTS_MAX || what.length > self.max_message {
             return None;
         }
-        let mut sources = ArrayVec::new();
         if count == 0 {
             let fits = (1..=INLINE_MAX_U64).contains(&u64::from(what.length));
             let from = self.head.slot().message().cast_const();
             sources.push(Source { from, length: what.length });
-            return fits.then_some(sources);
+            return fits.then_some(());
         }
         let mut sum = 0_u32;
         let first = self.head.slot().element(0).load(Ordering::Relaxed);
@@ -310,7 +315,7 @@ impl Receiver {
             position += 1;
             left -= here;
         }
-        (sum == what.length).then_some(sources)
+        (sum == what.length).then_some(())
     }
 
     /// The region of the peer that an element names.

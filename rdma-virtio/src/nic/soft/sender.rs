@@ -13,8 +13,8 @@ use arrayvec::ArrayVec;
 use super::barrier;
 use super::counters::SoftCounters;
 use super::layout::{
-    Description, ELEMENTS_MAX, ELEMENTS_PER_SLOT, Element, INLINE_MAX, REVOKED, sequence_of,
-    slots_for,
+    Description, ELEMENTS_MAX, ELEMENTS_PER_SLOT, Element, INLINE_MAX, INLINE_MAX_U32, REVOKED,
+    sequence_of, slots_for,
 };
 use super::regions::{Regions, Resolved};
 use super::shared::{Ring, SharedWord, copy_short};
@@ -151,7 +151,43 @@ impl Sender {
         {
             return Ok(());
         }
+        if self.post_long(regions, wr, counters) {
+            return Ok(());
+        }
         self.post_general(regions, wr, counters)
+    }
+
+    /// The case that streams are made of, without a list between: as many elements as one slot has,
+    /// bytes that stay where they lie, and room. On false nothing was posted, and the general way
+    /// finds out why.
+    #[inline]
+    fn post_long(
+        &mut self,
+        regions: &Regions,
+        wr: &SendWr<'_>,
+        counters: &mut SoftCounters,
+    ) -> bool {
+        let room = self.tail < self.full_at && self.next - self.first < self.capacity();
+        if !self.up || !room || wr.inline || wr.sges.len() > ELEMENTS_PER_SLOT {
+            return false;
+        }
+        let slot = self.ring.slot(self.tail);
+        let mut length = 0_u32;
+        for (number, sge) in wr.sges.iter().enumerate() {
+            let Ok(Resolved { export: Some(region), offset, .. }) = regions.resolve(sge) else {
+                return false;
+            };
+            let Ok(offset) = u32::try_from(offset) else { return false };
+            let element = Element { region, offset, length: sge.length };
+            slot.element(number).store(element.encode(), Ordering::Relaxed);
+            length = length.saturating_add(sge.length);
+        }
+        if !(INLINE_MAX_U32 + 1..=self.max_message).contains(&length) {
+            return false;
+        }
+        let Ok(elements) = u16::try_from(wr.sges.len()) else { return false };
+        self.publish(wr, (length, elements), counters);
+        true
     }
 
     /// Posts one short element inline, if there is room. On false nothing was posted.
