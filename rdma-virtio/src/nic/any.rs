@@ -115,9 +115,9 @@ impl AnyNic {
     }
 
     #[inline(never)]
-    fn poll_recv_one_called(&mut self) -> PolledOne {
+    fn poll_recv_lent_called(&mut self) -> PolledOne {
         match self {
-            AnyNic::Rdma(nic) => nic.poll_recv_one(),
+            AnyNic::Rdma(nic) => nic.poll_recv_lent(),
             AnyNic::Soft(_)
             | AnyNic::Tap(_)
             | AnyNic::Packet(_)
@@ -212,8 +212,10 @@ impl Nic for AnyNic {
     fn poll_recv_one(&mut self) -> PolledOne {
         match self {
             AnyNic::Soft(nic) => nic.poll_recv_one(),
-            AnyNic::Raw(_) => PolledOne::Unknown,
-            other => other.poll_recv_one_called(),
+            AnyNic::Rdma(nic) => nic.poll_recv_one(),
+            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Raw(_) | AnyNic::Faulty(_) => {
+                PolledOne::Unknown
+            }
         }
     }
 
@@ -221,21 +223,26 @@ impl Nic for AnyNic {
     fn poll_recv_lent(&mut self) -> PolledOne {
         match self {
             AnyNic::Soft(nic) => nic.poll_recv_lent(),
-            other => other.poll_recv_one_called(),
+            AnyNic::Raw(_) => PolledOne::Unknown,
+            other => other.poll_recv_lent_called(),
         }
     }
 
     #[inline(always)]
     fn take_lent(&mut self) {
-        if let AnyNic::Soft(nic) = self {
-            nic.take_lent();
+        match self {
+            AnyNic::Soft(nic) => nic.take_lent(),
+            AnyNic::Rdma(nic) => nic.take_lent(),
+            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Raw(_) | AnyNic::Faulty(_) => {}
         }
     }
 
     #[inline(always)]
     fn repost_lent(&mut self) {
-        if let AnyNic::Soft(nic) = self {
-            nic.repost_lent();
+        match self {
+            AnyNic::Soft(nic) => nic.repost_lent(),
+            AnyNic::Rdma(nic) => nic.repost_lent(),
+            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Raw(_) | AnyNic::Faulty(_) => {}
         }
     }
 

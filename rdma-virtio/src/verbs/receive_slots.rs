@@ -113,6 +113,15 @@ impl ReceiveSlots {
         is_posted.then_some(PostedSlot { slots: self, at, number })
     }
 
+    /// The receive of this number that [`ReceiveSlots::posted`] gave last, and that was not staged
+    /// since.
+    #[must_use]
+    #[inline(always)]
+    pub fn lent(&mut self, number: usize) -> PostedSlot<'_> {
+        let at = self.slot(number);
+        PostedSlot { slots: self, at, number }
+    }
+
     /// Whether it was staged, and did not complete since.
     #[must_use]
     pub fn is_out(&self, slot: u16) -> bool {
@@ -296,20 +305,35 @@ impl PostedSlot<'_> {
         Sge { addr, length, lkey: Lkey(lkey) }
     }
 
-    /// Says what its second element is, and notes something; then appends it to those that will be
-    /// posted, under the id that it had. It has completed. Gives the former note.
+    /// What was noted with it.
+    #[must_use]
+    #[inline(always)]
+    pub fn note(&self) -> u64 {
+        // SAFETY: of the array, which is borrowed.
+        unsafe { (*self.at).note }
+    }
+
+    /// Says what its second element is, and notes something; then stages it. Gives the former note.
     #[inline(always)]
     pub fn stage_with(self, second: Sge, note: u64) -> u64 {
         let Sge { addr, length, lkey } = second;
         // SAFETY: as for `second`.
         unsafe { self.second_at().write(sys::ibv_sge { addr, length, lkey: lkey.0 }) };
         // SAFETY: of the array, which is borrowed.
+        let former = unsafe { std::mem::replace(&mut (*self.at).note, note) };
+        self.stage();
+        former
+    }
+
+    /// Appends it, which has completed, to those that will be posted, as it is and under the id
+    /// that it had.
+    #[inline(always)]
+    pub fn stage(self) {
+        // SAFETY: of the array, which is borrowed.
         let slot = unsafe { &mut *self.at };
         slot.staged_for = self.slots.post;
         slot.request.next = ptr::null_mut();
-        let former = std::mem::replace(&mut slot.note, note);
         self.slots.chain(self.number, &raw mut slot.request);
-        former
     }
 }
 

@@ -295,6 +295,8 @@ pub(super) struct Engine {
     /// When so many were looked at, nothing more is to be expected now; [`NEVER`] if the look
     /// filled its batch.
     pub(super) spent_at: usize,
+    /// The receive whose message is lent, if one is.
+    pub(super) lent: usize,
     /// Messages that were taken the short way and are not in the books yet.
     pub(super) plain: u32,
     /// Receives are posted again when so many are staged, or when a peer has so few credits.
@@ -395,6 +397,7 @@ impl Engine {
             at: 0,
             count: 0,
             spent_at: NEVER,
+            lent: 0,
             plain: 0,
             posted_together: 1,
             attend_at: 1,

@@ -202,13 +202,33 @@ impl Nic for RdmaNic {
         self.engine.get_mut().take_received(out)
     }
 
-    #[inline]
     fn poll_recv_one(&mut self) -> PolledOne {
+        match self.poll_recv_lent() {
+            PolledOne::Lent { wr_id, byte_len } => {
+                self.take_lent();
+                PolledOne::Taken { wr_id, byte_len }
+            }
+            other => other,
+        }
+    }
+
+    #[inline]
+    fn poll_recv_lent(&mut self) -> PolledOne {
         let engine = self.engine.get_mut();
-        let found = engine.take_one();
-        let taken = matches!(found, PolledOne::Taken { .. });
-        self.is_spent.set(taken && engine.is_spent());
+        let found = engine.look();
+        let lent = matches!(found, PolledOne::Lent { .. });
+        self.is_spent.set(lent && engine.is_spent());
         found
+    }
+
+    #[inline]
+    fn take_lent(&mut self) {
+        self.engine.get_mut().take_lent();
+    }
+
+    #[inline(always)]
+    fn repost_lent(&mut self) {
+        self.engine.get_mut().repost_lent();
     }
 
     #[inline]

@@ -65,11 +65,10 @@ impl Arrived<'_> {
         (length <= sge.length && fits).then_some(sge)
     }
 
-    /// What names that buffer, which is the stack's from now on. The free one takes its place.
+    /// What names that buffer.
     #[inline(always)]
-    pub(super) fn deliver(self) -> Option<u64> {
-        let (id, fresh) = self.free.pop()?;
-        Some(self.slot.stage_with(fresh, id))
+    pub(super) fn id(&self) -> u64 {
+        self.slot.note()
     }
 }
 
@@ -358,6 +357,20 @@ impl Receives {
                 self.empty(index);
             }
         }
+    }
+
+    /// The first buffer of a receive that [`Arrived::only`] was asked about is the stack's from now
+    /// on: the free one takes its place.
+    #[inline]
+    pub(super) fn take_lent(&mut self, number: usize) {
+        let Some((id, fresh)) = self.free.pop() else { return };
+        self.slots.lent(number).stage_with(fresh, id);
+    }
+
+    /// Such a receive is to be posted again as it is.
+    #[inline(always)]
+    pub(super) fn repost_lent(&mut self, number: usize) {
+        self.slots.lent(number).stage();
     }
 
     /// Whether completions wait to be taken.

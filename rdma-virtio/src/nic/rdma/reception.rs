@@ -85,24 +85,24 @@ impl Engine {
         self.receives.take_done(out)
     }
 
-    /// The next message if it is a plain one, as nearly all are; or what there is.
+    /// The next message if it is a plain one, as nearly all are, which is lent; or what there is.
     #[inline(always)]
-    pub(super) fn take_one(&mut self) -> PolledOne {
+    pub(super) fn look(&mut self) -> PolledOne {
         if self.receives.has_done() || (self.at == self.count && !self.poll_receives()) {
             return self.take_other();
         }
-        let Some((index, wr_id, byte_len)) = self.take_plain() else { return self.take_other() };
-        if index.is_some() || self.receives.staged_count() >= self.attend_at {
-            return self.attend(index, (wr_id, byte_len));
+        match self.lend_plain() {
+            Some((None, wr_id, byte_len)) => PolledOne::Lent { wr_id, byte_len },
+            Some((Some(index), wr_id, byte_len)) => self.attend(index, (wr_id, byte_len)),
+            None => self.take_other(),
         }
-        PolledOne::Taken { wr_id, byte_len }
     }
 
     /// The next completion, if it is the next data message of a session in one buffer: what names
     /// the buffer, and the message's length; and its peer, if that is to be attended to. Otherwise
     /// nothing was done.
     #[inline(always)]
-    fn take_plain(&mut self) -> Option<(Option<usize>, u64, u32)> {
+    fn lend_plain(&mut self) -> Option<(Option<usize>, u64, u32)> {
         let completion = &self.completions[self.at & (BATCH - 1)];
         let length = completion.byte_len().wrapping_sub(self.in_front);
         let from = match self.mode {
@@ -133,20 +133,33 @@ impl Engine {
         full.calm = calm.unwrap_or(0);
         self.plain += 1;
         self.at += 1;
-        let wr_id = receive.deliver()?;
-        Some((calm.is_none().then_some(index), wr_id, length))
+        self.lent = receive.number();
+        Some((calm.is_none().then_some(index), receive.id(), length))
+    }
+
+    /// The message that was lent is the stack's.
+    #[inline]
+    pub(super) fn take_lent(&mut self) {
+        self.receives.take_lent(self.lent);
+        if self.receives.staged_count() >= self.attend_at {
+            self.after_receives();
+        }
+    }
+
+    /// The message that was lent was looked at: its receive is posted again as it is.
+    #[inline(always)]
+    pub(super) fn repost_lent(&mut self) {
+        self.receives.repost_lent(self.lent);
+        if self.receives.staged_count() >= self.attend_at {
+            self.after_receives();
+        }
     }
 
     /// After a plain message there is more to do than to pass it on.
     #[inline(never)]
-    fn attend(&mut self, index: Option<usize>, (wr_id, byte_len): (u64, u32)) -> PolledOne {
-        if let Some(index) = index {
-            self.attend_to(PeerId(u16::try_from(index).unwrap_or(u16::MAX)));
-        }
-        if self.receives.staged_count() >= self.attend_at {
-            self.after_receives();
-        }
-        PolledOne::Taken { wr_id, byte_len }
+    fn attend(&mut self, index: usize, (wr_id, byte_len): (u64, u32)) -> PolledOne {
+        self.attend_to(PeerId(u16::try_from(index).unwrap_or(u16::MAX)));
+        PolledOne::Lent { wr_id, byte_len }
     }
 
     /// What there is if it is no plain message: nothing, or what goes the long way.
