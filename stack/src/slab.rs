@@ -56,11 +56,9 @@ impl<T> Id<T> {
     }
 }
 
-/// Begins a cache line, so that it is known which parts of a large value share one.
-#[repr(C, align(64))]
 struct Entry<T> {
-    value: Option<T>,
     generation: u32,
+    value: Option<T>,
 }
 
 /// The table. At most `limit` values at once.
@@ -75,9 +73,6 @@ pub struct Slab<T> {
 const GENERATION_MASK: u32 = 0x00ff_ffff;
 
 impl<T> Slab<T> {
-    /// Bytes that a value takes in the table.
-    pub const ENTRY_BYTES: usize = size_of::<Entry<T>>();
-
     /// An empty table for at most `limit` values of worker number `worker`.
     #[must_use]
     pub fn new(limit: u32, worker: u8) -> Slab<T> {
@@ -121,7 +116,7 @@ impl<T> Slab<T> {
             index
         } else {
             let index = self.index_end();
-            self.entries.push(Entry { value: None, generation: self.first_generation });
+            self.entries.push(Entry { generation: self.first_generation, value: None });
             index
         };
         let entry = &mut self.entries[index as usize];

@@ -392,7 +392,8 @@ mod tests {
             for (step, n) in steps {
                 match step {
                     0..=3 => {
-                        let bytes: Vec<u8> = (0..n).map(|_| { next = next.wrapping_add(1); next }).collect();
+                        let bytes: Vec<u8> = (next..=u8::MAX).cycle().take(n).collect();
+                        next = bytes[n - 1];
                         if !queue.push_short(&bytes) {
                             let Some(piece) = mem.receive(&bytes) else { continue };
                             queue.push(piece, &mut mem);

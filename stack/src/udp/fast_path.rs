@@ -30,8 +30,8 @@ pub(crate) const EXPECTED_CHECKSUM: TxChecksum =
 
 impl Udp {
     /// Takes a frame whose headers are those of the last datagram but for what differs from one to
-    /// the next: no parsing, no hashing. Its checksum is answered for by the device. A short payload
-    /// is copied.
+    /// the next: no parsing, no hashing. Its checksum is answered for by the device. A short
+    /// payload is copied.
     #[inline(always)]
     pub(crate) fn on_expected_frame<M: Memory>(&mut self, piece: Piece, mem: &mut M) -> Taken {
         let Some(expected) = &self.demux.expected else { return Taken::No };
@@ -73,8 +73,8 @@ impl Udp {
         if is_copied { Taken::Copied } else { Taken::Kept }
     }
 
-    /// Takes the slot of a frame of [`Udp::send_at_once`] back, that nobody reads any more: the next
-    /// one is written into it.
+    /// Takes the slot of a frame of [`Udp::send_at_once`] back, that nobody reads any more: the
+    /// next one is written into it.
     #[inline(always)]
     pub(crate) fn keep_spare<M: Memory>(&mut self, slot: Slot, mem: &mut M) {
         if self.spare.is_some() {

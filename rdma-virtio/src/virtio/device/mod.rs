@@ -256,7 +256,8 @@ impl<P: Policy> NetDevice<P> {
         self.rx.poll(nic, &self.setup, &mut self.counters)
     }
 
-    /// The counters; `again` messages were lent and their buffers posted again, which nobody counted.
+    /// The counters; `again` messages were lent and their buffers posted again, which nobody
+    /// counted.
     #[must_use]
     pub(super) fn counters_with(&self, again: u64) -> DeviceCounters {
         let mut counters = self.counters();

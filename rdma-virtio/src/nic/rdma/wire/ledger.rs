@@ -200,19 +200,16 @@ mod tests {
     }
 
     #[test]
-    fn by_default_three_that_may_call_have_a_window_each_and_a_fourth_a_credit() {
+    fn by_default_each_of_four_that_may_come_has_a_window() {
         // 512 buffers of 4 KiB, and one listed peer besides three that are accepted.
         let mut ledger = Ledger::new(4);
         ledger.on_posted(29);
-        let mut granted = [0; 4].map(|_| {
+        let granted = [0; 4].map(|_| {
             ledger.join();
             ledger.grant(0)
         });
-        assert!(granted[..3].iter().all(|credits| *credits > SHARE_MIN), "{granted:?}");
-        assert!(granted[3] >= 1, "{granted:?}");
+        assert!(granted.iter().all(|credits| *credits >= SHARE_MIN), "{granted:?}");
         assert!(granted.iter().sum::<u32>() + 4 * CONTROL_RESERVE <= ledger.posted());
-        granted.sort_unstable();
-        assert_eq!(granted[3], (29 - 11 - 3) / 3);
     }
 
     #[test]
