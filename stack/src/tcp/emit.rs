@@ -267,12 +267,8 @@ impl Connection {
 
     /// Checksum and segmentation, counters, and what sending an acknowledgement settles.
     #[inline]
-    fn finish<M: Memory>(
-        &mut self,
-        Load { len: payload_len, sum, reduced }: Load,
-        ctx: &mut Context<'_, M>,
-        out: &mut TxFrame,
-    ) {
+    fn finish<M: Memory>(&mut self, load: Load, ctx: &mut Context<'_, M>, out: &mut TxFrame) {
+        let Load { len: payload_len, sum, reduced } = load;
         ctx.counters.segments_sent += 1;
         ctx.counters.bytes_sent += u64::from(payload_len);
         self.timers.disarm(Timer::DelayedAck);

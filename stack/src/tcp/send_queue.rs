@@ -9,7 +9,7 @@
 //! in one part of a slot with room for its headers in front, and with its sum taken while it is
 //! copied, if the stack computes checksums. Its frame is then one piece, whose payload nobody reads
 //! again. A segment with other ends, as after the loss of an acknowledgement or when the path
-//! changed, is put together of pieces and summed anew: bytes never change, but what is a sum's does.
+//! changed, is put together of pieces and summed anew: bytes never change, but what is summed does.
 
 #[cfg(test)]
 use super::hot_lines::{Place, places};

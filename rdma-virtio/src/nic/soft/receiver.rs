@@ -274,8 +274,8 @@ impl Receiver {
         self.deliver(&sources, what.length, slots, poll)
     }
 
-    /// Puts the places of a message's bytes in the peer's memory, all checked, into `sources`, which
-    /// has room for all and is filled where it lies: it is large.
+    /// Puts the places of a message's bytes in the peer's memory, all checked, into `sources`,
+    /// which has room for all and is filled where it lies: it is large.
     fn resolve(
         &self,
         what: Description,
