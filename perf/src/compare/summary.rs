@@ -14,8 +14,8 @@ On a real wire both sides gain the same cable time, so there the ratios are smal
 
 /// Why a stream's copies may be unknown.
 const UNCOUNTED: &str = "\
-copies of a stream that are `-` were not counted: sockets of the kernel copy each byte once at either
-end, by construction; of a TAP one end is the kernel's.
+copies of a stream that are `-` were not counted: sockets of the kernel copy each byte once at
+either end, by construction; of a TAP one end is the kernel's.
 ";
 
 /// A ratio of two medians.

@@ -210,9 +210,9 @@ impl Worker {
     ///
     /// # Errors
     /// `InvalidInput` if it is no memfd that can be sealed, or `block_len` gives no block or more
-    /// than 4096 with those that are out; `ResourceBusy` over a soft link that has a peer, which was
-    /// shown what is sent from (before the first turn none has come); `OutOfMemory` if eight are
-    /// registered; otherwise why the kernel or the NIC refuses, such as a memlock limit.
+    /// than 4096 with those that are out; `ResourceBusy` over a soft link that has a peer, which
+    /// was shown what is sent from (before the first turn none has come); `OutOfMemory` if eight
+    /// are registered; otherwise why the kernel or the NIC refuses, such as a memlock limit.
     pub fn register(&self, memfd: OwnedFd, block_len: usize) -> io::Result<Vec<BufferMut>> {
         let core = &mut *self.shared.core.borrow_mut();
         core.register(memfd, block_len).map_err(io_error::of_register)

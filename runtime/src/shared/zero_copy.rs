@@ -3,8 +3,8 @@
 //! told of a send's end: a buffer that was given can be filled again once the last handle of it and
 //! every send are gone, which is when [`Worker::buffer`] gives it out anew.
 //!
-//! [`Worker::register`] makes buffers of memory of the application's own. Over a soft link it is too
-//! late for that once the peer has come, which a worker that turns by itself may see at once:
+//! [`Worker::register`] makes buffers of memory of the application's own. Over a soft link it is
+//! too late for that once the peer has come, which a worker that turns by itself may see at once:
 //! [`Worker::with_memory`] registers before the first turn.
 
 use std::io;

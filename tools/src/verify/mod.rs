@@ -2,8 +2,8 @@
 //!
 //! - [`local`]: one port that talks to itself, by bare verbs.
 //! - [`raw`]: frames between two hosts, by bare verbs; [`frame`] builds and judges them.
-//! - [`wire`]: Roceway's own device, with every byte compared at both ends, and its figures; the end
-//!   that is asked is [`serving`].
+//! - [`wire`]: Roceway's own device, with every byte compared at both ends, and its figures; the
+//!   end that is asked is [`serving`].
 //! - [`offloads`]: the same under sets of offloads in which each pair of them occurs.
 //! - [`control`], [`server`], [`client`]: how the two ends talk about it over the host's TCP.
 //! - [`report`]: text and JSON, written at once or not at all.

@@ -1,9 +1,9 @@
 //! Sets of offloads, in which each pair of settings that the device offers occurs: bytes of a
 //! connection both ways at once, and datagrams that one end cuts, every byte compared.
 //!
-//! Each set goes by IPv4 and, where the MTU allows it, by IPv6, and those with a setting of ECN use it (`tcp.ecn=on`). Both
-//! ends are on this host, over one port of it, and have the same set. What the device does not offer
-//! is found by asking it for all, and stays out.
+//! Each set goes by IPv4 and, where the MTU allows it, by IPv6, and those with a setting of
+//! ECN use it (`tcp.ecn=on`). Both ends are on this host, over one port of it, and have the same
+//! set. What the device does not offer is found by asking it for all, and stays out.
 
 use std::collections::BTreeSet;
 use std::io;

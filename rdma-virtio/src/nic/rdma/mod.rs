@@ -249,11 +249,7 @@ impl Nic for RdmaNic {
             self.armed = 2;
             engine.poll_sends();
         }
-        // The last few wait for others asleep as awake; nobody's credits run low for them.
-        let few = u32::try_from(engine.posted_together).unwrap_or(u32::MAX);
-        if engine.ledger.posted().saturating_add(few) <= engine.ledger.posted_peak() {
-            engine.post_receives();
-        }
+        engine.post_receives();
         engine.settle();
         engine.flush_all();
         let pending = engine.has_received() || engine.slots.has_done();
