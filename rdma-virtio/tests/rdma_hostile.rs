@@ -207,7 +207,8 @@ impl Hostile {
             length: u32::try_from(message.len()).unwrap(),
             lkey: self.region.lkey(),
         };
-        let mut list = SendList::new(SendListSize { requests: 1, sges: 1, header: 0, copies: false });
+        let mut list =
+            SendList::new(SendListSize { requests: 1, sges: 1, header: 0, copies: false });
         let (queue_pair, qkey) = (self.theirs.endpoint.qpn, self.theirs.endpoint.qkey);
         let destination = self.way.as_ref().map(|handle| Destination { handle, queue_pair, qkey });
         let request = SendRequest {
