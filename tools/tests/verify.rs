@@ -27,8 +27,8 @@ fn double(test: &str) -> Option<PathBuf> {
 struct Bed {
     double: PathBuf,
     folder: tempfile::TempDir,
-    /// The lower 24 bits of its addresses, without the host's four: of process and bed, so that runs
-    /// of several trees on one machine meet neither.
+    /// The lower 24 bits of its addresses, without the host's four: of process and bed, so that
+    /// runs of several trees on one machine meet neither.
     net: u32,
 }
 

@@ -242,14 +242,15 @@ impl Nic for AnyNic {
         match self {
             AnyNic::Soft(nic) => nic.repost_lent(),
             AnyNic::Rdma(nic) => nic.repost_lent(),
-            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Raw(_) | AnyNic::Faulty(_) => {}
+            AnyNic::Raw(nic) => nic.repost_lent(),
+            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Faulty(_) => {}
         }
     }
 
     #[inline]
-    fn poll_bare_one(&mut self) -> Option<BareFrame> {
+    fn poll_bare_lent(&mut self) -> Option<BareFrame> {
         match self {
-            AnyNic::Raw(nic) => nic.poll_bare_one(),
+            AnyNic::Raw(nic) => nic.poll_bare_lent(),
             AnyNic::Soft(_)
             | AnyNic::Tap(_)
             | AnyNic::Packet(_)

@@ -549,18 +549,19 @@ pub trait Nic {
         self.poll_recv_one()
     }
 
-    /// The receive of [`PolledOne::Lent`] is taken: it is not posted any more.
+    /// The receive of what was lent is taken: it is not posted any more.
     #[inline]
     fn take_lent(&mut self) {}
 
-    /// The receive of [`PolledOne::Lent`] is posted again, for the same bytes.
+    /// The receive of what was lent is posted again, for the same bytes.
     #[inline]
     fn repost_lent(&mut self) {}
 
-    /// Takes the oldest receive completion, if this NIC has a short way to it and it is a whole
-    /// frame.
+    /// Lends the frame of the oldest receive completion, if this NIC has a short way to it and it
+    /// is a whole one; as after [`PolledOne::Lent`], [`Nic::take_lent`] or [`Nic::repost_lent`] is
+    /// to follow.
     #[inline]
-    fn poll_bare_one(&mut self) -> Option<BareFrame> {
+    fn poll_bare_lent(&mut self) -> Option<BareFrame> {
         None
     }
 

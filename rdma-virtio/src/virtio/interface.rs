@@ -310,7 +310,7 @@ impl<N: Nic> NetInterface<N> {
                 return Arrived::of(self.receive_taken((wr_id, byte_len), frame));
             }
             PolledOne::Nothing => return Arrived::Nothing,
-            PolledOne::Unknown => return Arrived::of(self.receive_bare(frame)),
+            PolledOne::Unknown => return self.look_bare(frame),
         };
         let Some(used) = self.device.lend((wr_id, byte_len), &mut frame.header) else {
             cold_path();
@@ -365,11 +365,21 @@ impl<N: Nic> NetInterface<N> {
         self.again += 1;
     }
 
+    /// The same for a NIC that lends frames without headers.
     #[inline(never)]
-    fn receive_bare(&mut self, frame: &mut Received) -> bool {
-        match self.device.receive_bare(&mut self.nic, &mut frame.header) {
-            Some(used) => self.driver.received_one(&mut self.arena, frame, used),
-            None => self.receive_batch(frame),
+    fn look_bare(&mut self, frame: &mut Received) -> Arrived {
+        let Some(bare) = self.nic.poll_bare_lent() else {
+            return Arrived::of(self.receive_batch(frame));
+        };
+        let Some(used) = self.device.lend_bare(&bare, &mut frame.header) else {
+            cold_path();
+            self.nic.take_lent();
+            self.device.collect_bare(bare);
+            return Arrived::of(self.receive_batch(frame));
+        };
+        match self.driver.lend(&mut self.arena, used, &mut frame.header) {
+            Some(lent) => Arrived::Lent(lent),
+            None => self.refused(used.id),
         }
     }
 

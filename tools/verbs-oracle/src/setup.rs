@@ -147,13 +147,7 @@ pub fn prepare(chosen: Chosen, options: &Options) -> Result<End<Reset>, Failure>
         send_queue: own.as_ref().unwrap_or(queue.plain()),
         recv_queue: queue.plain(),
         shared_receive: shared.as_ref(),
-        sizes: QueueSizes {
-            max_send_wr: u32::try_from(SENDS).unwrap_or(u32::MAX),
-            max_recv_wr: if options.srq { 0 } else { receives },
-            max_send_sge: 1,
-            max_recv_sge: max_sge,
-            max_inline: if options.inline { options.size } else { 0 },
-        },
+        sizes: sizes(options, (receives, max_sge)),
         max_tso_header: 0,
     };
     let pair = match options.calls {
@@ -187,6 +181,17 @@ pub fn prepare(chosen: Chosen, options: &Options) -> Result<End<Reset>, Failure>
         like: options.like,
     };
     Ok(End { pair, base })
+}
+
+/// How much the queue pair takes, with so many receives of so many elements.
+fn sizes(options: &Options, (receives, max_recv_sge): (u32, u32)) -> QueueSizes {
+    QueueSizes {
+        max_send_wr: u32::try_from(SENDS).unwrap_or(u32::MAX),
+        max_recv_wr: if options.srq { 0 } else { receives },
+        max_send_sge: 1,
+        max_recv_sge,
+        max_inline: if options.inline { options.size } else { 0 },
+    }
 }
 
 impl Base {

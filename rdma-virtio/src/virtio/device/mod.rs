@@ -17,7 +17,7 @@ use super::net_header::{NET_HEADER_LEN, NetHeader};
 use super::ring::{DeviceRing, Notify, Policy, UsedElement};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{RegionTable, Segment};
-use crate::nic::{Capabilities, Completion, Nic, Receive, WcChecksum, WcStatus, Wire};
+use crate::nic::{BareFrame, Capabilities, Completion, Nic, Receive, WcChecksum, WcStatus, Wire};
 
 /// Shortest frame: an Ethernet header.
 pub const FRAME_LEN_MIN: u32 = 14;
@@ -192,15 +192,20 @@ impl<P: Policy> NetDevice<P> {
         self.rx.let_go(head);
     }
 
-    /// As [`NetDevice::receive_directly`] for a NIC that has a short way to a frame without a
-    /// header, which is made and handed over by value, too.
-    #[inline]
-    pub(super) fn receive_bare<N: Nic>(
-        &mut self,
-        nic: &mut N,
+    /// The same for a frame without a header, which is made. `None`: the NIC is to let go of it,
+    /// and [`NetDevice::collect_bare`] follows.
+    #[inline(always)]
+    pub(super) fn lend_bare(
+        &self,
+        frame: &BareFrame,
         header: &mut NetHeader,
     ) -> Option<UsedElement> {
-        self.rx.poll_bare(nic, &self.setup, &mut self.counters, header)
+        self.rx.lend_bare(&self.setup, frame, header)
+    }
+
+    /// A frame without a header goes the queue's way.
+    pub(super) fn collect_bare(&mut self, frame: BareFrame) {
+        self.rx.collect_bare(&self.setup, &mut self.counters, frame);
     }
 
     /// The short form of posting for one thread: prepares to take single buffers by value, all of

@@ -45,11 +45,22 @@ pub(super) struct ReceiveCounters {
     pub(super) polls_failed: u64,
 }
 
+/// Receives that were lent are posted again so many at a time, or an eighth of the queue.
+const TOGETHER: usize = 16;
+
 /// A receive that is with the device.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Posted {
     wr_id: u64,
-    addr: u64,
+    /// Its first element.
+    sge: Sge,
+    /// Whether that is all of it.
+    is_single: bool,
+}
+
+impl Posted {
+    const NONE: Posted =
+        Posted { wr_id: 0, sge: Sge { addr: 0, length: 0, lkey: Lkey(0) }, is_single: false };
 }
 
 /// The receive queue.
@@ -59,6 +70,9 @@ pub(super) struct Arrivals {
     at: usize,
     count: usize,
     ring: Box<[Posted]>,
+    /// The receive of the frame that is lent, and how many of those are posted together.
+    lent: Posted,
+    together: usize,
     next: u32,
     oldest: u32,
     depth: u32,
@@ -95,7 +109,9 @@ impl Arrivals {
             at: 0,
             count: 0,
             spent_at: NEVER,
-            ring: vec![Posted::default(); places].into_boxed_slice(),
+            ring: vec![Posted::NONE; places].into_boxed_slice(),
+            lent: Posted::NONE,
+            together: TOGETHER.min(places / 8).max(1),
             next: 0,
             oldest: 0,
             depth,
@@ -139,6 +155,7 @@ impl Arrivals {
         batch: &RecvBatch<'_>,
     ) -> Result<usize, PostError> {
         let mut taken = 0;
+        self.post_reposted(Some(link));
         for part in batch.places.chunks(LIST_LEN) {
             for place in part {
                 let sge = Sge { addr: place.addr, length: batch.length, lkey: batch.lkey };
@@ -161,6 +178,7 @@ impl Arrivals {
     /// Posts receives of any shape; returns how many were taken.
     pub(super) fn post_all(&mut self, link: &Link, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {
         let mut taken = 0;
+        self.post_reposted(Some(link));
         for part in wrs.chunks(LIST_LEN) {
             for wr in part {
                 if let Err(error) = self.stage(wr.wr_id, wr.sges) {
@@ -187,7 +205,7 @@ impl Arrivals {
             return false;
         }
         let at = self.index(self.next);
-        self.ring[at] = Posted { wr_id, addr: sge.addr };
+        self.ring[at] = Posted { wr_id, sge, is_single: true };
         self.next = self.next.wrapping_add(1);
         true
     }
@@ -212,7 +230,7 @@ impl Arrivals {
         };
         pushed.map_err(|_| PostError::SgeCount)?;
         let at = self.index(self.next);
-        self.ring[at] = Posted { wr_id, addr: first.addr };
+        self.ring[at] = Posted { wr_id, sge: *first, is_single: false };
         self.next = self.next.wrapping_add(1);
         Ok(())
     }
@@ -270,9 +288,35 @@ impl Arrivals {
         self.failed = true;
     }
 
-    /// The oldest frame, if it is one that needs no look.
+    /// The receive whose frame was lent is to be posted again as it is, with others.
+    #[inline(always)]
+    pub(super) fn repost(&mut self, link: Option<&Link>) {
+        let lent = self.lent;
+        let id = u64::from(self.generation) << 32 | u64::from(self.next);
+        // There is room: the list is posted long before it is full.
+        if self.list.push_one(id, lent.sge).is_ok() {
+            let at = self.index(self.next);
+            self.ring[at] = lent;
+            self.next = self.next.wrapping_add(1);
+        }
+        if self.list.len() >= self.together {
+            self.post_reposted(link);
+        }
+    }
+
+    /// Posts those. What is not taken comes back with all others when the link, which failed, is
+    /// dropped.
+    #[inline(never)]
+    fn post_reposted(&mut self, link: Option<&Link>) {
+        let Some(link) = link else { return };
+        let next = self.next;
+        self.post(link);
+        self.next = next;
+    }
+
+    /// Lends the oldest frame, if it is one that needs no look.
     #[inline]
-    pub(super) fn take_one(&mut self, link: Option<&Link>) -> Option<BareFrame> {
+    pub(super) fn lend_one(&mut self, link: Option<&Link>) -> Option<BareFrame> {
         if (self.at == self.count && !self.look(link)) || self.looks || self.to_flush > 0 {
             return None;
         }
@@ -283,13 +327,17 @@ impl Arrivals {
         }
         let byte_len = completion.byte_len();
         let verified = completion.checksum_verified() && self.trusts_checksums;
-        let wr_id = self.ring[self.index(self.oldest)].wr_id;
+        let lent = self.ring[self.index(self.oldest)];
+        if !lent.is_single {
+            return None;
+        }
+        self.lent = lent;
         self.at += 1;
         self.oldest = self.oldest.wrapping_add(1);
         self.counters.frames += 1;
         self.counters.bytes += u64::from(byte_len);
         self.counters.verified += u64::from(verified);
-        Some(BareFrame { wr_id, byte_len, verified })
+        Some(BareFrame { wr_id: lent.wr_id, byte_len, verified })
     }
 
     /// Takes completions of every kind, oldest first.
@@ -370,7 +418,7 @@ impl Arrivals {
     }
 
     fn is_wanted(&self, steering: &Steering, byte_len: u32) -> bool {
-        let addr = self.ring[self.index(self.oldest)].addr;
+        let Sge { addr, .. } = self.ring[self.index(self.oldest)].sge;
         let sge = Sge { addr, length: byte_len, lkey: Lkey(0) };
         // SAFETY: the buffer of a receive that is complete and was not handed over yet.
         let addresses = unsafe { read_at::<12>(&sge, 0) };

@@ -215,10 +215,15 @@ impl Nic for RawNic {
         self.arrivals.get_mut().take(self.link.as_ref(), &self.steering, out)
     }
 
+    #[inline(always)]
+    fn repost_lent(&mut self) {
+        self.arrivals.get_mut().repost(self.link.as_ref());
+    }
+
     #[inline]
-    fn poll_bare_one(&mut self) -> Option<BareFrame> {
+    fn poll_bare_lent(&mut self) -> Option<BareFrame> {
         let arrivals = self.arrivals.get_mut();
-        let found = arrivals.take_one(self.link.as_ref());
+        let found = arrivals.lend_one(self.link.as_ref());
         self.is_spent.set(found.is_some() && arrivals.is_spent());
         found
     }

@@ -200,38 +200,41 @@ impl<P: Policy> ReceiveSide<P> {
         Some(UsedElement { id: low_word(wr_id), len })
     }
 
-    /// As [`ReceiveSide::poll_directly`], for a NIC with a short way to frames without headers: the
-    /// header of one in one buffer is made, by value.
-    #[inline]
-    pub(in crate::virtio::device) fn poll_bare<N: Nic>(
-        &mut self,
-        nic: &mut N,
+    /// Looks at a frame without a header that the NIC lends: one is made. `None` if it is not for
+    /// one buffer.
+    #[inline(always)]
+    pub(in crate::virtio::device) fn lend_bare(
+        &self,
         setup: &Setup,
-        counters: &mut DeviceCounters,
+        frame: &BareFrame,
         header: &mut NetHeader,
     ) -> Option<UsedElement> {
-        let BareFrame { wr_id, byte_len, verified } = nic.poll_bare_one()?;
-        let room = usize::try_from(wr_id).ok().and_then(|head| self.rooms.get_mut(head));
+        let &BareFrame { wr_id, byte_len, verified } = frame;
+        let room = self.rooms.get(usize::try_from(wr_id).ok()?)?;
         let len = byte_len.saturating_add(setup.in_front);
-        let fits = |room: &Segment| byte_len >= FRAME_LEN_MIN && len <= room.length();
-        match room {
-            Some(room) if setup.wire == Wire::Frames && !self.midway && fits(room) => {
-                *room = Segment::EMPTY;
-                self.outstanding -= 1;
-                self.direct += 1;
-                let vouched = verified && setup.features.has(Features::GUEST_CSUM);
-                *header = NetHeader::RECEIVED;
-                header.flags = if vouched { DATA_VALID } else { 0 };
-                Some(UsedElement { id: low_word(wr_id), len })
-            }
-            Some(_) | None => {
-                let checksum = if verified { WcChecksum::Valid } else { WcChecksum::Unknown };
-                let completion = Completion { wr_id, byte_len, checksum, ..NO_COMPLETION };
-                self.collect(setup, counters, completion);
-                let _: Notify = self.ring.publish();
-                None
-            }
+        let fits = byte_len >= FRAME_LEN_MIN && len <= room.length();
+        if !fits || setup.wire != Wire::Frames || self.midway {
+            return None;
         }
+        let vouched = verified && setup.features.has(Features::GUEST_CSUM);
+        *header = NetHeader::RECEIVED;
+        header.flags = if vouched { DATA_VALID } else { 0 };
+        Some(UsedElement { id: low_word(wr_id), len })
+    }
+
+    /// Such a frame that the NIC let go of goes the queue's way.
+    #[cold]
+    pub(in crate::virtio::device) fn collect_bare(
+        &mut self,
+        setup: &Setup,
+        counters: &mut DeviceCounters,
+        frame: BareFrame,
+    ) {
+        let BareFrame { wr_id, byte_len, verified } = frame;
+        let checksum = if verified { WcChecksum::Valid } else { WcChecksum::Unknown };
+        let completion = Completion { wr_id, byte_len, checksum, ..NO_COMPLETION };
+        self.collect(setup, counters, completion);
+        let _: Notify = self.ring.publish();
     }
 
     /// What [`ReceiveSide::take_one`] is not for but is a whole frame in one buffer that needs no
