@@ -174,6 +174,8 @@ fn a_stream_arrives_byte_for_byte_whatever_the_device_does_or_only_says() {
                 0 | 4 => assert!(native > 0 && software == 0, "{row}: {native} {software}"),
                 6 => assert!(native > 0, "{row}: {native} {software}"),
                 8 => assert_eq!(pair.counter("raw_tx_inline"), 0),
+                // Without the device's checksums the stack cuts, and sums as it copies.
+                1 | 3 | 5 => assert!(native == 0 && software == 0, "{row}: {native} {software}"),
                 9 => {}
                 _ => assert!(native == 0 && software > 0, "{row}: {native} {software}"),
             }
