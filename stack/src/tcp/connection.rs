@@ -4,6 +4,8 @@
 //! Invariants: `snd.una <= snd.nxt`; the send queue begins at `snd.una` (one later while our SYN
 //! is unacknowledged); `fast` is true only while nothing unusual is going on.
 
+use alloc::boxed::Box;
+
 use super::config::{KeepAlive, TcpConfig};
 use super::counters::TcpCounters;
 use super::ecn::Ecn;
@@ -143,7 +145,8 @@ pub struct Connection {
     pub(super) soft_report: SoftReport,
     pub(super) keep_alive_probes_sent: u8,
     pub(super) challenge_acks: u8,
-    pub(super) keep_alive: Option<KeepAlive>,
+    /// In a box, since few connections have it and an idle one is to be small.
+    pub(super) keep_alive: Option<Box<KeepAlive>>,
     pub(super) user_timeout: Option<Duration>,
 }
 
@@ -412,7 +415,7 @@ impl Connection {
 
     /// Turns keep-alive on or off.
     pub(super) fn set_keep_alive(&mut self, keep_alive: Option<KeepAlive>, now: Instant) {
-        self.keep_alive = keep_alive;
+        self.keep_alive = keep_alive.map(Box::new);
         match keep_alive {
             Some(keep_alive) if self.state.is_synchronized() => {
                 self.arm(Timer::KeepAlive, now + keep_alive.idle);

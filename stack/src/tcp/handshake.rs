@@ -109,8 +109,8 @@ impl Connection {
         } else {
             State::Established
         };
-        if let Some(keep_alive) = self.keep_alive {
-            self.arm(Timer::KeepAlive, ctx.now + keep_alive.idle);
+        if let Some(idle) = self.keep_alive.as_ref().map(|keep_alive| keep_alive.idle) {
+            self.arm(Timer::KeepAlive, ctx.now + idle);
         }
         self.notify(Readiness::WRITABLE);
     }

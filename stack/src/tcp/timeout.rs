@@ -142,7 +142,9 @@ impl Connection {
 
     /// RFC 9293 §3.8.4.
     fn on_keep_alive_timer<M: Memory>(&mut self, ctx: &mut Context<'_, M>) -> Disposition {
-        let Some(keep_alive) = self.keep_alive else { return Disposition::Done };
+        let Some(keep_alive) = self.keep_alive.as_deref().copied() else {
+            return Disposition::Done;
+        };
         if !self.state.is_synchronized() || self.snd.in_flight() > 0 {
             self.arm(Timer::KeepAlive, ctx.now + keep_alive.idle);
             return Disposition::Done;
