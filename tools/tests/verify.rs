@@ -245,9 +245,9 @@ fn two_hosts_compare_every_byte_of_the_wire() {
     // A process that is the double of a NIC answers when it is on a core: where ten others want
     // that core, not within the tenth of a second after which rc gives up by default.
     for (mode, patience) in [("rc", ",timeout=17,give-up=60s"), ("ud", "")] {
-        let device = format!("rdma:double0,gid=3{patience}");
+        let device = format!("rdma:double0,gid=3,mode={mode}{patience}");
         let _server = bed.server_of(&device, "");
-        let (device, peer) = (format!("{device},mode={mode}"), bed.address(2));
+        let peer = bed.address(2);
         let output = bed.alone(&[&device, "--peer", &peer, "--json"]);
         let report = last_line(&text(&output.stdout));
         assert_eq!(output.status.code(), Some(0), "{report:#}");
