@@ -209,17 +209,6 @@ impl Nic for AnyNic {
     }
 
     #[inline(always)]
-    fn poll_recv_one(&mut self) -> PolledOne {
-        match self {
-            AnyNic::Soft(nic) => nic.poll_recv_one(),
-            AnyNic::Rdma(nic) => nic.poll_recv_one(),
-            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Raw(_) | AnyNic::Faulty(_) => {
-                PolledOne::Unknown
-            }
-        }
-    }
-
-    #[inline(always)]
     fn poll_recv_lent(&mut self) -> PolledOne {
         match self {
             AnyNic::Soft(nic) => nic.poll_recv_lent(),

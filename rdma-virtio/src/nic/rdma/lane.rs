@@ -184,30 +184,13 @@ impl Lane {
     }
 
     /// The same for a short message that is copied behind its header and goes inline, for which
-    /// nobody waits, after [`Lane::is_quick`]. False if the list is full; no header was asked for
-    /// then.
+    /// nobody waits; without a signal only after [`Lane::is_quick`] or [`Lane::quicken`]. False if
+    /// the list is full; no header was asked for then.
     ///
     /// # Safety
     /// `message` names readable bytes of this process that nobody writes during the call; the
     /// destination's handle lives until the lane was flushed.
     #[inline(always)]
-    pub(super) unsafe fn push_quick(
-        &mut self,
-        header: impl FnOnce() -> [u8; HEADER_LEN],
-        message: &Sge,
-        destination: Option<Destination<'_>>,
-    ) -> bool {
-        let id = (self.tag | u64::from(self.next), false);
-        // SAFETY: the caller's promise.
-        let pushed = unsafe { self.list.push_copied(id, header, message, destination) };
-        self.next = self.next.wrapping_add(u32::from(pushed));
-        pushed
-    }
-
-    /// The same with or without a signal, whatever the last look said.
-    ///
-    /// # Safety
-    /// As for [`Lane::push_quick`].
     pub(super) unsafe fn push_short(
         &mut self,
         signalled: bool,

@@ -202,16 +202,6 @@ impl Nic for RdmaNic {
         self.engine.get_mut().take_received(out)
     }
 
-    fn poll_recv_one(&mut self) -> PolledOne {
-        match self.poll_recv_lent() {
-            PolledOne::Lent { wr_id, byte_len } => {
-                self.take_lent();
-                PolledOne::Taken { wr_id, byte_len }
-            }
-            other => other,
-        }
-    }
-
     #[inline]
     fn poll_recv_lent(&mut self) -> PolledOne {
         let engine = self.engine.get_mut();

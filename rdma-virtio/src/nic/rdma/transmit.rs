@@ -112,7 +112,7 @@ impl Engine {
         let begins = !lane.has_list();
         let header = || Header::data(start_out, credit.data_counts());
         // SAFETY: as above; the handle outlives the list (`dismantle`).
-        if unsafe { !lane.push_quick(header, &sge, destination_of(way)) } {
+        if unsafe { !lane.push_short(false, header, &sge, destination_of(way)) } {
             return false;
         }
         self.on_short(peer, begins, sge.length);

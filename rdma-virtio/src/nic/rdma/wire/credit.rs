@@ -288,14 +288,13 @@ impl Credit {
     }
 
     /// Takes a data message if it is the next one and says nothing that needs more than a look;
-    /// otherwise [`Credit::on_header`] is to judge it, and nothing was done. What it echoes is of
-    /// interest only while an update is under way.
+    /// otherwise [`Credit::on_header`] is to judge it, and nothing was done.
     #[must_use]
     #[inline(always)]
     pub fn take_next(&mut self, head: &[u8; HEADER_LEN]) -> bool {
-        let (sequence, limit) = Header::sequence_and_limit(head);
+        let [sequence, limit, echo] = Header::counts(head);
         let next = sequence == self.received && sequence != self.granted && self.update.is_none();
-        if !next {
+        if !next || self.granted.wrapping_sub(echo) > u32::MAX / 2 {
             return false;
         }
         if limit != self.allowed {

@@ -226,3 +226,25 @@ proptest! {
         prop_assert!(pair.accepted[1] <= total[0] && pair.accepted[0] <= total[1]);
     }
 }
+
+/// The short way refuses what only the long way may judge, and changes nothing then.
+#[test]
+fn a_lying_message_is_not_taken_the_short_way() {
+    let header = |sequence, limit, echo| {
+        Header { kind: Kind::Data, session: 1, incarnation: 2, sequence, limit, echo }.encode()
+    };
+    let rows = [
+        ("an echo of what was never granted", header(0, 8, 9)),
+        ("not the next one", header(1, 8, 8)),
+        ("more than may be granted", header(0, 8 + CREDITS_MAX + 1, 8)),
+        ("less than was granted", header(0, 7, 8)),
+    ];
+    for (name, head) in rows {
+        let mut credit = Credit::new(Delivery::Reliable, 8, 8);
+        assert!(!credit.take_next(&head), "{name}");
+        assert_eq!((credit.received(), credit.available()), (0, 8), "{name}");
+    }
+    let mut credit = Credit::new(Delivery::Reliable, 8, 8);
+    assert!(credit.take_next(&header(0, 9, 8)));
+    assert_eq!((credit.received(), credit.available()), (1, 9));
+}

@@ -77,12 +77,12 @@ impl Header {
         start
     }
 
-    /// Sequence and limit.
+    /// Sequence, limit and echo.
     #[must_use]
     #[inline(always)]
-    pub fn sequence_and_limit(bytes: &[u8; HEADER_LEN]) -> (u32, u32) {
-        let [.., s0, s1, s2, s3, l0, l1, l2, l3, _, _, _, _] = *bytes;
-        (u32::from_be_bytes([s0, s1, s2, s3]), u32::from_be_bytes([l0, l1, l2, l3]))
+    pub fn counts(bytes: &[u8; HEADER_LEN]) -> [u32; 3] {
+        let [.., s0, s1, s2, s3, l0, l1, l2, l3, e0, e1, e2, e3] = *bytes;
+        [[s0, s1, s2, s3], [l0, l1, l2, l3], [e0, e1, e2, e3]].map(u32::from_be_bytes)
     }
 
     /// A data message's header, as it lies on the wire, of how its session's begin.
