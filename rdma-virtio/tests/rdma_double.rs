@@ -92,25 +92,24 @@ fn who_has_no_credit_for_a_broadcast_asks_for_some() {
         let (mut first, mut second) = pair("ud", (21_880, 21_881));
         let (a, b) = (first.mac(), second.mac());
         control("lose double1 1000000");
-        let mut asked = 0;
-        run(&mut [&mut first, &mut second], "the end of all credit", |ends| {
+        let mut before = None;
+        run(&mut [&mut first, &mut second], "a probe after the end of all credit", |ends| {
             ends[0].reap();
-            // What this end says is lost, and it takes its limit for told.
+            // What this end says is lost, and it takes its limit for told, until its own credit and
+            // queue end, too.
             ends[1].receive();
-            ends[1].send(a, b, 80).unwrap();
+            let _may_be_full = ends[1].send(a, b, 80);
             ends[1].reap();
             for _ in 0..16 {
-                let before = ends[0].counter("wire_tx_probes");
+                let probes = ends[0].counter("wire_tx_probes");
                 ends[0].send([0xff; 6], a, 80).unwrap();
-                // Not while an answer to the first one, at the session's beginning, may come.
-                asked = ends[0].counter("wire_tx_probes") - before;
-                if asked > 0 {
-                    return ends[0].counter("wire_tx_drop_flood") > 0;
+                if before.is_none() && ends[0].counter("wire_tx_drop_flood") > 0 {
+                    before = Some(probes);
                 }
             }
-            false
+            // One that was sent when the session began may still wait for its answer.
+            before.is_some_and(|before| ends[0].counter("wire_tx_probes") > before)
         });
-        assert_eq!(asked, 1, "with the frame that was dropped");
         control("lose double1 0");
         let sent = first.counter("wire_tx_data");
         run(&mut [&mut first, &mut second], "credit", |ends| {

@@ -7,8 +7,8 @@ use std::os::fd::RawFd;
 
 use super::fault::FaultyNic;
 use super::packet::PacketNic;
-use super::rdma::RdmaNic;
 use super::rdma::raw::RawNic;
+use super::rdma::{Look, RdmaNic};
 use super::soft::SoftNic;
 use super::tap::TapNic;
 use super::{
@@ -78,20 +78,52 @@ impl AnyNic {
     }
 }
 
+/// What [`RdmaNic::look`] found, in two words, which a call returns in registers: the id, and the
+/// length beside a bit; without that bit, whether only `poll_recv` knows.
+struct InRegisters(u64, u64);
+
+impl InRegisters {
+    const LENT: u64 = 1 << 32;
+    const OTHER: u64 = 1;
+
+    #[inline(always)]
+    fn of(look: Look) -> InRegisters {
+        match look {
+            Look::Lent(wr_id, byte_len) => {
+                InRegisters(wr_id, InRegisters::LENT | u64::from(byte_len))
+            }
+            Look::Nothing => InRegisters(0, 0),
+            Look::Other => InRegisters(0, InRegisters::OTHER),
+        }
+    }
+
+    #[inline(always)]
+    fn polled(self) -> PolledOne {
+        match u32::try_from(self.1 & !InRegisters::LENT) {
+            Ok(byte_len) if self.1 >= InRegisters::LENT => {
+                PolledOne::Lent { wr_id: self.0, byte_len }
+            }
+            _ if self.1 == 0 => PolledOne::Nothing,
+            _ => PolledOne::Unknown,
+        }
+    }
+}
+
 /// The calls of the hot path for backends that are not inlined.
 impl AnyNic {
     #[inline(never)]
     fn doorbell_called(&mut self) {
         // Those to which a table of all is much come first.
-        match self {
-            AnyNic::Rdma(nic) => nic.doorbell(),
-            AnyNic::Raw(nic) => nic.doorbell(),
-            AnyNic::Soft(_) | AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Faulty(_) => {
-                self.doorbell_of_any();
-            }
+        if let AnyNic::Rdma(nic) = self {
+            return nic.doorbell();
         }
+        if let AnyNic::Raw(nic) = self {
+            return nic.doorbell();
+        }
+        self.doorbell_of_any();
     }
 
+    #[cold]
     #[inline(never)]
     fn doorbell_of_any(&mut self) {
         each!(self, nic => nic.doorbell());
@@ -115,14 +147,14 @@ impl AnyNic {
     }
 
     #[inline(never)]
-    fn poll_recv_lent_called(&mut self) -> PolledOne {
+    fn poll_recv_lent_called(&mut self) -> InRegisters {
         match self {
-            AnyNic::Rdma(nic) => nic.poll_recv_lent(),
+            AnyNic::Rdma(nic) => InRegisters::of(nic.look()),
             AnyNic::Soft(_)
             | AnyNic::Tap(_)
             | AnyNic::Packet(_)
             | AnyNic::Raw(_)
-            | AnyNic::Faulty(_) => PolledOne::Unknown,
+            | AnyNic::Faulty(_) => InRegisters::of(Look::Other),
         }
     }
 }
@@ -213,7 +245,7 @@ impl Nic for AnyNic {
         match self {
             AnyNic::Soft(nic) => nic.poll_recv_lent(),
             AnyNic::Raw(_) => PolledOne::Unknown,
-            other => other.poll_recv_lent_called(),
+            other => other.poll_recv_lent_called().polled(),
         }
     }
 

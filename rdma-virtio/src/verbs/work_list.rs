@@ -142,7 +142,7 @@ impl<R: Request + Zero> Chain<R> {
             return Ok(());
         }
         let mut bad = ptr::null_mut();
-        let result = post(self.requests.at(self.first), &mut bad);
+        let result = post(self.requests.place(self.first), &mut bad);
         if result == 0 {
             self.clear();
             return Ok(());
@@ -320,27 +320,22 @@ impl SendList {
     /// `message` names readable bytes of this process that nobody writes during the call; the
     /// destination's handle lives until the list was posted or cleared.
     #[inline(always)]
-    pub unsafe fn push_copied<const N: usize>(
+    pub unsafe fn push_copied<'d, const N: usize>(
         &mut self,
         (wr_id, signalled): (u64, bool),
         header: impl FnOnce() -> [u8; N],
         message: &Sge,
-        destination: Option<Destination<'_>>,
+        destination: impl FnOnce() -> Option<Destination<'d>>,
     ) -> bool {
         let place = self.chain.end;
         let length = message.length as usize;
         if place >= self.copies.len || N + length > COPY_MAX {
             return false;
         }
-        let to: *mut u8 = self.copies.at(place).cast();
-        // SAFETY: COPY_MAX bytes of this place's own, which are enough for both.
-        unsafe { to.cast::<[u8; N]>().write_unaligned(header()) };
-        let from = ptr::with_exposed_provenance(usize::try_from(message.addr).unwrap_or(0));
-        // SAFETY: as above; the caller vouches for what is read.
-        unsafe { copy_short(from, to.wrapping_add(N), length) };
-        let request = self.chain.requests.at(place);
-        // SAFETY: within the array, of which `&mut self` is the only user; its pointer to its own
-        // elements was set when the array was made.
+        let request = self.chain.requests.place(place);
+        // SAFETY: within the array, which is as long as that of copies where there is one, and of
+        // which `&mut self` is the only user; its pointer to its own elements was set when the
+        // array was made.
         let wr = unsafe { &mut *request };
         wr.wr_id = wr_id;
         wr.next = ptr::null_mut();
@@ -351,15 +346,21 @@ impl SendList {
         } else {
             sys::IBV_SEND_INLINE
         };
-        if let Some(to) = destination {
+        if let Some(to) = destination() {
             wr.wr.ud.ah = to.handle.as_ptr();
             wr.wr.ud.remote_qpn = to.queue_pair;
             wr.wr.ud.remote_qkey = to.qkey;
         }
+        let to: *mut u8 = self.copies.place(place).cast();
         let addr = u64::try_from(to.expose_provenance()).unwrap_or(0);
-        let length = u32::try_from(N).unwrap_or(0) + message.length;
+        let both = u32::try_from(N).unwrap_or(0) + message.length;
         // SAFETY: the first of this request's own elements, of which there is one at least.
-        unsafe { wr.sg_list.write(sys::ibv_sge { addr, length, lkey: 0 }) };
+        unsafe { wr.sg_list.write(sys::ibv_sge { addr, length: both, lkey: 0 }) };
+        // SAFETY: COPY_MAX bytes of this place's own, which are enough for both.
+        unsafe { to.cast::<[u8; N]>().write_unaligned(header()) };
+        let from = ptr::with_exposed_provenance(usize::try_from(message.addr).unwrap_or(0));
+        // SAFETY: as above; the caller vouches for what is read.
+        unsafe { copy_short(from, to.wrapping_add(N), length) };
         self.chain.extend(request);
         true
     }
@@ -426,12 +427,10 @@ impl SendList {
     }
 }
 
-/// Whether so many bytes are copied without a call: the usual lengths of small frames.
-#[must_use]
-#[inline(always)]
-pub fn is_quick_to_copy(length: u32) -> bool {
-    (64..=128).contains(&length)
-}
+/// From so many bytes to so many are copied without a call: the usual lengths of small frames.
+pub const QUICK_FROM: u32 = 64;
+/// See [`QUICK_FROM`].
+pub const QUICK_TO: u32 = 128;
 
 /// Copies few bytes: the usual lengths of small frames in two pieces that may overlap.
 ///
@@ -439,7 +438,7 @@ pub fn is_quick_to_copy(length: u32) -> bool {
 /// As for [`ptr::copy_nonoverlapping`].
 #[inline(always)]
 unsafe fn copy_short(from: *const u8, to: *mut u8, length: usize) {
-    if !(64..=128).contains(&length) {
+    if !(QUICK_FROM as usize..=QUICK_TO as usize).contains(&length) {
         // SAFETY: as the caller promised.
         unsafe { ptr::copy_nonoverlapping(from, to, length) };
         return;

@@ -191,12 +191,12 @@ impl Lane {
     /// `message` names readable bytes of this process that nobody writes during the call; the
     /// destination's handle lives until the lane was flushed.
     #[inline(always)]
-    pub(super) unsafe fn push_short(
+    pub(super) unsafe fn push_short<'d>(
         &mut self,
         signalled: bool,
         header: impl FnOnce() -> [u8; HEADER_LEN],
         message: &Sge,
-        destination: Option<Destination<'_>>,
+        destination: impl FnOnce() -> Option<Destination<'d>>,
     ) -> bool {
         let id = (self.tag | u64::from(self.next), signalled);
         // SAFETY: the caller's promise.
@@ -240,6 +240,12 @@ impl Lane {
     #[inline]
     pub(super) fn has_list(&self) -> bool {
         !self.list.is_empty()
+    }
+
+    /// Whether that is one request.
+    #[inline]
+    pub(super) fn has_one(&self) -> bool {
+        self.list.len() == 1
     }
 
     /// Posts the list: one doorbell.

@@ -55,12 +55,13 @@ impl Scratch {
 
     /// The header that the device put in front of a receive that is complete.
     #[inline(always)]
-    pub(super) fn read(&self, receive: usize) -> [u8; HEADER_LEN] {
+    pub(super) fn read(&self, receive: usize) -> &[u8; HEADER_LEN] {
         assert!(receive < self.fronts as usize, "within the scratch");
         let end = receive * FRONT_LEN as usize + FRONT_LEN as usize;
         let from = self.mapping.as_ptr().wrapping_add(end - HEADER_LEN);
-        // SAFETY: within the mapping; the device has no request that names the place.
-        unsafe { from.cast::<[u8; HEADER_LEN]>().read_unaligned() }
+        // SAFETY: within the mapping; the device has no request that names the place, and gets none
+        // without the engine, which is borrowed with it.
+        unsafe { &*from.cast::<[u8; HEADER_LEN]>() }
     }
 
     #[inline]
@@ -83,6 +84,18 @@ impl Scratch {
         // SAFETY: within the mapping; the device has no request that names the cell.
         unsafe { to.cast::<[u8; HEADER_LEN]>().write_unaligned(header) };
     }
+}
+
+/// The hardware address that lies at `offset`, two at least, in a buffer, as a number
+/// ([`number`](super::wire::macs::number)): one reading of it and of the two bytes before.
+///
+/// # Safety
+/// As for [`read_at`].
+#[inline(always)]
+pub(super) unsafe fn mac_at(sge: &Sge, offset: u32) -> Option<u64> {
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { read_at::<8>(sge, offset - 2) }?;
+    Some(u64::from_le_bytes(bytes) >> 16)
 }
 
 /// Copies bytes out of a buffer whose receive is complete, or that a send names.
