@@ -197,10 +197,7 @@ impl Nic for RawNic {
 
     #[inline]
     fn doorbell(&mut self) {
-        if let Some(link) = &mut self.link
-            && self.sends.has_batch(link)
-        {
-            self.sends.counters.turns += 1;
+        if let Some(link) = &mut self.link {
             self.sends.flush(link);
         }
     }

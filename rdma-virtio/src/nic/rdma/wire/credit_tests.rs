@@ -147,11 +147,8 @@ impl Pair {
         // As the engine does it: by a look at the header, if that is enough.
         self.ends[to].calm_down(1);
         let is_plain = header.kind == Kind::Data && self.ends[to].take_next(&header.encode());
-        let arrival = if is_plain {
-            Arrival::Fresh { missing: 0 }
-        } else {
-            self.ends[to].on_header(header)
-        };
+        let arrival =
+            if is_plain { Arrival::Fresh { missing: 0 } } else { self.ends[to].on_header(header) };
         match arrival {
             Arrival::Fresh { .. } | Arrival::Late => {
                 self.accepted[to] += 1;
