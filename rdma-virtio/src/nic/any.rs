@@ -79,32 +79,33 @@ impl AnyNic {
 }
 
 /// What [`RdmaNic::look`] found, in two words, which a call returns in registers: the id, and the
-/// length beside a bit; without that bit, whether only `poll_recv` knows.
+/// length behind [`InRegisters::LENGTHS`]; less than that says what there is instead.
 struct InRegisters(u64, u64);
 
 impl InRegisters {
-    const LENT: u64 = 1 << 32;
+    const NOTHING: u64 = 0;
     const OTHER: u64 = 1;
+    const LENGTHS: u64 = 2;
 
     #[inline(always)]
     fn of(look: Look) -> InRegisters {
         match look {
             Look::Lent(wr_id, byte_len) => {
-                InRegisters(wr_id, InRegisters::LENT | u64::from(byte_len))
+                InRegisters(wr_id, InRegisters::LENGTHS + u64::from(byte_len))
             }
-            Look::Nothing => InRegisters(0, 0),
+            Look::Nothing => InRegisters(0, InRegisters::NOTHING),
             Look::Other => InRegisters(0, InRegisters::OTHER),
         }
     }
 
     #[inline(always)]
     fn polled(self) -> PolledOne {
-        match u32::try_from(self.1 & !InRegisters::LENT) {
-            Ok(byte_len) if self.1 >= InRegisters::LENT => {
-                PolledOne::Lent { wr_id: self.0, byte_len }
-            }
-            _ if self.1 == 0 => PolledOne::Nothing,
-            _ => PolledOne::Unknown,
+        let InRegisters(wr_id, what) = self;
+        match what.checked_sub(InRegisters::LENGTHS) {
+            // What was put in was 32 bits long.
+            Some(length) => PolledOne::Lent { wr_id, byte_len: length as u32 },
+            None if what == InRegisters::NOTHING => PolledOne::Nothing,
+            None => PolledOne::Unknown,
         }
     }
 }

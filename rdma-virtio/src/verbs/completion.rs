@@ -266,7 +266,9 @@ impl CompletionQueue {
         // SAFETY: the queue lives; a WorkCompletion is an ibv_wc and nothing else.
         let taken = unsafe { sys::ibv_poll_cq(self.as_ptr(), room, out.as_mut_ptr().cast()) };
         match usize::try_from(taken) {
-            Ok(taken) => Ok(taken.min(out.len())),
+            Ok(taken) if taken <= out.len() => Ok(taken),
+            // More than was asked for, beyond the place that there is for it.
+            Ok(_) => Err(PollFailure { errno: libc::EPROTO }),
             Err(_) => Err(PollFailure { errno: taken.checked_neg().unwrap_or(libc::EIO) }),
         }
     }

@@ -133,8 +133,6 @@ pub(super) struct Engine {
     pub(super) completions: Box<[WorkCompletion; BATCH]>,
     pub(super) at: usize,
     pub(super) count: usize,
-    /// The receive whose message is lent, if one is.
-    pub(super) lent: usize,
     /// Messages that were taken the short way and are not in the books yet.
     pub(super) plain: u32,
     /// So many staged ones make work: as many as are posted together, or any number.
@@ -231,7 +229,6 @@ impl Engine {
             completions: Box::new([WorkCompletion::default(); BATCH]),
             at: 0,
             count: 0,
-            lent: 0,
             plain: 0,
             attend_at: 1,
             touched: Vec::with_capacity(places),
@@ -291,6 +288,26 @@ impl Engine {
         let more = self.ledger.grant(held);
         full.credit.grant(more);
         self.hungry |= held + more < self.ledger.share();
+    }
+
+    /// Gives a peer that used credits new ones; says whether it got some, and is to be looked at
+    /// the next time, too.
+    #[inline]
+    fn refill(&mut self, peer: PeerId) -> bool {
+        let Some(full) = self.links.full(peer) else { return false };
+        let held = full.credit.outstanding();
+        let more = self.ledger.grant(held);
+        full.credit.grant(more);
+        self.hungry |= held + more < self.ledger.share();
+        full.touched = more > 0;
+        let found = full.calm_down(self.ledger.low());
+        if !full.touched {
+            full.credit.be_careful();
+        }
+        if found.marked {
+            self.mark(peer);
+        }
+        more > 0
     }
 
     /// Receives were posted: those who had too few credits get some.
@@ -368,16 +385,12 @@ impl Engine {
         let pair = self.shared.as_ref().map(|lane| &lane.pair);
         let posted = self.receives.flush((&self.sink, pair));
         self.ledger.on_posted(posted);
-        while let Some(peer) = self.touched.pop() {
-            let Some(full) = self.links.full(peer) else { continue };
-            full.touched = false;
-            full.credit.be_careful();
-            let held = full.credit.outstanding();
-            let more = self.ledger.grant(held);
-            full.credit.grant(more);
-            self.hungry |= held + more < self.ledger.share();
-            if full.credit.may_owe() {
-                self.mark(peer);
+        let mut at = 0;
+        while let Some(&peer) = self.touched.get(at) {
+            if self.refill(peer) {
+                at += 1;
+            } else {
+                self.touched.swap_remove(at);
             }
         }
         self.feed();

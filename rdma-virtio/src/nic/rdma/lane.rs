@@ -11,7 +11,7 @@ use super::wire::header::{HEADER_BYTES, HEADER_LEN};
 use crate::nic::{Sge, WcStatus};
 use crate::verbs::queue_pair::{QueuePair, Rts};
 use crate::verbs::work_list::{
-    Destination, Operation, PushError, SendList, SendListSize, SendRequest,
+    Destination, Operation, PushError, QuickLength, SendList, SendListSize, SendRequest,
 };
 
 /// A signal at least every so many work requests of a lane.
@@ -195,7 +195,7 @@ impl Lane {
         &mut self,
         signalled: bool,
         header: impl FnOnce() -> [u8; HEADER_LEN],
-        message: &Sge,
+        message: (&Sge, Option<QuickLength>),
         destination: impl FnOnce() -> Option<Destination<'d>>,
     ) -> bool {
         let id = (self.tag | u64::from(self.next), signalled);

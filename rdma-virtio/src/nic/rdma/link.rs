@@ -11,7 +11,7 @@ use super::wire::header::{HEADER_LEN, START_LEN};
 use super::wire::peer::PeerId;
 use crate::verbs::address::AddressHandle;
 use crate::verbs::queue_pair::{Init, QueuePair};
-use crate::verbs::work_list::{QUICK_FROM, QUICK_TO};
+use crate::verbs::work_list::{QuickLength, QuickLengths};
 
 /// How no message begins: the session that it names is none of those there may be.
 const NO_START: [u8; START_LEN] = [0xff; START_LEN];
@@ -71,6 +71,7 @@ pub(super) struct Full {
     /// peer is not up, or others wait.
     pub(super) short_limit: u32,
     pub(super) short_max: u32,
+    quick: QuickLengths,
 }
 
 impl Full {
@@ -99,6 +100,7 @@ impl Full {
             touched: false,
             short_limit: 0,
             short_max: 0,
+            quick: QuickLengths::up_to(0),
         }
     }
 }
@@ -122,15 +124,25 @@ impl Full {
     /// To be called when the peer comes up, and when frames begin to wait or wait no more.
     pub(super) fn set_short_max(&mut self) {
         self.short_max = if self.up && self.waiting.is_empty() { self.short_limit } else { 0 };
+        self.quick = QuickLengths::up_to(self.short_max);
     }
 
-    /// Whether a frame of this length for this address may go to the peer at once and unseen, but
-    /// for credit and the queue.
+    /// So many messages need no more than a look until something is to be done for the peer: it is
+    /// owed an update, or has no more than `low` credits.
+    #[inline]
+    pub(super) fn calm_down(&mut self, low: u32) -> Calm {
+        let marked = self.credit.may_owe() || !self.waiting.is_empty();
+        let above = self.credit.outstanding().saturating_sub(low);
+        let calm = above.min(self.credit.until_owed()).saturating_sub(1);
+        self.credit.calm_down(if marked { 0 } else { calm });
+        Calm { marked, low: above == 0 }
+    }
+
+    /// The length of a frame for this address, if it may go to the peer at once and unseen, but for
+    /// credit and the queue.
     #[inline(always)]
-    pub(super) fn is_quick(&self, target: u64, length: u32) -> bool {
-        (QUICK_FROM..=QUICK_TO).contains(&length)
-            && length <= self.short_max
-            && target == self.mac_number
+    pub(super) fn quick(&self, target: u64, length: u32) -> Option<QuickLength> {
+        if target == self.mac_number { self.quick.find(length) } else { None }
     }
 
     /// Takes the next data message of a calm session by its header; kinds of no interest and bytes
@@ -139,6 +151,15 @@ impl Full {
     pub(super) fn take_next(&mut self, head: &[u8; HEADER_LEN]) -> bool {
         head[..START_LEN] == self.start_in && self.credit.take_next(head)
     }
+}
+
+/// What is to be done for a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Calm {
+    /// An update may be owed, or frames wait.
+    pub(super) marked: bool,
+    /// It has few credits.
+    pub(super) low: bool,
 }
 
 /// What there is for all peers. The session used last lies at hand.

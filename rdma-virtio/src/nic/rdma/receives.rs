@@ -103,10 +103,12 @@ impl Arrived<'_> {
         (length <= sge.length && sge.length == self.free_len).then_some(sge)
     }
 
-    /// What names that buffer.
+    /// Puts the receive aside until it is known whether that buffer is kept; what names it.
     #[inline(always)]
-    pub(super) fn id(&self) -> u64 {
-        self.slot.note()
+    pub(super) fn lend(self) -> u64 {
+        let id = self.slot.note();
+        self.slot.lend();
+        id
     }
 }
 
@@ -125,7 +127,7 @@ pub(super) struct Receives {
     free: FreeBuffers,
     done: VecDeque<Completion>,
     /// Tells receives of a queue that is no more from those of the present one.
-    generation: u32,
+    generation: u16,
     /// Calls that posted receives, and receives that the device did not take.
     pub(super) lists: u64,
     pub(super) post_failed: u64,
@@ -259,8 +261,7 @@ impl Receives {
     }
 
     fn stage(&mut self, index: u16) {
-        let wr_id = u64::from(self.generation) << 32 | u64::from(index);
-        self.slots.stage(index, wr_id);
+        self.slots.stage(index, self.generation);
     }
 
     /// Receives that are to be posted.
@@ -395,18 +396,23 @@ impl Receives {
         }
     }
 
-    /// The first buffer of a receive that [`Arrived::only`] was asked about is the stack's from now
-    /// on: the free one takes its place.
+    /// The first buffer of the receive that was lent is the stack's from now on: the free one that
+    /// [`Arrived::only`] saw takes its place.
     #[inline]
-    pub(super) fn take_lent(&mut self, number: usize) {
-        let Some((id, fresh)) = self.free.pop() else { return };
-        self.slots.lent(number).stage_with(fresh, id);
+    pub(super) fn take_lent(&mut self) {
+        if let Some(slot) = self.slots.take_lent()
+            && let Some((id, fresh)) = self.free.pop()
+        {
+            slot.stage_with(fresh, id);
+        }
     }
 
-    /// Such a receive is to be posted again as it is.
+    /// That receive is to be posted again as it is.
     #[inline(always)]
-    pub(super) fn repost_lent(&mut self, number: usize) {
-        self.slots.lent(number).stage();
+    pub(super) fn repost_lent(&mut self) {
+        if let Some(slot) = self.slots.take_lent() {
+            slot.stage();
+        }
     }
 
     /// Whether completions wait to be taken.

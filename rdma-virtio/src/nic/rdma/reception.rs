@@ -55,7 +55,7 @@ impl Engine {
                 false
             }
             Ok(found) => {
-                (self.at, self.count) = (0, found.min(BATCH));
+                (self.at, self.count) = (0, found);
                 true
             }
             Err(_) => {
@@ -133,8 +133,7 @@ impl Engine {
         }
         self.plain += 1;
         self.at += 1;
-        self.lent = receive.number();
-        Some((receive.id(), length))
+        Some((receive.lend(), length))
     }
 
     /// The next completion is of another session than that at hand, or its session is not calm:
@@ -161,7 +160,7 @@ impl Engine {
     /// The message that was lent is the stack's.
     #[inline]
     pub(super) fn take_lent(&mut self) {
-        self.receives.take_lent(self.lent);
+        self.receives.take_lent();
         if self.receives.staged_count() >= self.attend_at {
             self.after_receives();
         }
@@ -170,7 +169,7 @@ impl Engine {
     /// The message that was lent was looked at: its receive is posted again as it is.
     #[inline(always)]
     pub(super) fn repost_lent(&mut self) {
-        self.receives.repost_lent(self.lent);
+        self.receives.repost_lent();
         if self.receives.staged_count() >= self.attend_at {
             self.after_receives();
         }
@@ -233,12 +232,26 @@ impl Engine {
         self.receives.replenish();
         self.post_receives();
         self.attend_at = self.ledger.posted_together();
-        for at in 0..self.dirty.len() {
-            let peer = self.dirty[at];
-            self.send_waiting(peer);
+        if !self.dirty.is_empty() {
+            self.send_to_the_owed();
         }
         if !self.broken.is_empty() || self.shared_broken {
             self.retire_broken();
+        }
+    }
+
+    #[inline(never)]
+    fn send_to_the_owed(&mut self) {
+        let mut starves = false;
+        for at in 0..self.dirty.len() {
+            let peer = self.dirty[at];
+            self.send_waiting(peer);
+            starves |= self.full(peer).is_some_and(|full| full.credit.starves());
+        }
+        // The turn's doorbell comes after the application, for which nobody is to wait.
+        if starves {
+            self.settle();
+            self.flush_all();
         }
     }
 
@@ -320,17 +333,14 @@ impl Engine {
         let low = self.ledger.low();
         let Some(full) = self.links.full(peer) else { return };
         let newly = !std::mem::replace(&mut full.touched, true);
-        let marked = full.credit.may_owe() || !full.waiting.is_empty();
-        let above = full.credit.outstanding().saturating_sub(low);
-        let calm = above.min(full.credit.until_owed()).saturating_sub(1);
-        full.credit.calm_down(if marked { 0 } else { calm });
-        if marked || above == 0 {
+        let found = full.calm_down(low);
+        if found.marked || found.low {
             self.attend_at = 0;
         }
         if newly {
             self.touched.push(peer);
         }
-        if marked {
+        if found.marked {
             self.mark(peer);
         }
     }

@@ -101,7 +101,7 @@ impl Engine {
         // up, and nobody writes it during this call.
         let Some(mac) = (unsafe { mac_at(&sge, DESTINATION_AT) }) else { return false };
         if let Some(full) = self.links.near()
-            && full.is_quick(mac, sge.length)
+            && let Some(quick) = full.quick(mac, sge.length)
             && full.credit.available() != 0
             && let Some(lane) = full.lane.as_mut().or(self.shared.as_mut())
             && lane.is_quick()
@@ -109,7 +109,9 @@ impl Engine {
             let Full { peer, way, credit, start_out, .. } = full;
             let header = || Header::data(start_out, credit.data_counts());
             // SAFETY: as above; the handle outlives the list (`dismantle`).
-            if unsafe { !lane.push_short(false, header, &sge, || destination_of(way)) } {
+            if unsafe {
+                !lane.push_short(false, header, (&sge, Some(quick)), || destination_of(way))
+            } {
                 return false;
             }
             self.unflushed.add(*peer, || lane.has_one());
@@ -126,6 +128,7 @@ impl Engine {
     fn post_short_closer(&mut self, mac: u64, sge: &Sge) -> bool {
         let Target::Peer(peer) = self.macs.target(mac) else { return false };
         let Some(full) = self.links.bring_near(peer) else { return false };
+        let quick = full.quick(mac, sge.length);
         let Full { lane, way, credit, start_out, short_max, .. } = full;
         let Some(lane) = lane.as_mut().or(self.shared.as_mut()) else { return false };
         if sge.length > *short_max || credit.available() == 0 {
@@ -139,18 +142,23 @@ impl Engine {
         let signalled = !lane.is_quick() && !lane.quicken();
         let header = || Header::data(start_out, credit.data_counts());
         // SAFETY: as in `post_short`.
-        if unsafe { !lane.push_short(signalled, header, sge, || destination_of(way)) } {
+        if unsafe { !lane.push_short(signalled, header, (sge, quick), || destination_of(way)) } {
             return false;
+        }
+        if signalled {
+            lane.quicken();
         }
         self.unflushed.add(peer, || lane.has_one());
         self.counters.on_data_sent(sge.length + HEADER_BYTES);
         true
     }
 
+    /// The peer is given up at the next doorbell, if that is not what failed.
     #[cold]
     fn on_push_failed(&mut self, peer: PeerId) {
         self.local.posts_failed += 1;
         self.broken.push(peer);
+        self.unflushed.others().push(peer);
     }
 
     fn send_to(&mut self, peer: PeerId, wr: &SendWr<'_>, length: u32) -> Result<(), PostError> {
@@ -386,7 +394,7 @@ impl Engine {
         if let Some(peer) = self.unflushed.take_first() {
             self.flush(peer);
         }
-        if !self.unflushed.others().is_empty() || !self.broken.is_empty() {
+        if !self.unflushed.others().is_empty() {
             self.flush_others();
         }
     }
@@ -421,7 +429,7 @@ impl Engine {
                 self.fatal = Some("a completion queue failed or overran");
                 return;
             };
-            for completion in &completions[..found.min(BATCH)] {
+            for completion in &completions[..found] {
                 self.on_sent(completion);
             }
             if found < BATCH {

@@ -267,7 +267,7 @@ impl Arrivals {
         match link.recv_queue.poll(&mut self.completions[..]) {
             Ok(0) => false,
             Ok(found) => {
-                (self.at, self.count) = (0, found.min(BATCH));
+                (self.at, self.count) = (0, found);
                 true
             }
             Err(_) => {

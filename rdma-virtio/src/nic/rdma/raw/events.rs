@@ -62,6 +62,7 @@ impl RawNic {
     fn set_port(&mut self, up: bool) {
         if std::mem::replace(&mut self.port_up, up) != up {
             self.events.push_back(if up { NicEvent::LinkUp } else { NicEvent::LinkDown });
+            self.sends.set_port(up);
         }
     }
 

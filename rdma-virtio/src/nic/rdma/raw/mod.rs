@@ -189,9 +189,6 @@ impl Nic for RawNic {
     #[inline]
     fn post_bare_short(&mut self, sge: Sge, checksum: bool) -> bool {
         let Some(link) = &mut self.link else { return false };
-        if !self.port_up || self.arrivals.get_mut().tag().is_some() {
-            return false;
-        }
         self.sends.post_short(link, sge, checksum)
     }
 

@@ -235,6 +235,8 @@ fn build(
     let sends = Sends::new(SendLimits {
         depth: plan.sizes.max_send_wr,
         max_inline: capabilities.max_inline,
+        // With a tag a frame is of several pieces.
+        short_max: if options.raw.vlan.is_some() { 0 } else { capabilities.max_inline },
         frame_max,
         message_max: capabilities.max_message,
     });

@@ -109,6 +109,8 @@ struct Held {
 pub(super) struct SendLimits {
     pub(super) depth: u32,
     pub(super) max_inline: u32,
+    /// Longest frame in one piece that is read at once, without a look at its headers.
+    pub(super) short_max: u32,
     /// Longest frame that is not segmented, and longest one that is.
     pub(super) frame_max: u32,
     pub(super) message_max: u32,
@@ -122,6 +124,8 @@ pub(super) struct Sends {
     next: u32,
     oldest: u32,
     limits: SendLimits,
+    /// Longest short frame; 0 while the port is down.
+    short_max: u32,
     every: u32,
     /// Number of the next one that is signalled in any case.
     signal_at: u32,
@@ -161,6 +165,7 @@ impl Sends {
             next: 0,
             oldest: 0,
             limits: SendLimits { depth, ..limits },
+            short_max: limits.short_max,
             every,
             signal_at: every - 1,
             quick_until: 0,
@@ -185,6 +190,11 @@ impl Sends {
     #[inline]
     fn at(&self, number: u32) -> usize {
         usize::try_from(number).unwrap_or(0) & (self.ring.len() - 1)
+    }
+
+    /// The port came up or went down.
+    pub(super) fn set_port(&mut self, up: bool) {
+        self.short_max = if up { self.limits.short_max } else { 0 };
     }
 
     #[inline]
@@ -229,7 +239,7 @@ impl Sends {
     /// A small frame in one piece, read at once; false if there is no room.
     #[inline(always)]
     pub(super) fn post_short(&mut self, link: &mut Link, sge: Sge, checksum: bool) -> bool {
-        if sge.length > self.limits.max_inline {
+        if sge.length > self.short_max {
             return false;
         }
         if self.next == self.quick_until {
@@ -504,7 +514,7 @@ impl Sends {
                 self.failed = true;
                 return;
             };
-            for at in 0..found.min(BATCH) {
+            for at in 0..found {
                 let completion = self.completions[at];
                 self.on_sent(&completion);
             }

@@ -232,8 +232,15 @@ impl Credit {
         self.asked || (untold != 0 && self.told.wrapping_sub(self.received) <= untold)
     }
 
+    /// Whether the peer can send nothing of what it was told, and there is more.
+    #[must_use]
+    pub fn starves(&self) -> bool {
+        self.told == self.received && self.granted != self.told
+    }
+
     /// Messages that may come until an update may be owed, if nothing is sent or granted meanwhile.
     #[must_use]
+    #[inline]
     pub fn until_owed(&self) -> u32 {
         let untold = self.granted.wrapping_sub(self.told);
         let left = self.told.wrapping_sub(self.received);
@@ -304,6 +311,7 @@ impl Credit {
 
     /// The next so many messages may be taken by a look at their headers, as far as the peer may
     /// send them and no update is on its way.
+    #[inline]
     pub fn calm_down(&mut self, messages: u32) {
         self.calm = if self.update.is_some() { 0 } else { messages.min(self.outstanding()) };
     }
@@ -320,19 +328,20 @@ impl Credit {
     #[inline(always)]
     pub fn take_next(&mut self, head: &[u8; HEADER_LEN]) -> bool {
         let [sequence, _, _] = Header::counts(head);
-        if self.calm == 0 || sequence != self.received {
+        let Some(calm) = self.calm.checked_sub(1) else { return false };
+        if sequence != self.received {
             return false;
         }
         if head[HEADER_LEN - TAIL_LEN..] != self.tail && !self.take_tail(head) {
             return false;
         }
         self.received = sequence.wrapping_add(1);
-        self.calm -= 1;
+        self.calm = calm;
         true
     }
 
     /// Takes limit and echo; false if they say what is to be judged.
-    #[inline]
+    #[inline(always)]
     fn take_tail(&mut self, head: &[u8; HEADER_LEN]) -> bool {
         let [_, limit, echo] = Header::counts(head);
         if ahead(self.granted, echo).is_none() {

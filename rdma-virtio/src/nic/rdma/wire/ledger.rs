@@ -16,7 +16,8 @@ const SHARES: u32 = 8;
 const SHARE_MIN: u32 = 4;
 /// Most receives that wait to be posted together.
 const TOGETHER_MAX: u32 = 32;
-/// So many of a queue with fewer than eight times as many.
+/// So many of a queue with fewer than eight times as many, if they are a third of it at most: then
+/// the other two thirds last until they are told of, and no message needs a close look.
 const FEW: u32 = 8;
 /// Buffers come back in batches of so many, and until then their receives are not posted.
 const BATCH: u32 = 16;
