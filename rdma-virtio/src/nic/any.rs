@@ -206,6 +206,7 @@ impl Nic for AnyNic {
     fn doorbell(&mut self) {
         match self {
             AnyNic::Soft(nic) => nic.doorbell(),
+            AnyNic::Rdma(nic) => nic.doorbell(),
             other => other.doorbell_called(),
         }
     }

@@ -382,7 +382,7 @@ mod tests {
     fn a_changed_element_is_all_that_changes_when_a_receive_is_posted_again() {
         let mut slots = three();
         for slot in [2, 0, 1] {
-            slots.stage(slot, 7 << 32 | u64::from(slot));
+            slots.stage(slot, 7);
         }
         let mut seen = Vec::new();
         let posted = slots.post_by(|head, _| {
@@ -397,17 +397,31 @@ mod tests {
         let found = [id(0), 0, 8 << 32, id(3)].map(|id| number(&mut slots, id));
         assert_eq!(found, [Some(0), None, None, None]);
         slots.set_in(0);
-        assert_eq!(number(&mut slots, id(0)), None);
+        assert_eq!(
+            (number(&mut slots, id(0)), slots.is_out(0), slots.is_out(1)),
+            (None, false, true)
+        );
         assert_eq!(slots.posted(id(1)).unwrap().second(), sge(101));
-        assert_eq!(slots.posted(id(1)).unwrap().stage_with(sge(9), 77), 0);
-        assert_eq!(number(&mut slots, id(1)), None, "only staged");
+        assert!(slots.take_lent().is_none(), "nothing was");
+        slots.posted(id(1)).unwrap().lend();
+        assert_eq!(slots.take_lent().unwrap().stage_with(sge(9), 77), 0);
+        assert!(slots.take_lent().is_none(), "once");
+        assert_eq!(number(&mut slots, id(1)), None, "its completion came");
         assert_eq!((slots.second(1), slots.get(1, 1), slots.note(1)), (sge(9), sge(9), 77));
         assert_eq!(slots.staged(), 1);
         let posted = slots.post_by(|head, _| {
             seen = read(head);
             0
         });
-        assert_eq!((posted, &seen[..]), (Ok(1), &[(id(1), vec![100, 9])][..]));
+        assert_eq!((posted, &seen[..]), (Ok(1), &[(ONCE | id(1), vec![100, 9])][..]));
+        assert_eq!(number(&mut slots, ONCE | id(1)), Some(1));
+        slots.stage(0, 8);
+        let posted = slots.post_by(|head, _| {
+            seen = read(head);
+            0
+        });
+        let id = 2 * ONCE | 8 << 32;
+        assert_eq!((posted, &seen[..]), (Ok(1), &[(id, vec![0, 1])][..]), "back twice, and new");
         assert_eq!(slots.post_by(|_, _| panic!("nothing is staged")), Ok(0));
     }
 

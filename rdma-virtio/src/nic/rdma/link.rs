@@ -131,11 +131,10 @@ impl Full {
     /// owed an update, or has no more than `low` credits.
     #[inline]
     pub(super) fn calm_down(&mut self, low: u32) -> Calm {
-        let marked = self.credit.may_owe() || !self.waiting.is_empty();
         let above = self.credit.outstanding().saturating_sub(low);
-        let calm = above.min(self.credit.until_owed()).saturating_sub(1);
-        self.credit.calm_down(if marked { 0 } else { calm });
-        Calm { marked, low: above == 0 }
+        let until = if self.waiting.is_empty() { self.credit.until_owed() } else { 0 };
+        self.credit.calm_down(above.min(until).saturating_sub(1));
+        Calm { marked: until == 0, low: above == 0 }
     }
 
     /// The length of a frame for this address, if it may go to the peer at once and unseen, but for

@@ -182,7 +182,7 @@ impl Nic for RdmaNic {
         self.engine.get_mut().slots.signal_last()
     }
 
-    #[inline]
+    #[inline(never)]
     fn doorbell(&mut self) {
         let engine = self.engine.get_mut();
         if !engine.dirty.is_empty() {

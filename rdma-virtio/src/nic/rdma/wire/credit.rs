@@ -238,13 +238,18 @@ impl Credit {
         self.told == self.received && self.granted != self.told
     }
 
-    /// Messages that may come until an update may be owed, if nothing is sent or granted meanwhile.
+    /// Messages that may come until an update may be owed, if nothing is sent or granted meanwhile; 0
+    /// if one is.
     #[must_use]
     #[inline]
     pub fn until_owed(&self) -> u32 {
         let untold = self.granted.wrapping_sub(self.told);
         let left = self.told.wrapping_sub(self.received);
-        if untold == 0 { u32::MAX } else { left.saturating_sub(untold) }
+        match untold {
+            _ if self.asked => 0,
+            0 => u32::MAX,
+            untold => left.saturating_sub(untold),
+        }
     }
 
     fn may_repeat(&self, now_ns: u64, since: u64) -> bool {

@@ -36,6 +36,8 @@ pub struct Ledger {
     outstanding: u32,
     /// Credits that a peer should have when all is well.
     share: u32,
+    /// What is kept for control and for peers to come.
+    reserve: u32,
     /// Receives are posted again when so many wait for it.
     together: u32,
 }
@@ -44,15 +46,18 @@ impl Ledger {
     /// A wire for so many peers at most.
     #[must_use]
     pub fn new(peers_max: u32) -> Ledger {
-        Ledger {
+        let mut ledger = Ledger {
             peers_max,
             peers: 0,
             posted: 0,
             posted_peak: 0,
             outstanding: 0,
-            share: 1,
-            together: 1,
-        }
+            share: 0,
+            reserve: 0,
+            together: 0,
+        };
+        ledger.divide();
+        ledger
     }
 
     /// Receives that a wire of so many peers needs at least.
@@ -126,12 +131,6 @@ impl Ledger {
         self.outstanding = self.outstanding.saturating_sub(count);
     }
 
-    /// What is kept for control and for peers to come.
-    #[inline]
-    fn reserve(&self) -> u32 {
-        self.peers_max * CONTROL_RESERVE + self.peers_max.saturating_sub(self.peers)
-    }
-
     /// Receives that may be away for a while although nobody lacks any. Without granting less than
     /// there are, those who come later would wait for them as long as nothing else arrives.
     #[inline]
@@ -161,7 +160,8 @@ impl Ledger {
     }
 
     fn divide(&mut self) {
-        let all = self.posted_peak.saturating_sub(self.reserve()).saturating_sub(self.slack());
+        self.reserve = self.peers_max * CONTROL_RESERVE + self.peers_max.saturating_sub(self.peers);
+        let all = self.posted_peak.saturating_sub(self.reserve).saturating_sub(self.slack());
         let kept = self.peers_max.min(SHARES).min(all / SHARE_MIN);
         let parts = self.peers.max(kept).max(1);
         self.share = (all / parts).max(1);
@@ -175,7 +175,7 @@ impl Ledger {
     #[must_use]
     #[inline]
     pub fn grant(&mut self, held: u32) -> u32 {
-        let room = self.posted.saturating_sub(self.reserve()).saturating_sub(self.outstanding);
+        let room = self.posted.saturating_sub(self.reserve).saturating_sub(self.outstanding);
         let more = self.share().saturating_sub(held).min(room);
         self.outstanding += more;
         more
