@@ -121,8 +121,8 @@ pub(super) struct Engine {
     pub(super) is_quiet: bool,
     pub(super) objects: Objects,
     pub(super) mode: Mode,
-    /// Bytes in front of a message.
-    pub(super) in_front: u32,
+    /// Bytes in front of a message, and of the shortest one.
+    pub(super) before_rest: u32,
     pub(super) path: PathPlan,
     pub(super) options: RdmaOptions,
     pub(super) message_max: u32,
@@ -216,10 +216,11 @@ impl Engine {
             is_quiet: false,
             objects: parts.objects,
             mode,
-            in_front: match mode {
-                Mode::Rc => HEADER_BYTES,
-                Mode::Ud => HEADER_BYTES + GRH_LEN,
-            },
+            before_rest: FRAME_MIN
+                + match mode {
+                    Mode::Rc => HEADER_BYTES,
+                    Mode::Ud => HEADER_BYTES + GRH_LEN,
+                },
             path: parts.path,
             options: parts.options,
             message_max: parts.message_max,

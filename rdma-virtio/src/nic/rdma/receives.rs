@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::engine::FRAME_MIN;
 use super::scratch::{Scratch, read_at};
 use crate::nic::{Completion, PostError, RecvBatch, RecvWr, Sge, WcChecksum, WcStatus};
 use crate::verbs::queue_pair::{QueuePair, Rts};
@@ -48,13 +49,14 @@ pub(super) struct ReceivePlan {
 struct FreeBuffers {
     list: Vec<(u64, Sge)>,
     max: usize,
-    /// Bytes of the last one; 0 if there is none.
+    /// Bytes of the last one, and those beyond the shortest frame; 0 if there is none.
     last_len: u32,
+    last_room: u32,
 }
 
 impl FreeBuffers {
     fn new(max: usize) -> FreeBuffers {
-        FreeBuffers { list: Vec::with_capacity(max), max, last_len: 0 }
+        FreeBuffers { list: Vec::with_capacity(max), max, last_len: 0, last_room: 0 }
     }
 
     fn len(&self) -> usize {
@@ -80,6 +82,7 @@ impl FreeBuffers {
 
     fn look_at_last(&mut self) {
         self.last_len = self.list.last().map_or(0, |(_, sge)| sge.length);
+        self.last_room = self.last_len.saturating_sub(FRAME_MIN);
     }
 }
 
@@ -87,6 +90,7 @@ impl FreeBuffers {
 pub(super) struct Arrived<'a> {
     slot: PostedSlot<'a>,
     free_len: u32,
+    free_room: u32,
 }
 
 impl Arrived<'_> {
@@ -95,12 +99,13 @@ impl Arrived<'_> {
         self.slot.number()
     }
 
-    /// The first buffer, if a message of `length` bytes is in it alone, and another of its length
-    /// is free: one of another length may make the receive too short, or longer than needed.
+    /// The first buffer, if a message with `rest` bytes beyond the shortest frame is in it alone, and
+    /// another of its length is free: one of another length may make the receive too short, or
+    /// longer than needed.
     #[inline(always)]
-    pub(super) fn only(&self, length: u32) -> Option<Sge> {
+    pub(super) fn only(&self, rest: u32) -> Option<Sge> {
         let sge = self.slot.second();
-        (length <= sge.length && sge.length == self.free_len).then_some(sge)
+        (sge.length == self.free_len && rest <= self.free_room).then_some(sge)
     }
 
     /// Puts the receive aside until it is known whether that buffer is kept; what names it.
@@ -323,7 +328,8 @@ impl Receives {
     /// The same, to be delivered at once.
     #[inline(always)]
     pub(super) fn arrived(&mut self, wr_id: u64) -> Option<Arrived<'_>> {
-        Some(Arrived { slot: self.slots.posted(wr_id)?, free_len: self.free.last_len })
+        let (free_len, free_room) = (self.free.last_len, self.free.last_room);
+        Some(Arrived { slot: self.slots.posted(wr_id)?, free_len, free_room })
     }
 
     /// It is not with the device any more.

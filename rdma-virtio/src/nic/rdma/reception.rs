@@ -38,10 +38,10 @@ impl Engine {
         self.at < self.count || self.receives.has_done() || self.poll_receives()
     }
 
-    /// Whether all was taken that the last look found.
+    /// Whether all was taken that the last look found, which did not fill its batch.
     #[inline(always)]
     pub(super) fn is_spent(&self) -> bool {
-        self.at == self.count
+        self.at == self.count && self.count < BATCH
     }
 
     /// Looks for completions, none of an earlier look being left; says whether there are some.
@@ -111,18 +111,18 @@ impl Engine {
     #[inline(always)]
     fn lend_plain(&mut self) -> Option<(u64, u32)> {
         let completion = &self.completions[self.at & (BATCH - 1)];
-        let length = completion.byte_len().wrapping_sub(self.in_front);
+        let rest = completion.byte_len().wrapping_sub(self.before_rest);
         let from = match self.mode {
             Mode::Rc => completion.queue_pair(),
             Mode::Ud => completion.source_queue_pair(),
         };
-        if !completion.is_success() || length < FRAME_MIN {
+        if !completion.is_success() {
             return None;
         }
         let receive = self.receives.arrived(completion.wr_id())?;
         let peer = self.links.near_peer();
         let full = self.links.near()?;
-        let sge = receive.only(length)?;
+        let sge = receive.only(rest)?;
         // SAFETY: a posted buffer, whose receive is complete and which was not reported yet.
         let source = unsafe { mac_at(&sge, SOURCE_AT) }?;
         if full.source != from
@@ -133,7 +133,7 @@ impl Engine {
         }
         self.plain += 1;
         self.at += 1;
-        Some((receive.lend(), length))
+        Some((receive.lend(), rest + FRAME_MIN))
     }
 
     /// The next completion is of another session than that at hand, or its session is not calm:

@@ -21,6 +21,8 @@ pub(super) struct Scratch {
     mapping: Mapping,
     lkey: Lkey,
     fronts: u32,
+    /// Their number, a power of two, less 1.
+    fronts_mask: usize,
     cells: u32,
 }
 
@@ -31,6 +33,8 @@ impl Scratch {
         domain: &ProtectionDomain,
         (fronts, cells): (u32, u32),
     ) -> Result<Scratch, DeviceError> {
+        // Any number has a front when it is cut to the mask.
+        let fronts = fronts.next_power_of_two();
         let length = usize::try_from(fronts * FRONT_LEN + cells * CELL_LEN).unwrap_or(0);
         let mapping = Mapping::create(c"roceway-rdma", length, PageWish::Ordinary)
             .map_err(|error| error.into_device(device))?;
@@ -39,7 +43,14 @@ impl Scratch {
         // a time and not touched before its completion (the invariant of this file).
         let region = unsafe { domain.register(mapping.addr(), bytes, Access::LocalWrite) }?;
         let lkey = region.lkey();
-        Ok(Scratch { _region: region, mapping, lkey, fronts, cells })
+        Ok(Scratch {
+            _region: region,
+            mapping,
+            lkey,
+            fronts,
+            fronts_mask: fronts as usize - 1,
+            cells,
+        })
     }
 
     /// Bytes registered.
@@ -56,7 +67,7 @@ impl Scratch {
     /// The header that the device put in front of a receive that is complete.
     #[inline(always)]
     pub(super) fn read(&self, receive: usize) -> &[u8; HEADER_LEN] {
-        assert!(receive < self.fronts as usize, "within the scratch");
+        let receive = receive & self.fronts_mask;
         let end = receive * FRONT_LEN as usize + FRONT_LEN as usize;
         let from = self.mapping.as_ptr().wrapping_add(end - HEADER_LEN);
         // SAFETY: within the mapping; the device has no request that names the place, and gets none

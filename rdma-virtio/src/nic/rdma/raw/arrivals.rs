@@ -277,10 +277,10 @@ impl Arrivals {
         }
     }
 
-    /// Whether all was taken that the last look found.
+    /// Whether all was taken that the last look found, which did not fill its batch.
     #[inline(always)]
     pub(super) fn is_spent(&self) -> bool {
-        self.at == self.count && self.to_flush == 0
+        self.at == self.count && self.count < BATCH && self.to_flush == 0
     }
 
     #[cold]
