@@ -146,30 +146,55 @@ fn device_refuses_bad_headers<P: Policy>() {
 
 /// What the driver never agreed to use.
 fn device_refuses_what_was_not_agreed<P: Policy>() {
+    let v6 = NetHeader { gso_type: GSO_TCPV6, ..GOOD };
     let rows = [
         (Features::HOST_TSO4, NetHeader { gso_type: GSO_TCPV4, ..GOOD }),
-        (Features::HOST_TSO6, NetHeader { gso_type: GSO_TCPV6, csum_start: 54, ..GOOD }),
+        (Features::HOST_TSO6, NetHeader { csum_start: 54, gso_size: 1428, ..v6 }),
         (Features::HOST_USO, NetHeader { gso_type: GSO_UDP_L4, csum_offset: 6, ..GOOD }),
         (Features::HOST_ECN, NetHeader { gso_type: GSO_TCPV4 | GSO_ECN, ..GOOD }),
         (Features::CSUM, NetHeader { gso_type: 0, ..GOOD }),
     ];
     for (missing, header) in rows {
         device_refuses::<P>(ALL.without(missing), &[("not agreed", header)]);
+        with_device::<P>(ALL, |device, nic, [mut tx, _], base, _| {
+            let _ = send_with(device, nic, (&mut tx, base), &header);
+            let sent = (device.counters().tx_bad_header, nic.sent.len());
+            assert_eq!(sent, (0, 1), "agreed, it is sent: {header:?}");
+        });
     }
+}
+
+/// Sends 3000 bytes with headers that could be segmented, and this one before them.
+fn send_with<P: Policy>(
+    device: &mut NetDevice<P>,
+    nic: &mut MemoryNic,
+    (tx, base): (&mut DriverRing<P>, u64),
+    header: &NetHeader,
+) -> u16 {
+    let mut bytes = [0; 12 + 80];
+    bytes[..12].copy_from_slice(&header.encode());
+    let kind = if header.gso_type == GSO_TCPV6 { [0x86, 0xdd] } else { [0x08, 0x00] };
+    bytes[12 + 12..12 + 14].copy_from_slice(&kind);
+    // TCP's data offset: no options.
+    if let Some(byte) = bytes.get_mut(12 + usize::from(header.csum_start) + 12) {
+        *byte = 5 << 4;
+    }
+    let addr = usize::try_from(base).unwrap();
+    let place = std::ptr::with_exposed_provenance_mut::<[u8; 12 + 80]>(addr);
+    // SAFETY: memory of the test's arena, of which nothing is posted.
+    unsafe { place.write_unaligned(bytes) };
+    let head = tx.take_descriptor().unwrap();
+    tx.write(head, Descriptor { addr: base, len: 12 + 3000, flags: 0, next: 0 });
+    tx.push_available(head);
+    let _ = tx.publish();
+    let _ = device.transmit(nic);
+    head
 }
 
 fn device_refuses<P: Policy>(features: Features, rows: &[(&str, NetHeader)]) {
     with_device::<P>(features, |device, nic, [mut tx, _], base, _| {
         for (number, (name, header)) in rows.iter().enumerate() {
-            let addr = usize::try_from(base).unwrap();
-            let place = std::ptr::with_exposed_provenance_mut::<[u8; 12]>(addr);
-            // SAFETY: memory of the test's arena, of which nothing is posted.
-            unsafe { place.write_unaligned(header.encode()) };
-            let head = tx.take_descriptor().unwrap();
-            tx.write(head, Descriptor { addr: base, len: 12 + 3000, flags: 0, next: 0 });
-            tx.push_available(head);
-            let _ = tx.publish();
-            let _ = device.transmit(nic);
+            let head = send_with(device, nic, (&mut tx, base), header);
             let used = tx.pop_used().unwrap().unwrap();
             assert_eq!((used.id, used.len), (head.into(), 0), "{name}");
             tx.give_descriptor(head);
