@@ -10,7 +10,8 @@ pub struct Budget([u32; Phase::COUNT]);
 impl Budget {
     /// The default: a turn of at most 64 frames in, large ones counting for several, and 64 frames
     /// out. At about 150 ns a small frame that is 20 us, the longest time that a timer or another
-    /// thread's command waits for its turn; larger bursts measured no faster.
+    /// thread's command waits for its turn; larger bursts measured no faster
+    /// (docs/hot-path.md has what other budgets give).
     pub const DEFAULT: Budget = Budget([64, 64, 64, 64, 64, 64]);
 
     /// The same with another budget for `phase`; 0 is taken as 1, since a phase that may do

@@ -15,7 +15,7 @@ use roceway_rdma_virtio::virtio::layout::{
     DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor, OwnQueue, QueueMemory,
 };
 use roceway_rdma_virtio::virtio::net_header::{
-    GSO_ECN, GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM, NetHeader,
+    GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, NetHeader,
 };
 use roceway_rdma_virtio::virtio::ring::{DeviceRing, DriverRing, Policy, SameThread, Shared};
 use virtio_support::{MemoryNic, capabilities};
@@ -47,8 +47,10 @@ impl Queues {
     }
 }
 
-/// A device half over a NIC in memory, and a driver's rings in hostile hands.
+/// A device half over a NIC in memory, and a driver's rings in hostile hands. The driver has
+/// agreed to these features.
 fn with_device<P: Policy>(
+    features: Features,
     test: impl FnOnce(&mut NetDevice<P>, &mut MemoryNic, [DriverRing<P>; 2], u64, QueueMemory),
 ) {
     let arena = arena();
@@ -66,13 +68,13 @@ fn with_device<P: Policy>(
     }
     let both = DeviceQueues { transmit: transmit.clone(), receive: receive.clone() };
     let capabilities = nic.capabilities().clone();
-    let mut device = NetDevice::<P>::new(&capabilities, (ALL, ALL), regions, both, None);
+    let mut device = NetDevice::<P>::new(&capabilities, (features, ALL), regions, both, None);
     let rings = [DriverRing::new(transmit.clone(), false), DriverRing::new(receive, false)];
     test(&mut device, &mut nic, rings, second.addr, transmit);
 }
 
 fn device_refuses_bad_sends<P: Policy>() {
-    with_device::<P>(|device, nic, [mut tx, _], base, _| {
+    with_device::<P>(ALL, |device, nic, [mut tx, _], base, _| {
         let d = |addr, len, flags, next| Descriptor { addr, len, flags, next };
         let rows = [
             d(base, 0, 0, 0),
@@ -113,52 +115,98 @@ fn device_refuses_bad_sends<P: Policy>() {
     });
 }
 
+const GOOD: NetHeader = NetHeader {
+    flags: NEEDS_CSUM,
+    gso_type: GSO_TCPV4,
+    hdr_len: 0,
+    gso_size: 1448,
+    csum_start: 34,
+    csum_offset: 16,
+    num_buffers: 0,
+};
+
 /// Headers that ask for what cannot be: each frame is refused and counted, and nothing is sent.
 fn device_refuses_bad_headers<P: Policy>() {
-    with_device::<P>(|device, nic, [mut tx, _], base, _| {
-        let good = NetHeader {
-            flags: NEEDS_CSUM,
-            gso_type: GSO_TCPV4,
-            gso_size: 1448,
-            csum_start: 34,
-            csum_offset: 16,
-            ..NetHeader::default()
-        };
-        let rows = [
-            ("no size", NetHeader { gso_size: 0, ..good }),
-            ("a size beyond the MTU", NetHeader { gso_size: 1465, ..good }),
-            ("the largest size", NetHeader { gso_size: u16::MAX, ..good }),
-            ("UDP beyond the MTU", NetHeader { gso_type: GSO_UDP_L4, gso_size: 1477, ..good }),
-            ("a checksum outside", NetHeader { csum_start: 3000, ..good }),
-            ("an offset outside", NetHeader { csum_offset: 2965, ..good }),
-            ("an offset that wraps", NetHeader { csum_offset: u16::MAX, ..good }),
-            ("no checksum", NetHeader { flags: 0, ..good }),
-            ("an unknown kind", NetHeader { gso_type: 2, ..good }),
-            ("marks alone", NetHeader { gso_type: GSO_ECN, ..good }),
-            ("UDP with marks", NetHeader { gso_type: GSO_UDP_L4 | GSO_ECN, ..good }),
-            ("a partial checksum outside", NetHeader { gso_type: 0, csum_start: 2999, ..good }),
-        ];
-        for (number, (name, header)) in rows.into_iter().enumerate() {
-            let addr = usize::try_from(base).unwrap();
-            let place = std::ptr::with_exposed_provenance_mut::<[u8; 12]>(addr);
-            // SAFETY: memory of the test's arena, of which nothing is posted.
-            unsafe { place.write_unaligned(header.encode()) };
-            let head = tx.take_descriptor().unwrap();
-            tx.write(head, Descriptor { addr: base, len: 12 + 3000, flags: 0, next: 0 });
-            tx.push_available(head);
-            let _ = tx.publish();
-            let _ = device.transmit(nic);
+    let rows = [
+        ("no size", NetHeader { gso_size: 0, ..GOOD }),
+        ("a size beyond the MTU", NetHeader { gso_size: 1465, ..GOOD }),
+        ("the largest size", NetHeader { gso_size: u16::MAX, ..GOOD }),
+        ("UDP beyond the MTU", NetHeader { gso_type: GSO_UDP_L4, gso_size: 1477, ..GOOD }),
+        ("a checksum outside", NetHeader { csum_start: 3000, ..GOOD }),
+        ("an offset outside", NetHeader { csum_offset: 2965, ..GOOD }),
+        ("an offset that wraps", NetHeader { csum_offset: u16::MAX, ..GOOD }),
+        ("no checksum", NetHeader { flags: 0, ..GOOD }),
+        ("an unknown kind", NetHeader { gso_type: 2, ..GOOD }),
+        ("marks alone", NetHeader { gso_type: GSO_ECN, ..GOOD }),
+        ("UDP with marks", NetHeader { gso_type: GSO_UDP_L4 | GSO_ECN, ..GOOD }),
+        ("a partial checksum outside", NetHeader { gso_type: 0, csum_start: 2999, ..GOOD }),
+    ];
+    device_refuses::<P>(ALL, &rows);
+}
+
+/// What the driver never agreed to use.
+fn device_refuses_what_was_not_agreed<P: Policy>() {
+    let v6 = NetHeader { gso_type: GSO_TCPV6, ..GOOD };
+    let rows = [
+        (Features::HOST_TSO4, NetHeader { gso_type: GSO_TCPV4, ..GOOD }),
+        (Features::HOST_TSO6, NetHeader { csum_start: 54, gso_size: 1428, ..v6 }),
+        (Features::HOST_USO, NetHeader { gso_type: GSO_UDP_L4, csum_offset: 6, ..GOOD }),
+        (Features::HOST_ECN, NetHeader { gso_type: GSO_TCPV4 | GSO_ECN, ..GOOD }),
+        (Features::CSUM, NetHeader { gso_type: 0, ..GOOD }),
+    ];
+    for (missing, header) in rows {
+        device_refuses::<P>(ALL.without(missing), &[("not agreed", header)]);
+        with_device::<P>(ALL, |device, nic, [mut tx, _], base, _| {
+            let _ = send_with(device, nic, (&mut tx, base), &header);
+            let sent = (device.counters().tx_bad_header, nic.sent.len());
+            assert_eq!(sent, (0, 1), "agreed, it is sent: {header:?}");
+        });
+    }
+}
+
+/// Sends 3000 bytes with headers that could be segmented, and this one before them.
+fn send_with<P: Policy>(
+    device: &mut NetDevice<P>,
+    nic: &mut MemoryNic,
+    (tx, base): (&mut DriverRing<P>, u64),
+    header: &NetHeader,
+) -> u16 {
+    let mut bytes = [0; 12 + 80];
+    bytes[..12].copy_from_slice(&header.encode());
+    let kind = if header.gso_type == GSO_TCPV6 { [0x86, 0xdd] } else { [0x08, 0x00] };
+    bytes[12 + 12..12 + 14].copy_from_slice(&kind);
+    // TCP's data offset: no options.
+    if let Some(byte) = bytes.get_mut(12 + usize::from(header.csum_start) + 12) {
+        *byte = 5 << 4;
+    }
+    let addr = usize::try_from(base).unwrap();
+    let place = std::ptr::with_exposed_provenance_mut::<[u8; 12 + 80]>(addr);
+    // SAFETY: memory of the test's arena, of which nothing is posted.
+    unsafe { place.write_unaligned(bytes) };
+    let head = tx.take_descriptor().unwrap();
+    tx.write(head, Descriptor { addr: base, len: 12 + 3000, flags: 0, next: 0 });
+    tx.push_available(head);
+    let _ = tx.publish();
+    let _ = device.transmit(nic);
+    head
+}
+
+fn device_refuses<P: Policy>(features: Features, rows: &[(&str, NetHeader)]) {
+    with_device::<P>(features, |device, nic, [mut tx, _], base, _| {
+        for (number, (name, header)) in rows.iter().enumerate() {
+            let head = send_with(device, nic, (&mut tx, base), header);
             let used = tx.pop_used().unwrap().unwrap();
             assert_eq!((used.id, used.len), (head.into(), 0), "{name}");
             tx.give_descriptor(head);
-            assert_eq!(device.counters().tx_bad_header, number as u64 + 1, "{name}");
+            let refused = device.counters().tx_bad_header;
+            assert_eq!(refused, number as u64 + 1, "{name}: {header:?}");
         }
         assert_eq!((device.counters().tx_posted, nic.sent.len()), (0, 0));
     });
 }
 
 fn device_refuses_bad_room<P: Policy>() {
-    with_device::<P>(|device, nic, [_, mut rx], base, _| {
+    with_device::<P>(ALL, |device, nic, [_, mut rx], base, _| {
         let d = |addr, len, flags, next| Descriptor { addr, len, flags, next };
         let rows = [
             d(base, 4096, 0, 0),
@@ -189,7 +237,7 @@ fn device_refuses_bad_room<P: Policy>() {
 }
 
 fn device_survives_a_runaway_index<P: Policy>() {
-    with_device::<P>(|device, nic, [mut tx, mut rx], _, _| {
+    with_device::<P>(ALL, |device, nic, [mut tx, mut rx], _, _| {
         for _ in 0..=SIZE {
             tx.push_available(0);
             rx.push_available(0);
@@ -211,6 +259,8 @@ fn a_hostile_driver_is_refused() {
     device_refuses_bad_sends::<Shared>();
     device_refuses_bad_headers::<SameThread>();
     device_refuses_bad_headers::<Shared>();
+    device_refuses_what_was_not_agreed::<SameThread>();
+    device_refuses_what_was_not_agreed::<Shared>();
     device_refuses_bad_room::<SameThread>();
     device_refuses_bad_room::<Shared>();
     device_survives_a_runaway_index::<SameThread>();

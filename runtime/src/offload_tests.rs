@@ -211,9 +211,9 @@ struct World {
 }
 
 impl World {
-    fn new(wishes: [OffloadWish; 2]) -> World {
+    fn new(wishes: [OffloadWish; 2], link: &SoftOptions) -> World {
         let now = 1_000_000_000;
-        let (left, right) = SoftNic::pair(&SoftOptions::default()).expect("shared memory");
+        let (left, right) = SoftNic::pair(link).expect("shared memory");
         let ends = [End::new(left, 1, wishes[0], now), End::new(right, 2, wishes[1], now)];
         let mut world = World { ends, now };
         for _ in 0..10 {
@@ -287,7 +287,7 @@ fn every_legal_set_of_offloads_keeps_every_byte() {
     for (number, (text, wish)) in sets.iter().enumerate() {
         // Each set meets another one, so that neither end's offloads alone are at work.
         let (other, others) = &sets[(number * 1999 + 1000) % sets.len()];
-        let mut world = World::new([*wish, *others]);
+        let mut world = World::new([*wish, *others], &SoftOptions::default());
         for (end, asked) in world.ends.iter().zip([wish, others]) {
             let in_use = &end.core.offloads;
             assert!(in_use.missing.is_empty(), "{text}: {in_use}");
@@ -301,9 +301,28 @@ fn every_legal_set_of_offloads_keeps_every_byte() {
     }
 }
 
+#[test]
+fn a_link_that_does_less_keeps_every_byte_of_every_legal_set() {
+    let whole = SoftOptions::default();
+    let links = [
+        ("cuts itself", SoftOptions { large: false, tso: true, ..whole.clone() }),
+        ("checksums only", SoftOptions { large: false, ..whole.clone() }),
+        ("nothing", SoftOptions { large: false, csum: false, ..whole }),
+    ];
+    let sets = legal_sets();
+    for (number, (text, wish)) in sets.iter().enumerate() {
+        // Each set over one of them: the sets are in no order that the links would follow.
+        let (does, link) = &links[number % links.len()];
+        let (other, others) = &sets[(number * 1999 + 1000) % sets.len()];
+        let mut world = World::new([*wish, *others], link);
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
+        assert!(ran.is_ok(), "{text} against {other} over a link that does: {does}");
+    }
+}
+
 /// Messages that one end's NIC was given for the whole exchange, and what software did.
 fn work_of(text: &str) -> (u64, u64, u64, u64) {
-    let mut world = World::new([wish(text), wish(text)]);
+    let mut world = World::new([wish(text), wish(text)], &SoftOptions::default());
     world.run();
     let end = &world.ends[0];
     let count = |layer, name| end.counter(layer, name);

@@ -11,8 +11,12 @@ mod idle;
 mod line;
 mod link;
 mod ours;
+#[cfg(feature = "lwip")]
+mod peer_lwip;
 #[cfg(feature = "smoltcp")]
 mod peer_smoltcp;
+#[cfg(any(feature = "smoltcp", feature = "lwip"))]
+mod peers;
 mod rivals;
 mod sharing;
 mod summary;

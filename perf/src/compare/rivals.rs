@@ -214,7 +214,9 @@ pub fn soft_block(extras: Extras) -> Vec<Box<dyn Contender>> {
         }
     }
     #[cfg(feature = "smoltcp")]
-    all.extend(super::peer_smoltcp::all());
+    all.extend(super::peers::all::<super::peer_smoltcp::Smoltcp>());
+    #[cfg(feature = "lwip")]
+    all.extend(super::peers::all::<super::peer_lwip::Lwip>());
     if extras.many {
         all.extend(super::ours::with_many());
         if let Some(case) = Case::named("TCP_RR") {

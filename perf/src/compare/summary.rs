@@ -149,13 +149,16 @@ const VETH: Side = Side("roceway", "veth", Some("copy"));
 const SMOLTCP: Side = Side("smoltcp", "soft", Some("copy"));
 const SMOLTCP_FRAMES: Side = Side("smoltcp", "soft", Some("copy/1500"));
 const SMOLTCP_FRAMES_CSUM: Side = Side("smoltcp", "soft", Some("copy/1500+csum"));
+const LWIP: Side = Side("lwip", "soft", Some("copy"));
+const LWIP_FRAMES: Side = Side("lwip", "soft", Some("copy/1500"));
+const LWIP_FRAMES_CSUM: Side = Side("lwip", "soft", Some("copy/1500+csum"));
 const TAP: Side = Side("roceway", "tap", Some("copy"));
 const CHURN: Side = Side("roceway", "soft", Some("client closes"));
 const KERNEL_CHURN: Side = Side("kernel", "loopback", None);
 const VETH_SPIN: Side = Side("kernel", "veth", Some("spin"));
 
 /// Every ratio. `kernel` is the kernel spinning over loopback unless the name says otherwise.
-const RATIOS: [Wanted; 29] = [
+const RATIOS: [Wanted; 33] = [
     rr("tcp_rr link/line", "TCP_RR", LINK, LINE, "at most 2"),
     rr("tcp_rr link/line, a line each way", "TCP_RR", LINK, LINE_PAIR, ""),
     rr("tcp_rr roceway/link", "TCP_RR", SOFT, LINK, "at most 1.8"),
@@ -193,6 +196,16 @@ const RATIOS: [Wanted; 29] = [
         FRAMES_CSUM,
         SMOLTCP_FRAMES_CSUM,
         "at least 1.8",
+    ),
+    rr("tcp_rr lwip/roceway", "TCP_RR", LWIP, SOFT, ""),
+    rr("udp_rr lwip/roceway", "UDP_RR", LWIP, SOFT, ""),
+    stream("tcp_stream roceway/lwip, MTU 1500", NETPERF, FRAMES, LWIP_FRAMES, ""),
+    stream(
+        "tcp_stream roceway/lwip, MTU 1500, checksums computed",
+        NETPERF,
+        FRAMES_CSUM,
+        LWIP_FRAMES_CSUM,
+        "",
     ),
     rr("tcp_rr kernel/roceway, veth", "TCP_RR", VETH_SPIN, VETH, "at least 2.5"),
     rr("udp_rr kernel/roceway, veth", "UDP_RR", VETH_SPIN, VETH, ""),

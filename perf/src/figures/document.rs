@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::chart::{Bar, Chart};
 use super::ladder::{FIGURES, Figure, SOURCE, Unit, differences, options};
+use super::measure::Under;
 use crate::report::{Row, columns, number};
 
 /// A rung as it was measured.
@@ -39,6 +40,8 @@ pub struct RungRow {
 pub struct Document {
     /// Figure by figure, from the lowest rung up.
     pub rows: Vec<RungRow>,
+    /// What Roceway's rungs ran over.
+    pub under: Under,
     /// What the reader must know.
     pub notes: Vec<String>,
     /// Repetitions that count.
@@ -88,7 +91,13 @@ impl RungRow {
         if self.differs.is_empty() {
             return "-".into();
         }
-        let all = self.differs.iter().map(|(name, before, after)| {
+        // Another stack has few of the options: only what it has is said.
+        let is_other = self.differs.iter().any(|(name, ..)| *name == "stack");
+        let said = self.differs.iter().filter(|(_, _, after)| !is_other || after != "-");
+        let all = said.map(|(name, before, after)| {
+            if before == "-" {
+                return format!("{name} {after}");
+            }
             match after.strip_prefix(before.as_str()).filter(|more| more.starts_with(',')) {
                 Some(more) => format!("{name} +{}", more.trim_start_matches(',')),
                 None => format!("{name} {before} > {after}"),
@@ -133,7 +142,7 @@ impl Document {
                 "figure {}: its first rung has {}\n          {}\n",
                 figure.number,
                 base.unwrap_or_default(),
-                figure.note
+                self.note(figure)
             ));
         }
         text.push_str(&format!("paper: {SOURCE}\n"));
@@ -141,6 +150,21 @@ impl Document {
             text.push_str(&format!("note: {note}\n"));
         }
         text
+    }
+
+    /// What a figure's reader must know.
+    fn note(&self, figure: &Figure) -> String {
+        match &self.under {
+            Under::Soft => format!("ours is over a soft link; {}", figure.note),
+            Under::Device { device, .. } => {
+                let kernel =
+                    figure.rungs.iter().any(|rung| rung.changes.contains(&("stack", "kernel")));
+                // Its options stand at the head; a chart has room for two lines.
+                let device = device.split(',').next().unwrap_or_default();
+                let its = if kernel { ", the kernel's rungs are not" } else { "" };
+                format!("ours is over {device}{its}; {}", figure.note)
+            }
+        }
     }
 
     fn has(&self, figure: u8) -> bool {
@@ -174,7 +198,7 @@ impl Document {
         foot.push(format!("paper: {SOURCE}"));
         Chart {
             title: format!("Figure {}: {}", figure.number, figure.title),
-            note: figure.note.into(),
+            note: self.note(figure),
             unit: figure.unit,
             bars: rows
                 .map(|row| Bar {
@@ -196,7 +220,28 @@ mod tests {
     fn document() -> Document {
         let figure = &FIGURES[0];
         let rows = (0..figure.rungs.len()).map(|index| row(figure, index, &[])).collect();
-        Document { rows, notes: vec!["a note".into()], repetitions: 0 }
+        Document { rows, under: Under::Soft, notes: vec!["a note".into()], repetitions: 0 }
+    }
+
+    #[test]
+    fn what_it_ran_over_is_said_in_text_and_charts() {
+        let mut document = document();
+        let chart = |document: &Document| document.charts(&[])[0].1.note.clone();
+        assert!(document.text().contains("ours is over a soft link"));
+        assert!(chart(&document).contains("a soft link"));
+        let server = ([10, 0, 0, 1], 12_865).into();
+        document.under = Under::Device { device: "packet:eth0,up=on".into(), server };
+        let text = document.text();
+        let wanted = "ours is over packet:eth0, the kernel's rungs are not";
+        assert!(text.contains(wanted) && !text.contains("soft link"), "{text}");
+        assert!(chart(&document).contains(wanted));
+    }
+
+    #[test]
+    fn another_stack_is_told_by_what_it_has() {
+        let document = document();
+        let kernel = document.rows.iter().find(|row| row.rung == "the kernel, sleeping").unwrap();
+        assert_eq!(kernel.changes(), "stack roceway > kernel; device loopback; wait block");
     }
 
     #[test]

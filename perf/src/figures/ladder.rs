@@ -149,8 +149,8 @@ pub const OFFLOADS: Figure = Figure {
     title: "TCP_STREAM by offload, memory to memory",
     test: "TCP_STREAM",
     unit: Unit::Gigabits,
-    note: "ours is soft to soft where the paper's is guest to proxy; its GRO/GSO without checksum \
-           offload (6.3 Gbit/s) has no rung here, since GSO needs CSUM",
+    note: "the paper's is guest to proxy; its GRO/GSO without checksum offload (6.3 Gbit/s) has no \
+           rung here, since GSO needs CSUM",
     base: STREAM_BASE,
     rungs: &[
         measured(rung("no offload", &[]), 2.0, "baseline"),

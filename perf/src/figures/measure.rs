@@ -17,7 +17,7 @@ use crate::report::Place;
 use crate::workload::{Outcome, Remote, Workload};
 
 /// The device under Roceway's rungs.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Under {
     /// A soft link, both ends here.
     Soft,

@@ -71,5 +71,6 @@ pub fn run(plan: &Plan, request: &Request, watch: Watch<'_>) -> Document {
         .flat_map(|figure| (0..figure.rungs.len()).map(move |index| (figure, index)))
         .map(|(figure, index)| document::row(figure, index, &block.rows))
         .collect();
-    Document { rows, notes, repetitions: block.repetitions }
+    let under = request.under.clone();
+    Document { rows, under, notes, repetitions: block.repetitions }
 }

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use proptest::prelude::*;
 
+use super::state::LENT_MORE;
 use super::*;
 
 fn small_config() -> ArenaConfig {
@@ -73,6 +74,27 @@ fn misuse_is_refused_and_in_debug_builds_a_panic() {
     assert_eq!(arena.addr_of(chunk, 4000, 97), None);
     assert_eq!(arena.addr_of(chunk, u32::MAX, 2), None);
     assert!(arena.addr_of(chunk, 4000, 96).is_some());
+}
+
+#[test]
+fn no_more_pieces_are_lent_than_can_wait_to_come_back() {
+    let mut arena = arena();
+    let (mut pieces, mut kept) = (arena.pieces(), Vec::new());
+    let most = arena.total_receive() as usize + LENT_MORE as usize;
+    while arena.lendable(&pieces) > 0 {
+        arena.lend_owned(Box::from([7]), 1, &mut pieces);
+        kept.extend(pieces.drain());
+        assert!(kept.len() <= most, "{} pieces", kept.len());
+    }
+    assert_eq!((kept.len(), arena.lent() as usize), (most, most));
+    // All at once, from another thread: none is lost on the way.
+    std::thread::spawn(move || drop(kept)).join().expect("no panic");
+    let mut back = 0;
+    while let Some(returned) = arena.drain() {
+        back += returned.bytes as usize;
+    }
+    assert_eq!((back, arena.lent()), (most, 0));
+    assert!(arena.lendable(&pieces) > 0);
 }
 
 proptest! {

@@ -49,6 +49,27 @@ fn frames_cut_at_every_byte_do_no_harm() {
 }
 
 #[test]
+fn a_segment_larger_than_the_announced_mss_is_taken_up_to_the_window() {
+    // RFC 9293 §3.8.4: the MSS asks, the window bounds.
+    let tcp = TcpConfig { receive_buffer: 8192, ..TcpConfig::default() };
+    let setup = Setup { tcp, ..Setup::default() };
+    let (mut script, id) = Script::established_with(setup, seg("S", 0, 0).mss(1000));
+    let data: Vec<u8> = (0..30_000_u32).map(|at| at.to_le_bytes()[0] ^ 0x5a).collect();
+    script.send(seg("PA", 1, 1).data(&data[..4000]));
+    assert_eq!(script.read(id).unwrap(), data[..4000]);
+    let window = usize::from(script.drain().last().expect("an acknowledgement").window);
+    assert!((4000..=8192).contains(&window), "{window}");
+    script.send(seg("PA", 4001, 1).data(&data[4000..]));
+    let acknowledged = script.drain().last().expect("an answer").ack;
+    let taken = script.read(id).unwrap_or_default();
+    assert_eq!(taken.len(), window, "all that the window lets in, and no more");
+    assert_eq!(taken, data[4000..4000 + taken.len()]);
+    let next = 4001 + u32::try_from(taken.len()).unwrap();
+    assert_eq!(acknowledged, next);
+    works(&mut script, id, (next, 1));
+}
+
+#[test]
 fn overlapping_segments_keep_what_came_first() {
     let (mut script, id) = Script::established();
     script.send(seg("A", 6, 1).data(b"FGHIJ"));

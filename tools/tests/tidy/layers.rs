@@ -6,12 +6,13 @@ use std::fs;
 use std::path::Path;
 
 /// Folder, crate, and the crates of the workspace that it may import.
-const LAYERS: [(&str, &str, &[&str]); 8] = [
+const LAYERS: [(&str, &str, &[&str]); 9] = [
     ("stack", "roceway-stack", &[]),
     ("rdma-virtio", "roceway-rdma-virtio", &[]),
     ("busypoll", "roceway-busypoll", &[]),
     ("runtime", "roceway-runtime", &["roceway-stack", "roceway-rdma-virtio", "roceway-busypoll"]),
-    ("perf", "roceway-perf", &["roceway-runtime"]),
+    ("perf", "roceway-perf", &["roceway-runtime", "roceway-lwip"]),
+    ("perf/lwip", "roceway-lwip", &[]),
     (
         "tools",
         "roceway",
@@ -32,7 +33,7 @@ const LAYERS: [(&str, &str, &[&str]); 8] = [
 ];
 
 /// Crates below a layer's folder that stand alone: they import what is named above, or nothing.
-const ALONE: [&str; 2] = ["tools/verbs-double", "tools/verbs-oracle"];
+const ALONE: [&str; 3] = ["tools/verbs-double", "tools/verbs-oracle", "perf/lwip"];
 
 /// The crates that `folder` may import.
 fn allowed(folder: &str) -> &'static [&'static str] {

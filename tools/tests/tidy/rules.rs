@@ -12,11 +12,13 @@ const PARAMETERS_MAX: usize = 5;
 /// How far above an unsafe block its reason may stand.
 const SAFETY_LINES_MAX: usize = 12;
 /// Where unsafe code may be.
-const UNSAFE_PLACES: [&str; 7] = [
+const UNSAFE_PLACES: [&str; 8] = [
     "rdma-virtio/",
     "busypoll/src/sys",
     // Forks, and handles signals.
     "runtime/tests/processes.rs",
+    // Calls C.
+    "perf/lwip/",
     "fuzz/src/coverage",
     "fuzz/src/targets/",
     "tools/verbs-double/",
