@@ -36,6 +36,8 @@ pub(super) struct Posted {
     mask: usize,
     first: u64,
     next: u64,
+    /// How often a filled one was posted again as it was.
+    again: u64,
     /// Bytes of the shortest one that was ever posted.
     shortest: u32,
 }
@@ -59,6 +61,7 @@ impl Posted {
             mask: capacity - 1,
             first: 0,
             next: 0,
+            again: 0,
             shortest: u32::MAX,
         }
     }
@@ -69,9 +72,9 @@ impl Posted {
         self.next - self.first
     }
 
-    /// Receives that were taken out so far.
-    pub(super) fn taken(&self) -> u64 {
-        self.first
+    /// How often a receive was filled so far.
+    pub(super) fn filled(&self) -> u64 {
+        self.first + self.again
     }
 
     /// Posts one receive.
@@ -136,7 +139,7 @@ impl Posted {
     }
 
     /// Copies a message that lies in a slot into the oldest receive if that has one place with room
-    /// for it: its `wr_id`. [`Posted::take_filled`] or [`Posted::rotate`] follows.
+    /// for it: its `wr_id`. [`Posted::take_filled`] or [`Posted::post_again`] follows.
     #[inline(always)]
     pub(super) fn fill_short(&self, source: Source) -> Option<u64> {
         let receive = self.receives.get(usize::try_from(self.first).unwrap_or(0) & self.mask)?;
@@ -148,18 +151,11 @@ impl Posted {
         Some(wr_id)
     }
 
-    /// Posts the oldest receive, which is filled, again: it becomes the newest.
+    /// Posts the oldest receive, which is filled, again: it stays the oldest, since what it holds
+    /// was read just now, and its bytes are the most likely to be in the cache.
     #[inline(always)]
-    pub(super) fn rotate(&mut self) {
-        let Some(receives) = self.receives.get_mut(..=self.mask) else { return };
-        let index = |number| usize::try_from(number).unwrap_or(0) & self.mask;
-        let (from, to) = (index(self.first), index(self.next));
-        // In a full queue they are the same.
-        if from != to {
-            receives[to] = receives[from];
-        }
-        self.first += 1;
-        self.next += 1;
+    pub(super) fn post_again(&mut self) {
+        self.again += 1;
     }
 
     /// Bytes of the receive with this number behind the oldest; 0 if there is none.
