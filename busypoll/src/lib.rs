@@ -37,6 +37,6 @@ pub use doorbell::Doorbell;
 pub use idle::{Idle, Sleeper, Spin, Wake};
 pub use lead::{Lead, Place};
 pub use parker::Parker;
-pub use turn::{Limits, Loop, Nap, Turned};
+pub use turn::{Begun, Limits, Loop, Nap, Turned};
 pub use wait::EventWait;
 pub use work::{Armed, Phase, Progress, Work};

@@ -120,8 +120,16 @@ pub struct Loop {
     idle: Idle,
 }
 
+/// A turn whose first part is done: see [`Loop::begin`].
+#[derive(Debug)]
+#[must_use]
+pub struct Begun {
+    now: u64,
+    tally: Tally,
+}
+
 /// What the phases of one turn came to.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Tally {
     traffic: bool,
     exhausted: bool,
@@ -156,30 +164,44 @@ impl Loop {
     /// One turn. Never sleeps.
     #[inline]
     pub fn turn<W: Work>(&mut self, work: &mut W) -> Turned {
+        let Some(begun) = self.begin(work) else { return Turned::Idle };
+        let done = work.application(begun.now, self.limits.budget.of(Phase::Application));
+        self.finish(work, begun, done)
+    }
+
+    /// The part of a turn before [`Work::application`], for who runs that without holding the work,
+    /// which borrows it once a part: [`Loop::finish`] follows. `None` if there is nothing to do.
+    #[inline(always)]
+    pub fn begin<W: Work>(&mut self, work: &mut W) -> Option<Begun> {
         self.counters.turns += 1;
         let ticks = self.clock.ticks();
         let before = std::mem::replace(&mut self.last, ticks);
         if self.asks && !work.ready() && ticks < self.alarm {
-            return Turned::Idle;
+            return None;
         }
         self.note_length(before, ticks);
         let now = self.clock.at(ticks);
-        let budget = self.limits.budget;
         let mut tally = Tally::default();
-        let done = work.control(now, budget.of(Phase::Control));
+        let done = work.control(now, self.limits.budget.of(Phase::Control));
         self.count(&mut tally, Phase::Control, done);
-        let done = work.receive(now, budget.of(Phase::Receive));
+        let done = work.receive(now, self.limits.budget.of(Phase::Receive));
         self.count(&mut tally, Phase::Receive, done);
-        let done = work.timers(now, budget.of(Phase::Timers));
+        let done = work.timers(now, self.limits.budget.of(Phase::Timers));
         self.count(&mut tally, Phase::Timers, done);
-        let done = work.application(now, budget.of(Phase::Application));
+        Some(Begun { now, tally })
+    }
+
+    /// The part of a turn after [`Work::application`], which did so much.
+    #[inline(always)]
+    pub fn finish<W: Work>(&mut self, work: &mut W, begun: Begun, done: Progress) -> Turned {
+        let Begun { now, mut tally } = begun;
         self.count(&mut tally, Phase::Application, done);
-        let done = work.transmit(now, budget.of(Phase::Transmit));
+        let done = work.transmit(now, self.limits.budget.of(Phase::Transmit));
         self.count(&mut tally, Phase::Transmit, done);
         work.doorbell();
         // Completions are no traffic: they keep nobody waiting.
         let traffic = tally.traffic;
-        let done = work.after(now, budget.of(Phase::After));
+        let done = work.after(now, self.limits.budget.of(Phase::After));
         self.count(&mut tally, Phase::After, done);
         tally.traffic = traffic;
         if now >= self.cold_due_ns {

@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use roceway_rdma_virtio::memory::slot::Piece as DevicePiece;
 use roceway_rdma_virtio::nic::any::AnyNic;
 use roceway_rdma_virtio::virtio::driver::{Lent, Received, TransmitError};
-use roceway_rdma_virtio::virtio::interface::{Arrived, NetInterface};
+use roceway_rdma_virtio::virtio::interface::{Arrived, Looked, NetInterface};
 use roceway_rdma_virtio::virtio::net_header::{self, DATA_VALID, GSO_NONE, NEEDS_CSUM, NetHeader};
 use roceway_stack::frame::{
     RxChecksum, RxFrame, SegmentKind, TX_PIECES_MAX, Taken, TxChecksum, TxFrame,
@@ -129,11 +129,11 @@ impl Port {
     #[inline(always)]
     pub(crate) fn pump_receive(&mut self, stack: &mut Stack, now: Instant, budget: u32) -> u32 {
         // Mostly there is one, and a look for the next is shorter than an attempt to take it.
-        let Some(items) = self.receive_one(stack, now) else { return 0 };
+        let Some(len) = self.receive_one(stack, now) else { return 0 };
         if !self.interface.recv_ready() {
             return 1;
         }
-        self.receive_more(stack, now, (items, budget))
+        self.receive_more(stack, now, (items_of(len), budget))
     }
 
     /// The frames behind the first of a turn.
@@ -148,12 +148,12 @@ impl Port {
             return done + self.receive_burst(stack, now, budget.saturating_sub(done));
         }
         while done < budget
-            && let Some(items) = self.receive_one(stack, now)
+            && let Some(len) = self.receive_next(stack, now)
         {
             if !self.interface.recv_ready() {
                 return done + 1;
             }
-            done += items;
+            done += items_of(len);
         }
         done
     }
@@ -194,49 +194,109 @@ impl Port {
         taken != Taken::No
     }
 
-    /// Hands up the next frame, if there is one; says for how many items it counts.
+    /// Hands up the next frame, if there is one; returns its length.
     #[inline(always)]
     fn receive_one(&mut self, stack: &mut Stack, now: Instant) -> Option<u32> {
-        let lent = match self.interface.look(&mut self.received) {
-            Arrived::Lent(lent) => lent,
-            Arrived::Frame => return Some(self.receive_whole(stack, now)),
-            Arrived::Nothing => return None,
+        let lent = match self.interface.look_for_plain() {
+            Looked::Plain(lent) => lent,
+            Looked::Nothing => return None,
+            Looked::Other => return self.receive_other(stack, now),
         };
-        let (piece, flags) = (lent.piece(), self.received.header.flags);
-        if self.capture.is_some() || flags & (NEEDS_CSUM | DATA_VALID) == 0 {
+        if self.capture.is_some() {
             cold_path();
-            self.receive_lent(stack, now, &lent);
-            return Some(items_of(piece.len));
+            return Some(self.receive_lent(stack, now, lent));
         }
+        let len = lent.piece().len;
+        self.receive_vouched(stack, now, lent);
+        Some(len)
+    }
+
+    /// The next one of a burst: most long ones lie on the queue.
+    #[inline(always)]
+    fn receive_next(&mut self, stack: &mut Stack, now: Instant) -> Option<u32> {
+        if self.interface.has_returned() {
+            let arrived = self.interface.look(&mut self.received);
+            return self.receive_arrived(stack, now, arrived);
+        }
+        self.receive_one(stack, now)
+    }
+
+    /// What [`Port::receive_one`] does for a frame that is not plain.
+    #[inline(never)]
+    fn receive_other(&mut self, stack: &mut Stack, now: Instant) -> Option<u32> {
+        let arrived = self.interface.look_further(&mut self.received);
+        self.receive_arrived(stack, now, arrived)
+    }
+
+    /// Hands up what was found.
+    #[inline(always)]
+    fn receive_arrived(
+        &mut self,
+        stack: &mut Stack,
+        now: Instant,
+        arrived: Arrived,
+    ) -> Option<u32> {
+        match arrived {
+            Arrived::Lent(lent) => Some(self.receive_lent(stack, now, lent)),
+            Arrived::Frame => Some(self.receive_whole(stack, now)),
+            Arrived::Nothing => None,
+        }
+    }
+
+    /// Hands up a lent frame whose checksum the device answers for.
+    #[inline(always)]
+    fn receive_vouched(&mut self, stack: &mut Stack, now: Instant, lent: Lent) {
         let mut memory = StackMemory { arena: self.interface.memory(), low: &self.low };
-        match stack.on_plain_frame(now, to_stack(piece), &mut memory) {
-            Taken::Copied => self.interface.post_again(&lent),
+        let taken = stack.on_plain_frame(now, to_stack(lent.piece()), &mut memory);
+        self.settle_lent(stack, now, (lent, taken));
+    }
+
+    /// The same where nobody answers for the checksum.
+    #[inline(never)]
+    fn receive_lent_unverified(&mut self, stack: &mut Stack, now: Instant, lent: Lent) {
+        let mut memory = StackMemory { arena: self.interface.memory(), low: &self.low };
+        let taken = stack.on_unverified_frame(now, to_stack(lent.piece()), &mut memory);
+        self.settle_lent(stack, now, (lent, taken));
+    }
+
+    /// What becomes of a lent frame of which the stack took so much.
+    #[inline(always)]
+    fn settle_lent(&mut self, stack: &mut Stack, now: Instant, (lent, taken): (Lent, Taken)) {
+        match taken {
+            Taken::Copied => self.interface.post_again(lent),
             Taken::Kept => {
                 cold_path();
-                self.interface.let_go(&lent);
+                self.interface.let_go(lent);
             }
             Taken::No => {
                 cold_path();
-                self.interface.keep(&lent, &mut self.received);
+                self.interface.keep(lent, &mut self.received);
                 self.receive_any(stack, now, Came::Alone);
             }
         }
-        Some(items_of(piece.len))
     }
 
-    /// A lent frame that is captured, or of which nobody knows the checksum.
+    /// A lent frame that is captured, or that is not the plainest; returns its length.
     #[inline(never)]
-    fn receive_lent(&mut self, stack: &mut Stack, now: Instant, lent: &Lent) {
-        self.interface.keep(lent, &mut self.received);
-        self.hand_up(stack, now);
+    fn receive_lent(&mut self, stack: &mut Stack, now: Instant, lent: Lent) -> u32 {
+        let len = lent.piece().len;
+        if self.capture.is_some() {
+            self.interface.keep(lent, &mut self.received);
+            self.hand_up(stack, now);
+        } else if self.received.header.flags & (NEEDS_CSUM | DATA_VALID) == 0 {
+            self.receive_lent_unverified(stack, now, lent);
+        } else {
+            self.receive_vouched(stack, now, lent);
+        }
+        len
     }
 
-    /// A frame that is not lent; says for how many items it counts.
-    #[inline(never)]
+    /// A frame that is not lent; returns its length.
+    #[inline]
     fn receive_whole(&mut self, stack: &mut Stack, now: Instant) -> u32 {
         let len = self.received.pieces.iter().map(|piece| piece.len).sum();
         self.hand_up(stack, now);
-        items_of(len)
+        len
     }
 
     /// Hands up a frame that is ours, by the short way if it may be the plainest there is.

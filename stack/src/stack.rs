@@ -7,13 +7,9 @@ use crate::gro::{Gro, Joined};
 use crate::ip::{Incoming, Ip, IpConfig, IpConfigError, Transport};
 use crate::memory::{Memory, Piece, Slot};
 use crate::slab::Id;
-use crate::tcp::{Connection, Tcp, TcpConfig};
+use crate::tcp::{Connection, FramePieces, Tcp, TcpConfig};
 use crate::time::Instant;
 use crate::udp::{Udp, UdpConfig, UdpContext, UdpId};
-use crate::wire::protocol;
-
-/// Where an IPv4 frame without VLAN tag names its protocol.
-const IP_PROTOCOL: usize = 23;
 
 /// What a stack is told at its start.
 #[derive(Clone, Debug)]
@@ -76,12 +72,14 @@ impl Stack {
     /// if it is the plainest there is; otherwise it is for [`Stack::on_frame`].
     #[inline(always)]
     pub fn on_plain_frame<M: Memory>(&mut self, now: Instant, piece: Piece, mem: &mut M) -> Taken {
-        if self.udp.expects() && mem.bytes(piece).get(IP_PROTOCOL) == Some(&protocol::UDP) {
-            return self.udp.on_expected_frame(piece, mem);
+        if self.udp.expects() {
+            let taken = self.udp.on_expected_frame(piece, mem);
+            if taken != Taken::No {
+                return taken;
+            }
         }
-        let pieces = [piece];
-        let frame = RxFrame { pieces: &pieces, checksum: RxChecksum::Partial, gso_size: 0 };
-        self.tcp.on_expected_frame(now, &frame, mem)
+        let known = (RxChecksum::Partial, 0);
+        self.tcp.on_expected_pieces(now, FramePieces::One(piece), known, mem)
     }
 
     /// As [`Stack::on_plain_frame`], where nobody answers for the checksum: it is verified here.
@@ -92,9 +90,8 @@ impl Stack {
         piece: Piece,
         mem: &mut M,
     ) -> Taken {
-        let pieces = [piece];
-        let frame = RxFrame { pieces: &pieces, checksum: RxChecksum::Unknown, gso_size: 0 };
-        self.tcp.on_expected_frame(now, &frame, mem)
+        let known = (RxChecksum::Unknown, 0);
+        self.tcp.on_expected_pieces(now, FramePieces::One(piece), known, mem)
     }
 
     /// The part of [`Stack::on_plain_frame`] that is about datagrams, for a frame of a burst.

@@ -43,6 +43,9 @@ impl Region {
     }
 }
 
+/// Longest range for which [`RegionTable::find_near`] has a shorter check.
+const SHORT_MAX: u32 = 256;
+
 /// The table is full, or the region is empty, overlaps another or leaves the address space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the region is empty, overlaps another, or is more than the {REGIONS_MAX} allowed")]
@@ -187,21 +190,40 @@ fn host_address(addr: u64) -> usize {
 /// A copy of the region in which something was found last, or of none. Its owner forgets it when
 /// the table may change.
 #[derive(Clone, Copy, Debug)]
-pub struct Near(Region);
+pub struct Near {
+    region: Region,
+    /// Offsets below this have at least [`SHORT_MAX`] bytes behind them.
+    shorts: u64,
+}
 
 impl Default for Near {
     fn default() -> Near {
-        Near(Region { base: 0, length: 0, host: 0, lkey: Lkey(u32::MAX) })
+        Near::of(Region { base: 0, length: 0, host: 0, lkey: Lkey(u32::MAX) })
     }
 }
 
 impl Near {
+    fn of(region: Region) -> Near {
+        Near { region, shorts: region.length.saturating_sub(u64::from(SHORT_MAX) - 1) }
+    }
+
+    /// The bytes at `addr`, if they all lie here.
+    #[inline(always)]
+    fn segment(&self, addr: u64, length: u32) -> Option<Segment> {
+        let offset = addr.wrapping_sub(self.region.base);
+        if length <= SHORT_MAX && offset < self.shorts {
+            let addr = self.region.host + offset;
+            return Some(Segment { addr, length, lkey: self.region.lkey });
+        }
+        self.region.segment(addr, length)
+    }
+
     /// Finds segments of one length in this region; `None` if it is shorter.
     #[must_use]
     #[inline]
     pub fn of_length(self, length: u32) -> Option<Alike> {
-        let last = self.0.length.checked_sub(u64::from(length))?;
-        Some(Alike { region: self.0, last, length })
+        let last = self.region.length.checked_sub(u64::from(length))?;
+        Some(Alike { region: self.region, last, length })
     }
 }
 
@@ -284,18 +306,18 @@ impl RegionTable {
     #[must_use]
     #[inline(always)]
     pub fn find_near(&self, near: &mut Near, addr: u64, length: u32) -> Option<Segment> {
-        if let Some(segment) = near.0.segment(addr, length) {
+        if let Some(segment) = near.segment(addr, length) {
             return Some(segment);
         }
         cold_path();
         self.look_for(near, addr, length);
-        near.0.segment(addr, length)
+        near.segment(addr, length)
     }
 
     #[inline(never)]
     fn look_for(&self, near: &mut Near, addr: u64, length: u32) {
         if let Some(found) = self.regions.iter().find(|r| r.segment(addr, length).is_some()) {
-            *near = Near(*found);
+            *near = Near::of(*found);
         }
     }
 
@@ -342,8 +364,9 @@ mod tests {
         let table = table();
         let mut near = Near::default();
         assert_eq!(table.find_near(&mut near, 0, 0), None);
-        for addr in [0x1000, 0x1FFF, 0x8008, 0x2000, 0x1800, 0xFFF, 0x800F] {
-            for length in [1, 2, 8] {
+        for addr in [0x1000, 0x1EFF, 0x1F00, 0x1F01, 0x1FFF, 0x8008, 0x2000, 0x1800, 0xFFF, 0x800F]
+        {
+            for length in [0, 1, 2, 8, 255, 256, 257] {
                 let found = table.find_near(&mut near, addr, length);
                 assert_eq!(found, table.find(addr, length), "{addr:#x} {length}");
             }

@@ -262,11 +262,13 @@ impl Nic for AnyNic {
 
     #[inline(always)]
     fn repost_lent(&mut self) {
+        if let AnyNic::Soft(nic) = self {
+            return nic.repost_lent();
+        }
         match self {
-            AnyNic::Soft(nic) => nic.repost_lent(),
             AnyNic::Rdma(nic) => nic.repost_lent(),
             AnyNic::Raw(nic) => nic.repost_lent(),
-            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Faulty(_) => {}
+            AnyNic::Soft(_) | AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Faulty(_) => {}
         }
     }
 

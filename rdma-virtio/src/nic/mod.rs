@@ -553,7 +553,8 @@ pub trait Nic {
     #[inline]
     fn take_lent(&mut self) {}
 
-    /// The receive of what was lent is posted again, for the same bytes.
+    /// The receive of what was lent is posted again, for the same bytes; as the newest or as the
+    /// oldest is the NIC's business.
     #[inline]
     fn repost_lent(&mut self) {}
 

@@ -8,6 +8,7 @@
 //! a descriptor or a used element by value instead of through the rings: the same checks on the
 //! same two sides, without the memory between them.
 
+mod lending;
 mod setup;
 
 use std::hint::cold_path;
@@ -16,12 +17,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use arrayvec::ArrayVec;
 
+pub use self::lending::{Arrived, Looked};
+use self::lending::{Found, Known};
 pub use self::setup::InterfaceError;
 use self::setup::{Places, accepted, plan_receive, register};
 use super::device::{
     DeviceQueues, NetDevice, POSTS_MAX, ReceivedDirectly, SCRATCH_COUNT, SCRATCH_LEN,
 };
-use super::driver::{Lent, NetDriver, ReceiveLayout, Received, TABLE_LEN, TransmitError};
+use super::driver::{NetDriver, ReceiveLayout, Received, TABLE_LEN, TransmitError};
 use super::features::{Features, Wish};
 use super::layout::{QueueLayout, check_queue_size};
 use super::net_header::{NET_HEADER_LEN, NetHeader};
@@ -32,7 +35,7 @@ use crate::memory::buffer::BufferMut;
 use crate::memory::mapping::Mapping;
 use crate::memory::region::RegionTable;
 use crate::memory::slot::Piece;
-use crate::nic::{Nic, PolledOne, RegionView, Wire};
+use crate::nic::{Nic, RegionView, Wire};
 
 /// Bytes of a receive chain that takes the longest coalesced packet, header included
 /// (virtio 1.2 §5.1.6.3.1).
@@ -41,25 +44,6 @@ pub const LARGE_PACKET_LEN: u32 = 65_562;
 /// Receives that are posted at a time.
 const BATCH: u16 = 32;
 const _: () = assert!(BATCH as usize == POSTS_MAX);
-
-/// What [`NetInterface::look`] found.
-#[derive(Debug)]
-#[must_use]
-pub enum Arrived {
-    /// A frame in one buffer, lent.
-    Lent(Lent),
-    /// A frame, put out.
-    Frame,
-    /// Nothing more is there now.
-    Nothing,
-}
-
-impl Arrived {
-    #[inline]
-    fn of(received: bool) -> Arrived {
-        if received { Arrived::Frame } else { Arrived::Nothing }
-    }
-}
 
 /// Driver half, device half, their memory and their NIC.
 #[derive(Debug)]
@@ -82,6 +66,9 @@ pub struct NetInterface<N: Nic> {
     nic_lacks_receives: bool,
     /// Frames that were lent and whose buffers were posted again.
     again: u64,
+    /// What is for [`NetInterface::look_further`].
+    found: Found,
+    known: Known,
 }
 
 impl<N: Nic> NetInterface<N> {
@@ -143,6 +130,8 @@ impl<N: Nic> NetInterface<N> {
             has_returned: false,
             nic_lacks_receives: false,
             again: 0,
+            found: Found::Nothing,
+            known: Known::NONE,
         };
         interface.refill();
         interface.nic.doorbell();
@@ -285,42 +274,27 @@ impl<N: Nic> NetInterface<N> {
     /// nothing more is there now and `frame` is meaningless.
     #[inline]
     pub fn receive(&mut self, frame: &mut Received) -> bool {
-        match self.look(frame) {
-            Arrived::Lent(lent) => {
-                self.keep(&lent, frame);
-                true
-            }
-            Arrived::Frame => true,
-            Arrived::Nothing => false,
+        if self.has_returned {
+            return self.look_at_returned(frame);
         }
+        let lent = match self.look_for_plain() {
+            Looked::Plain(lent) => lent,
+            Looked::Nothing => return false,
+            Looked::Other => match self.look_further(frame) {
+                Arrived::Lent(lent) => lent,
+                Arrived::Frame => return true,
+                Arrived::Nothing => return false,
+            },
+        };
+        self.keep(lent, frame);
+        true
     }
 
-    /// As [`NetInterface::receive`], but a frame in one buffer that the NIC had at once is only
-    /// lent, with its header in `frame`: [`NetInterface::keep`], [`NetInterface::let_go`] or
-    /// [`NetInterface::post_again`] follows before anything else is received or posted.
-    #[inline(always)]
-    pub fn look(&mut self, frame: &mut Received) -> Arrived {
-        if self.has_returned {
-            cold_path();
-            return Arrived::of(self.receive_queued(frame));
-        }
-        let (wr_id, byte_len) = match self.nic.poll_recv_lent() {
-            PolledOne::Lent { wr_id, byte_len } => (wr_id, byte_len),
-            PolledOne::Taken { wr_id, byte_len } => {
-                return Arrived::of(self.receive_taken((wr_id, byte_len), frame));
-            }
-            PolledOne::Nothing => return Arrived::Nothing,
-            PolledOne::Unknown => return self.look_bare(frame),
-        };
-        let Some(used) = self.device.lend((wr_id, byte_len), &mut frame.header) else {
-            cold_path();
-            self.nic.take_lent();
-            return Arrived::of(self.receive_taken((wr_id, byte_len), frame));
-        };
-        match self.driver.lend(&mut self.arena, used, &mut frame.header) {
-            Some(lent) => Arrived::Lent(lent),
-            None => self.refused(used.id),
-        }
+    /// Whether received frames lie on the queue, so that the next one is not lent.
+    #[must_use]
+    #[inline]
+    pub fn has_returned(&self) -> bool {
+        self.has_returned
     }
 
     /// A message that the NIC let go of.
@@ -329,57 +303,6 @@ impl<N: Nic> NetInterface<N> {
         match self.device.receive_taken(taken, &mut frame.header) {
             Some(used) => self.driver.received_one(&mut self.arena, frame, used),
             None => self.receive_batch(frame),
-        }
-    }
-
-    /// The driver refused what the device lent it.
-    #[cold]
-    fn refused(&mut self, head: u32) -> Arrived {
-        self.nic.take_lent();
-        self.device.let_go(u16::try_from(head).unwrap_or(u16::MAX));
-        Arrived::Nothing
-    }
-
-    /// A lent frame becomes the caller's, with the reference of its piece.
-    #[inline]
-    pub fn keep(&mut self, lent: &Lent, frame: &mut Received) {
-        self.let_go(lent);
-        frame.pieces.clear();
-        frame.pieces.push(lent.piece());
-    }
-
-    /// As [`NetInterface::keep`], for who knows what the frame was.
-    #[inline(always)]
-    pub fn let_go(&mut self, lent: &Lent) {
-        self.nic.take_lent();
-        self.device.let_go(lent.head());
-        self.driver.keep(&mut self.arena, lent);
-    }
-
-    /// A lent frame was seen to the end, and nobody refers to it: its buffer is posted again as it
-    /// is.
-    #[inline(always)]
-    pub fn post_again(&mut self, lent: &Lent) {
-        debug_assert!(!self.arena.is_shared(lent.piece().slot), "it was seen to the end");
-        self.nic.repost_lent();
-        self.again += 1;
-    }
-
-    /// The same for a NIC that lends frames without headers.
-    #[inline(never)]
-    fn look_bare(&mut self, frame: &mut Received) -> Arrived {
-        let Some(bare) = self.nic.poll_bare_lent() else {
-            return Arrived::of(self.receive_batch(frame));
-        };
-        let Some(used) = self.device.lend_bare(&bare, &mut frame.header) else {
-            cold_path();
-            self.nic.take_lent();
-            self.device.collect_bare(bare);
-            return Arrived::of(self.receive_batch(frame));
-        };
-        match self.driver.lend(&mut self.arena, used, &mut frame.header) {
-            Some(lent) => Arrived::Lent(lent),
-            None => self.refused(used.id),
         }
     }
 

@@ -18,3 +18,10 @@ pub mod layout;
 pub mod net_header;
 pub mod ring;
 pub mod segmentation;
+
+/// The lower half of a double word.
+#[inline]
+fn low_word(double: u64) -> u32 {
+    let [a, b, c, d, ..] = double.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}

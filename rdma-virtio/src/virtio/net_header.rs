@@ -86,6 +86,16 @@ impl NetHeader {
         self.flags & NEEDS_CSUM == 0 && self.gso_type == GSO_NONE
     }
 
+    /// Whether the header is what a short packet over IPv4 of TCP or UDP mostly has: a checksum
+    /// that is partial and begins behind an IPv4 header without options, and nothing else.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_partial_v4(&self) -> bool {
+        const WANTED: [u8; 8] = [NEEDS_CSUM, GSO_NONE, 0, 0, 0, 0, 34, 0];
+        let [a, b, c, d, e, f, g, h, ..] = self.encode();
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h]) == u64::from_ne_bytes(WANTED)
+    }
+
     /// Whether the header fits a packet of `frame_len` bytes: the checksum lies inside, and what
     /// is segmented has a known type, a size, and a checksum that is partial or was checked.
     #[must_use]

@@ -94,7 +94,7 @@ fn the_short_ways_take_what_is_short_and_refuse_what_is_wrong() {
 }
 
 #[test]
-fn a_lent_receive_is_posted_again_as_the_newest_or_taken() {
+fn a_lent_receive_is_posted_again_as_the_oldest_or_taken() {
     let (mut left, mut right) = linked_pair(&SoftOptions::default(), 3);
     let mut posted = std::collections::VecDeque::from([0, 1, 2]);
     for round in 0..500_u64 {
@@ -109,10 +109,13 @@ fn a_lent_receive_is_posted_again_as_the_newest_or_taken() {
             0 => {
                 right.nic.take_lent();
                 right.post_receive(wr_id);
+                posted.push_back(wr_id);
             }
-            _ => right.nic.repost_lent(),
+            _ => {
+                right.nic.repost_lent();
+                posted.push_front(wr_id);
+            }
         }
-        posted.push_back(wr_id);
         assert_eq!(right.nic.poll_recv_lent(), PolledOne::Nothing);
     }
     conserved(&[&left, &right]);

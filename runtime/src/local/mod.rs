@@ -6,7 +6,6 @@
 
 mod events;
 mod options;
-mod phases;
 mod tcp;
 mod udp;
 mod zero_copy;
@@ -16,13 +15,12 @@ use std::io;
 use std::rc::Rc;
 
 use roceway_busypoll::pin::{Cpu, pin_current_thread};
-use roceway_busypoll::{Doorbell, EventWait, Loop, Turned};
+use roceway_busypoll::{Doorbell, EventWait, Loop, Progress, Turned};
 use roceway_rdma_virtio::nic::any::AnyNic;
 use roceway_rdma_virtio::nic::{Nic, spec};
 use roceway_stack::tcp::TcpInfo;
 
 pub use events::{Event, Readiness};
-use phases::Phases;
 pub use tcp::{TcpListener, TcpStream};
 pub use udp::UdpSocket;
 pub use zero_copy::{Buffer, BufferMut, Lent, Pieces, SendOutcome, Sent};
@@ -34,7 +32,7 @@ use crate::offload::OffloadsInUse;
 use crate::start;
 
 /// What the handles of one worker share. Core and loop are borrowed apart, so that application
-/// code can run inside a turn: between two phases nobody holds the core.
+/// code can run inside a turn: while that runs nobody holds the core.
 pub(crate) struct Shared {
     pub(crate) core: RefCell<Core>,
     pub(crate) turning: RefCell<Loop>,
@@ -100,9 +98,8 @@ impl Worker {
     /// and before frames are sent, so that an answer leaves in the turn that took the question. It
     /// uses sockets as always, and returns how many things it did. It must not turn the worker.
     #[inline]
-    pub fn turn_with(&self, application: impl FnMut() -> u32) -> Turned {
-        let mut work = Phases::new(&self.shared.core, application);
-        self.shared.turning.borrow_mut().turn(&mut work)
+    pub fn turn_with(&self, application: impl FnOnce() -> u32) -> Turned {
+        self.turn_once(application, &mut self.shared.turning.borrow_mut())
     }
 
     /// One turn; sleeps when nothing came for the whole spin budget, until something does, a timer
@@ -120,10 +117,25 @@ impl Worker {
     /// # Errors
     /// If the system refuses to wait.
     #[inline]
-    pub fn turn_with_or_sleep(&self, application: impl FnMut() -> u32) -> io::Result<Turned> {
-        let mut work = Phases::new(&self.shared.core, application);
+    pub fn turn_with_or_sleep(&self, application: impl FnOnce() -> u32) -> io::Result<Turned> {
         let mut turning = self.shared.turning.borrow_mut();
-        turning.run_once(&mut work, &mut *self.shared.sleeper.borrow_mut())
+        let turned = self.turn_once(application, &mut turning);
+        if turned == Turned::Spent {
+            let core = &mut *self.shared.core.borrow_mut();
+            turning.sleep(core, &mut *self.shared.sleeper.borrow_mut())?;
+        }
+        Ok(turned)
+    }
+
+    /// The core is borrowed for each part of the turn, but not while the application runs between
+    /// them, so that it can use its sockets.
+    #[inline(always)]
+    fn turn_once(&self, application: impl FnOnce() -> u32, turning: &mut Loop) -> Turned {
+        let Some(begun) = turning.begin(&mut *self.shared.core.borrow_mut()) else {
+            return Turned::Idle;
+        };
+        let done = Progress::done(application());
+        turning.finish(&mut *self.shared.core.borrow_mut(), begun, done)
     }
 
     /// Nanoseconds of `CLOCK_MONOTONIC`; inside a turn, the turn's.

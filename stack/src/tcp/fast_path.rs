@@ -34,8 +34,6 @@ pub(super) struct Expected {
     /// As it stands in the header.
     pub(super) window: u16,
     pub(super) timestamps: Timestamps,
-    /// Bytes before the payload, from the Ethernet header on.
-    pub(super) header_len: u32,
     pub(super) payload_len: u32,
 }
 
@@ -48,28 +46,28 @@ impl Connection {
         let older = segment.timestamps.value.wrapping_sub(self.rcv.ts_recent) > u32::MAX / 2;
         let expected = segment.seq == self.rcv.nxt
             && acked <= self.snd.in_flight()
-            && segment.payload_len <= self.rcv.window()
+            && self.rcv.has_window_for(segment.payload_len)
             && (segment.payload_len | acked) != 0
             && !older;
         expected.then_some(acked)
     }
 
-    /// Queues the payload of the expected segment where it lies, in pieces whose references are
-    /// taken over.
+    /// Queues the payload of the expected segment where it lies, whose reference is taken over.
     #[inline(never)]
-    pub(super) fn queue_expected<M: Memory>(
+    pub(super) fn queue_expected<M: Memory>(&mut self, piece: Piece, ctx: &mut Context<'_, M>) {
+        let compacted = self.rcv.queue.push(piece.skip(EXPECTED_HEADERS_LEN), ctx.mem);
+        ctx.counters.bytes_compacted += u64::from(compacted);
+    }
+
+    /// The same for a payload in several pieces.
+    #[inline(never)]
+    pub(super) fn queue_expected_pieces<M: Memory>(
         &mut self,
-        header_len: u32,
         pieces: &[Piece],
         ctx: &mut Context<'_, M>,
     ) {
-        let compacted = match pieces {
-            [piece] => self.rcv.queue.push(piece.skip(header_len), ctx.mem),
-            pieces => self.rcv.queue.push_several(pieces, header_len, ctx.mem),
-        };
-        if compacted > 0 {
-            ctx.counters.bytes_compacted += u64::from(compacted);
-        }
+        let compacted = self.rcv.queue.push_several(pieces, EXPECTED_HEADERS_LEN, ctx.mem);
+        ctx.counters.bytes_compacted += u64::from(compacted);
     }
 
     /// Takes the expected segment, as [`Connection::expects`] said it is, whose payload is queued.
@@ -80,7 +78,11 @@ impl Connection {
         ctx: &mut Context<'_, M>,
     ) {
         self.rcv.last_heard = ctx.now;
-        self.rcv.on_timestamp(segment.timestamps.value, segment.seq, ctx.now);
+        // What comes next is never before the last acknowledgement (RFC 7323 §4.3).
+        if segment.seq == self.rcv.last_ack_sent {
+            self.rcv.ts_recent = segment.timestamps.value;
+            self.rcv.ts_recent_at = ctx.now;
+        }
         if u32::from(segment.window) != self.snd.window_field {
             self.snd.set_window(segment.window);
         }

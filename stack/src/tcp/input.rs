@@ -27,6 +27,24 @@ use crate::wire::tcp::{ALIGNED_TIMESTAMPS_WORD, Options, TcpFlags, TcpHeader, Ti
 /// Ethernet and IPv4 headers, and TCP's with timestamps.
 const V4_HEADERS: usize = 14 + 20 + 32;
 const V4_HEADERS_LEN: u32 = 14 + 20 + 32;
+const ETHERNET_LEN: u32 = 14;
+
+/// Where the bytes of a frame are that the fast path may be for.
+#[derive(Clone, Copy)]
+pub(crate) enum FramePieces<'a> {
+    One(Piece),
+    Several(&'a [Piece]),
+}
+
+impl FramePieces<'_> {
+    #[inline]
+    fn checksum_is_right<M: Memory>(self, len: u32, mem: &M) -> bool {
+        match self {
+            FramePieces::One(piece) => checksum_is_right(&[piece], len, mem),
+            FramePieces::Several(pieces) => checksum_is_right(pieces, len, mem),
+        }
+    }
+}
 
 /// Where a segment's bytes are.
 pub(crate) enum SegmentBytes<'a> {
@@ -39,11 +57,28 @@ pub(crate) enum SegmentBytes<'a> {
 impl Tcp {
     /// Takes a frame whose headers are exactly those that the connection of the last segment
     /// expects (header prediction): no parsing, no hashing. A short payload is copied.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn on_expected_frame<M: Memory>(
         &mut self,
         now: Instant,
         frame: &RxFrame<'_>,
+        mem: &mut M,
+    ) -> Taken {
+        let pieces = match frame.pieces {
+            [piece] => FramePieces::One(*piece),
+            pieces => FramePieces::Several(pieces),
+        };
+        self.on_expected_pieces(now, pieces, (frame.checksum, frame.gso_size), mem)
+    }
+
+    /// As [`Tcp::on_expected_frame`]; what is known of the frame is mostly known where it is
+    /// compiled.
+    #[inline(always)]
+    pub(crate) fn on_expected_pieces<M: Memory>(
+        &mut self,
+        now: Instant,
+        pieces: FramePieces<'_>,
+        (checksum, gso_size): (RxChecksum, u16),
         mem: &mut M,
     ) -> Taken {
         let index = self.last_hit;
@@ -51,33 +86,39 @@ impl Tcp {
         if !connection.fast {
             return Taken::No;
         }
-        let Some(&first) = frame.pieces.first() else { return Taken::No };
+        let (first, len) = match pieces {
+            FramePieces::One(piece) => (piece, piece.len),
+            FramePieces::Several(pieces) => {
+                let Some(&first) = pieces.first() else { return Taken::No };
+                (first, pieces.iter().map(|piece| piece.len).sum())
+            }
+        };
         let bytes = ctx.mem.bytes(first);
         let Some((headers, behind)) = bytes.split_first_chunk::<V4_HEADERS>() else {
             return Taken::No;
         };
-        let Some(mut expected) = expect_v4(headers, &connection.expectation) else {
+        let Some(expected) = expect_v4(headers, len, &connection.expectation) else {
             return Taken::No;
         };
-        let len = match frame.pieces {
-            [piece] => piece.len,
-            pieces => pieces.iter().map(|piece| piece.len).sum(),
-        };
-        if expected.header_len + expected.payload_len != len {
-            if frame.gso_size == 0 {
-                return Taken::No;
-            }
-            // Joined segments: the headers are still those of the first.
-            expected.payload_len = len - expected.header_len;
+        // The headers of joined segments are still those of the first.
+        let total = u32::from(u16::from_be_bytes([headers[16], headers[17]]));
+        if total + ETHERNET_LEN != len && (gso_size == 0 || total + ETHERNET_LEN < V4_HEADERS_LEN) {
+            return Taken::No;
         }
-        if frame.checksum == RxChecksum::Unknown && !checksum_is_right(frame.pieces, len, ctx.mem) {
+        if checksum == RxChecksum::Unknown && !pieces.checksum_is_right(len, ctx.mem) {
             return Taken::No;
         }
         let Some(acked) = connection.expects(&expected) else { return Taken::No };
-        let is_copied = frame.pieces.len() == 1 && connection.rcv.queue.push_short(behind);
+        let is_one = matches!(pieces, FramePieces::One(_));
+        let is_copied = is_one && connection.rcv.queue.push_short(behind);
         let is_kept = !is_copied && expected.payload_len > 0;
         if is_kept {
-            connection.queue_expected(expected.header_len, frame.pieces, &mut ctx);
+            match pieces {
+                FramePieces::One(piece) => connection.queue_expected(piece, &mut ctx),
+                FramePieces::Several(pieces) => {
+                    connection.queue_expected_pieces(pieces, &mut ctx);
+                }
+            }
         }
         connection.on_expected((&expected, acked), &mut ctx);
         ctx.counters.predicted += 1;
@@ -452,10 +493,11 @@ fn release_all<M: Memory>(bytes: &SegmentBytes<'_>, mem: &mut M) {
     }
 }
 
-/// The fields of an IPv4 TCP segment that looks as expected: our connection's, no IP options, no
-/// fragment, right IP header checksum, ACK and at most PSH, and timestamps as the only option.
-#[inline]
-fn expect_v4(frame: &[u8; V4_HEADERS], flow: &FlowV4) -> Option<Expected> {
+/// The fields of an IPv4 TCP segment in a frame of `len` bytes that looks as expected: our
+/// connection's, no IP options, no fragment, right IP header checksum, ACK and at most PSH, and
+/// timestamps as the only option.
+#[inline(always)]
+fn expect_v4(frame: &[u8; V4_HEADERS], len: u32, flow: &FlowV4) -> Option<Expected> {
     // Compared as they lie in memory.
     let offset_and_flags = native(frame, 46) & 0xfff7_0000_u32.to_be();
     let difference = flow.difference(frame, protocol::TCP)
@@ -464,15 +506,12 @@ fn expect_v4(frame: &[u8; V4_HEADERS], flow: &FlowV4) -> Option<Expected> {
     if difference != 0 || !flow.header_sum_is_right(frame) {
         return None;
     }
-    let total = u32::from(u16::from_be_bytes([frame[16], frame[17]]));
-    let header_len = V4_HEADERS_LEN;
     Some(Expected {
         seq: SeqNum::new(word(frame, 38)),
         ack: SeqNum::new(word(frame, 42)),
         window: u16::from_be_bytes([frame[48], frame[49]]),
         timestamps: Timestamps { value: word(frame, 58), echo: word(frame, 62) },
-        header_len,
-        payload_len: (total + 14).checked_sub(header_len)?,
+        payload_len: len - V4_HEADERS_LEN,
     })
 }
 

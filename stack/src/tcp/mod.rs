@@ -61,7 +61,7 @@ pub use counters::TcpCounters;
 pub use ecn::EcnMode;
 pub use error::{ConnectError, ConnectionError, ListenError, ReceiveError, SendError};
 pub use info::TcpInfo;
-pub(crate) use input::SegmentBytes;
+pub(crate) use input::{FramePieces, SegmentBytes};
 pub use listener::Listener;
 pub(crate) use output::EXPECTED_CHECKSUM;
 pub use socket_options::TcpOption;

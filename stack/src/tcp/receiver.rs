@@ -175,6 +175,13 @@ impl Receiver {
         if ahead <= u32::MAX / 2 { ahead } else { 0 }
     }
 
+    /// Whether a segment of so many bytes lies in that window. False, too, where the window is
+    /// behind what came.
+    #[inline]
+    pub(super) fn has_window_for(&self, len: u32) -> bool {
+        self.nxt.distance_to(self.edge).cast_signed() >= len.cast_signed()
+    }
+
     /// Bytes in the buffer: unread, or lent to the application.
     #[inline]
     fn held(&self) -> u32 {
@@ -239,6 +246,15 @@ impl Receiver {
     /// The application read: tell the peer if the window grew by enough to matter.
     #[inline]
     pub(super) fn on_read(&mut self) {
+        // Steady is a window that was promised up to the last segment or so: more than half of the
+        // buffer, where nothing is to be told below.
+        if self.last_ack_sent.distance_to(self.nxt) >= self.steady {
+            self.tell_of_room();
+        }
+    }
+
+    #[inline(never)]
+    fn tell_of_room(&mut self) {
         let known = self.window();
         let step = (self.limit / 2).min(2 * u32::from(self.segment_size));
         if known < self.limit / 2 && self.room() >= known.saturating_add(step) {

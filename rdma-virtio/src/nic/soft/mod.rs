@@ -314,7 +314,7 @@ impl Nic for SoftNic {
 
     #[inline(always)]
     fn repost_lent(&mut self) {
-        self.receiver.posted_mut().rotate();
+        self.receiver.posted_mut().post_again();
     }
 
     #[inline]

@@ -3,6 +3,8 @@
 //! Every address in it was checked against a writable region when it was posted, and belongs to
 //! the NIC until its completion; nothing here is visible to the peer.
 
+use std::hint::cold_path;
+
 use super::layout::INLINE_MAX_U32;
 use super::options::RECV_ELEMENTS_MAX;
 use super::regions::Regions;
@@ -24,6 +26,14 @@ struct Receive {
     first: Place,
 }
 
+/// The name of a receive, and where its first place begins.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ready {
+    wr_id: u64,
+    /// 0 for none.
+    addr: u64,
+}
+
 /// Places of a receive besides the first.
 const MORE: usize = RECV_ELEMENTS_MAX - 1;
 
@@ -36,6 +46,10 @@ pub(super) struct Posted {
     mask: usize,
     first: u64,
     next: u64,
+    /// How often a filled one was posted again as it was.
+    again: u64,
+    /// The oldest, if it is known to have room for any message that lies in a slot; else no bytes.
+    ready: Ready,
     /// Bytes of the shortest one that was ever posted.
     shortest: u32,
 }
@@ -59,6 +73,8 @@ impl Posted {
             mask: capacity - 1,
             first: 0,
             next: 0,
+            again: 0,
+            ready: Ready::default(),
             shortest: u32::MAX,
         }
     }
@@ -69,9 +85,9 @@ impl Posted {
         self.next - self.first
     }
 
-    /// Receives that were taken out so far.
-    pub(super) fn taken(&self) -> u64 {
-        self.first
+    /// How often a receive was filled so far.
+    pub(super) fn filled(&self) -> u64 {
+        self.first + self.again
     }
 
     /// Posts one receive.
@@ -136,30 +152,41 @@ impl Posted {
     }
 
     /// Copies a message that lies in a slot into the oldest receive if that has one place with room
-    /// for it: its `wr_id`. [`Posted::take_filled`] or [`Posted::rotate`] follows.
+    /// for it: its `wr_id`. [`Posted::take_filled`] or [`Posted::post_again`] follows.
     #[inline(always)]
-    pub(super) fn fill_short(&self, source: Source) -> Option<u64> {
-        let receive = self.receives.get(usize::try_from(self.first).unwrap_or(0) & self.mask)?;
-        if self.first == self.next || receive.first.length < source.length {
+    pub(super) fn fill_short(&mut self, source: Source) -> Option<u64> {
+        if self.ready.addr == 0 {
+            cold_path();
+            return self.fill_oldest(source);
+        }
+        copy(source, self.ready.addr, INLINE_MAX_U32);
+        Some(self.ready.wr_id)
+    }
+
+    /// As [`Posted::fill_short`], for the first time or where there is less room.
+    #[inline(never)]
+    fn fill_oldest(&mut self, source: Source) -> Option<u64> {
+        let receive = self.receives[self.index(self.first)];
+        let Receive { wr_id, first: Place { addr, length }, .. } = receive;
+        if self.first == self.next || length < source.length {
             return None;
         }
-        let wr_id = receive.wr_id;
-        copy_message(source, receive.first);
+        if length >= INLINE_MAX_U32 {
+            // The whole slot is copied, since that takes no call; the bytes behind the message mean
+            // nothing.
+            self.ready = Ready { wr_id, addr };
+            copy(source, addr, INLINE_MAX_U32);
+        } else {
+            copy(source, addr, source.length);
+        }
         Some(wr_id)
     }
 
-    /// Posts the oldest receive, which is filled, again: it becomes the newest.
+    /// Posts the oldest receive, which is filled, again: it stays the oldest, since what it holds
+    /// was read just now, and its bytes are the most likely to be in the cache.
     #[inline(always)]
-    pub(super) fn rotate(&mut self) {
-        let Some(receives) = self.receives.get_mut(..=self.mask) else { return };
-        let index = |number| usize::try_from(number).unwrap_or(0) & self.mask;
-        let (from, to) = (index(self.first), index(self.next));
-        // In a full queue they are the same.
-        if from != to {
-            receives[to] = receives[from];
-        }
-        self.first += 1;
-        self.next += 1;
+    pub(super) fn post_again(&mut self) {
+        self.again += 1;
     }
 
     /// Bytes of the receive with this number behind the oldest; 0 if there is none.
@@ -245,6 +272,7 @@ impl Posted {
     pub(super) fn take_filled(&mut self, count: u64) {
         debug_assert!(count <= self.len());
         self.first += count;
+        self.ready = Ready::default();
     }
 
     /// Takes the oldest receive out; its `wr_id`. The queue is not empty.
@@ -253,6 +281,7 @@ impl Posted {
         debug_assert!(self.len() > 0);
         let wr_id = self.receives[self.index(self.first)].wr_id;
         self.first += 1;
+        self.ready = Ready::default();
         wr_id
     }
 
@@ -327,22 +356,4 @@ fn copy(source: Source, to: u64, count: u32) {
     // as the caller of `register` promised. The peer may write the source meanwhile: the bytes
     // are then torn, which the receiver notices or the bytes' consumer must bear.
     unsafe { std::ptr::copy_nonoverlapping(source.from, to, count) }
-}
-
-/// Copies a message that lies in a slot to a checked place: the whole slot's 112 bytes where there
-/// is room for them, since that takes no call; the bytes behind the message mean nothing.
-#[inline(always)]
-fn copy_message(source: Source, place: Place) {
-    if place.length >= INLINE_MAX_U32 {
-        copy(source, place.addr, INLINE_MAX_U32);
-    } else {
-        copy_part(source, place.addr);
-    }
-}
-
-/// The same into a place that is shorter than a slot.
-#[cold]
-#[inline(never)]
-fn copy_part(source: Source, to: u64) {
-    copy(source, to, source.length);
 }

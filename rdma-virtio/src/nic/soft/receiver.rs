@@ -193,8 +193,8 @@ impl Receiver {
 
     /// The counters with the messages that went the short way, of which each is one receive.
     pub(super) fn count_short(&self, mut counters: SoftCounters) -> SoftCounters {
-        // Every receive that was taken out of the queue, less those that the long way counted.
-        let short = self.posted.taken() - counters.receives_used;
+        // Every receive that was filled, less those that the long way counted.
+        let short = self.posted.filled() - counters.receives_used;
         counters.taken += short;
         counters.received += short;
         counters.receives_used += short;

@@ -171,8 +171,14 @@ impl<P: Policy> NetDevice<P> {
     /// device's, too, meanwhile; its header by value. [`Nic::take_lent`] with
     /// [`NetDevice::let_go`], or [`Nic::repost_lent`], follows.
     #[inline(always)]
-    pub(super) fn lend(&mut self, lent: (u64, u32), header: &mut NetHeader) -> Option<UsedElement> {
-        self.rx.lend(lent, header)
+    pub(super) fn lend(&mut self, lent: (u64, u32)) -> Option<(UsedElement, NetHeader)> {
+        self.rx.lend(lent)
+    }
+
+    /// The buffer of a head that is posted.
+    #[inline]
+    pub(super) fn room(&self, head: u32) -> Segment {
+        self.rx.room(head)
     }
 
     /// As [`NetDevice::receive_directly`] for a NIC that has a short way to one message, whose
@@ -192,15 +198,11 @@ impl<P: Policy> NetDevice<P> {
         self.rx.let_go(head);
     }
 
-    /// The same for a frame without a header, which is made. `None`: the NIC is to let go of it,
-    /// and [`NetDevice::collect_bare`] follows.
+    /// The same for a frame without a header, or with one that asks for nothing. `None`: the NIC is
+    /// to let go of it, and [`NetDevice::collect_bare`] or [`NetDevice::receive_taken`] follows.
     #[inline(always)]
-    pub(super) fn lend_bare(
-        &self,
-        frame: &BareFrame,
-        header: &mut NetHeader,
-    ) -> Option<UsedElement> {
-        self.rx.lend_bare(&self.setup, frame, header)
+    pub(super) fn lend_bare(&self, frame: &BareFrame) -> Option<(UsedElement, NetHeader)> {
+        self.rx.lend_bare(&self.setup, frame)
     }
 
     /// A frame without a header goes the queue's way.

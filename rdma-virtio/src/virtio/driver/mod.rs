@@ -18,7 +18,7 @@ use super::net_header::NetHeader;
 use super::ring::{DriverRing, Notify, Policy, UsedElement};
 use crate::counters::DriverCounters;
 use crate::memory::arena::Arena;
-use crate::memory::slot::Piece;
+use crate::memory::slot::{Piece, Slot};
 use crate::nic::Completion;
 
 /// Most pieces of one frame, sent or received.
@@ -163,16 +163,30 @@ impl<P: Policy> NetDriver<P> {
         self.rx.take_one(arena, frame, used, &mut self.counters)
     }
 
-    /// As [`NetDriver::received_one`], for a frame that is lent, and whose header is in `header`:
+    /// As [`NetDriver::received_one`], for a frame that is lent, and whose header is `header`:
     /// it is posted again under the same head, or [`NetDriver::keep`] follows.
     #[inline(always)]
     pub(super) fn lend(
         &mut self,
         arena: &mut Arena,
         used: UsedElement,
-        header: &mut NetHeader,
+        header: &NetHeader,
     ) -> Option<Lent> {
         self.rx.lend(arena, (used, header), &mut self.counters)
+    }
+
+    /// As [`NetDriver::lend`], for a slot that was lent before and is still posted, under the head
+    /// that is the lower half of `wr_id`, and has room for `len` bytes. The header says that they
+    /// hold IP's and more, so that they are no less than a frame; `None`, and nothing was done, if
+    /// it does not fit.
+    #[inline(always)]
+    pub(super) fn lend_known(
+        &mut self,
+        (slot, wr_id): (Slot, u64),
+        len: u32,
+        header: &NetHeader,
+    ) -> Option<Lent> {
+        Lent::of_known((slot, wr_id), len, header, &mut self.counters)
     }
 
     /// A lent frame's buffer is the caller's.

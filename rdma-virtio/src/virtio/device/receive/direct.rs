@@ -13,6 +13,7 @@ use crate::memory::region::{Near, Segment};
 use crate::nic::{BareFrame, Completion, Nic, WcChecksum, WcStatus, Wire};
 use crate::virtio::device::{FRAME_LEN_MIN, NO_COMPLETION, Setup};
 use crate::virtio::features::Features;
+use crate::virtio::low_word;
 use crate::virtio::net_header::{DATA_VALID, GSO_NONE, NET_HEADER_LEN, NetHeader};
 use crate::virtio::ring::{Notify, Policy, UsedElement};
 
@@ -117,15 +118,22 @@ impl<P: Policy> ReceiveSide<P> {
         check_received(setup, header, total) == Checked::Good
     }
 
-    /// Looks at a message that the NIC lends; see [`super::super::NetDevice::lend`].
+    /// Looks at a message that the NIC lends; see [`super::super::NetDevice::lend`]. It may be lent
+    /// if it is not coalesced; a partial checksum is for the driver, who looks whether it lies
+    /// inside.
     #[inline(always)]
     pub(in crate::virtio::device) fn lend(
         &mut self,
         (wr_id, byte_len): (u64, u32),
-        header: &mut NetHeader,
-    ) -> Option<UsedElement> {
-        let is_lent = self.lend_one(wr_id, byte_len, header);
-        is_lent.then_some(UsedElement { id: low_word(wr_id), len: byte_len })
+    ) -> Option<(UsedElement, NetHeader)> {
+        let first = self.rooms.get(usize::try_from(wr_id).ok()?)?;
+        let fits = byte_len >= NET_HEADER_LEN + FRAME_LEN_MIN && byte_len <= first.length();
+        if !self.may_pass || !fits {
+            return None;
+        }
+        let mut header = NetHeader::RECEIVED;
+        first.read_all(header.as_bytes_mut());
+        Some((UsedElement { id: low_word(wr_id), len: byte_len }, header))
     }
 
     /// Takes a message that the NIC let go of, if it needs no more than a look at its header.
@@ -146,18 +154,10 @@ impl<P: Policy> ReceiveSide<P> {
         self.take_other(setup, counters, taken, header)
     }
 
-    /// Whether a message may be lent: a whole one with a header for the driver, to which nothing is
-    /// to be done. A partial checksum is for the driver, who looks whether it lies inside.
-    #[inline(always)]
-    fn lend_one(&mut self, wr_id: u64, byte_len: u32, header: &mut NetHeader) -> bool {
-        let room = usize::try_from(wr_id).ok().and_then(|head| self.rooms.get(head));
-        let Some(first) = room else { return false };
-        let fits = byte_len >= NET_HEADER_LEN + FRAME_LEN_MIN && byte_len <= first.length();
-        if !self.may_pass || !fits {
-            return false;
-        }
-        first.read_all(header.as_bytes_mut());
-        header.gso_type == GSO_NONE
+    /// The buffer of a head; no bytes if it is not posted.
+    #[inline]
+    pub(in crate::virtio::device) fn room(&self, head: u32) -> Segment {
+        self.rooms.get(head as usize).copied().unwrap_or(Segment::EMPTY)
     }
 
     /// A buffer that was lent, and that the NIC has no more, is the driver's again.
@@ -200,26 +200,31 @@ impl<P: Policy> ReceiveSide<P> {
         Some(UsedElement { id: low_word(wr_id), len })
     }
 
-    /// Looks at a frame without a header that the NIC lends: one is made. `None` if it is not for
-    /// one buffer.
+    /// Looks at a frame that the NIC lends without a header, or with one that asks for nothing: the
+    /// header that the driver may see, whatever was negotiated. `None` if it is not for one buffer.
     #[inline(always)]
     pub(in crate::virtio::device) fn lend_bare(
         &self,
         setup: &Setup,
         frame: &BareFrame,
-        header: &mut NetHeader,
-    ) -> Option<UsedElement> {
+    ) -> Option<(UsedElement, NetHeader)> {
         let &BareFrame { wr_id, byte_len, verified } = frame;
         let room = self.rooms.get(usize::try_from(wr_id).ok()?)?;
         let len = byte_len.saturating_add(setup.in_front);
-        let fits = byte_len >= FRAME_LEN_MIN && len <= room.length();
-        if !fits || setup.wire != Wire::Frames || self.midway {
+        let fits = len >= NET_HEADER_LEN + FRAME_LEN_MIN && len <= room.length();
+        if !fits || self.midway {
             return None;
         }
-        let vouched = verified && setup.features.has(Features::GUEST_CSUM);
-        *header = NetHeader::RECEIVED;
-        header.flags = if vouched { DATA_VALID } else { 0 };
-        Some(UsedElement { id: low_word(wr_id), len })
+        let mut header = NetHeader::RECEIVED;
+        if setup.wire == Wire::VirtioNet {
+            room.read_all(header.as_bytes_mut());
+            if header.flags != 0 || header.gso_type != GSO_NONE {
+                return None;
+            }
+        } else if verified && setup.features.has(Features::GUEST_CSUM) {
+            header.flags = DATA_VALID;
+        }
+        Some((UsedElement { id: low_word(wr_id), len }, header))
     }
 
     /// Such a frame that the NIC let go of goes the queue's way.
@@ -293,13 +298,6 @@ impl<P: Policy> ReceiveSide<P> {
         self.collect(setup, counters, Completion { wr_id, byte_len, ..NO_COMPLETION });
         let _: Notify = self.ring.publish();
     }
-}
-
-/// The lower half of a number that is an index.
-#[inline]
-fn low_word(index: u64) -> u32 {
-    let [a, b, c, d, ..] = index.to_le_bytes();
-    u32::from_le_bytes([a, b, c, d])
 }
 
 /// Makes the header of a whole message that is not simple what the driver may see; false if the

@@ -33,13 +33,16 @@ impl<P: Policy> TransmitSide<P> {
             cold_path();
             return false;
         }
-        let Some(segment) = regions.find_near(&mut self.near, addr, len) else { return false };
+        let Some(segment) = regions.find_near(&mut self.near, addr, len) else {
+            cold_path();
+            return false;
+        };
         // A message that asks for nothing needs no native checksum.
         let passes = setup.passes_out || (setup.wire == Wire::VirtioNet && header.flags == 0);
         let plain = passes && header.gso_type == GSO_NONE && header.check(len - NET_HEADER_LEN);
         if !(plain && nic.post_send_short(segment)) {
             cold_path();
-            if !self.send_inline(nic, setup, segment, &header) {
+            if !self.send_inline(nic, (setup, regions), descriptor, &header) {
                 return false;
             }
         }
@@ -58,10 +61,12 @@ impl<P: Policy> TransmitSide<P> {
     fn send_inline<N: Nic>(
         &mut self,
         nic: &mut N,
-        setup: &Setup,
-        segment: Segment,
+        (setup, regions): (&Setup, &RegionTable),
+        descriptor: Descriptor,
         header: &NetHeader,
     ) -> bool {
+        let Descriptor { addr, len, .. } = descriptor;
+        let Some(segment) = regions.find_near(&mut self.near, addr, len) else { return false };
         let frame = segment.skip(NET_HEADER_LEN);
         if setup.wire == Wire::Frames
             && let Some(checksum) = bare_checksum(setup, header, frame)
