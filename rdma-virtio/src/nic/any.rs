@@ -7,8 +7,8 @@ use std::os::fd::RawFd;
 
 use super::fault::FaultyNic;
 use super::packet::PacketNic;
+use super::rdma::RdmaNic;
 use super::rdma::raw::RawNic;
-use super::rdma::{Look, RdmaNic};
 use super::soft::SoftNic;
 use super::tap::TapNic;
 use super::{
@@ -78,38 +78,6 @@ impl AnyNic {
     }
 }
 
-/// What [`RdmaNic::look`] found, in two words, which a call returns in registers: the id, and the
-/// length behind [`InRegisters::LENGTHS`]; less than that says what there is instead.
-struct InRegisters(u64, u64);
-
-impl InRegisters {
-    const NOTHING: u64 = 0;
-    const OTHER: u64 = 1;
-    const LENGTHS: u64 = 2;
-
-    #[inline(always)]
-    fn of(look: Look) -> InRegisters {
-        match look {
-            Look::Lent(wr_id, byte_len) => {
-                InRegisters(wr_id, InRegisters::LENGTHS + u64::from(byte_len))
-            }
-            Look::Nothing => InRegisters(0, InRegisters::NOTHING),
-            Look::Other => InRegisters(0, InRegisters::OTHER),
-        }
-    }
-
-    #[inline(always)]
-    fn polled(self) -> PolledOne {
-        let InRegisters(wr_id, what) = self;
-        match what.checked_sub(InRegisters::LENGTHS) {
-            // What was put in was 32 bits long.
-            Some(length) => PolledOne::Lent { wr_id, byte_len: length as u32 },
-            None if what == InRegisters::NOTHING => PolledOne::Nothing,
-            None => PolledOne::Unknown,
-        }
-    }
-}
-
 /// The calls of the hot path for backends that are not inlined.
 impl AnyNic {
     #[inline(never)]
@@ -148,14 +116,14 @@ impl AnyNic {
     }
 
     #[inline(never)]
-    fn poll_recv_lent_called(&mut self) -> InRegisters {
+    fn poll_recv_lent_called(&mut self) -> PolledOne {
         match self {
-            AnyNic::Rdma(nic) => InRegisters::of(nic.look()),
+            AnyNic::Rdma(nic) => nic.poll_recv_lent(),
             AnyNic::Soft(_)
             | AnyNic::Tap(_)
             | AnyNic::Packet(_)
             | AnyNic::Raw(_)
-            | AnyNic::Faulty(_) => InRegisters::of(Look::Other),
+            | AnyNic::Faulty(_) => PolledOne::Unknown,
         }
     }
 }
@@ -206,7 +174,6 @@ impl Nic for AnyNic {
     fn doorbell(&mut self) {
         match self {
             AnyNic::Soft(nic) => nic.doorbell(),
-            AnyNic::Rdma(nic) => nic.doorbell(),
             other => other.doorbell_called(),
         }
     }
@@ -247,7 +214,7 @@ impl Nic for AnyNic {
         match self {
             AnyNic::Soft(nic) => nic.poll_recv_lent(),
             AnyNic::Raw(_) => PolledOne::Unknown,
-            other => other.poll_recv_lent_called().polled(),
+            other => other.poll_recv_lent_called(),
         }
     }
 
