@@ -290,6 +290,13 @@ impl SendQueue {
 
     #[inline(never)]
     fn take_chunk_with_headroom(&mut self, len: u32) -> Option<Piece> {
+        self.take_segment(len).map(|(piece, _)| piece)
+    }
+
+    /// As [`SendQueue::take_with_headroom`], of one write of many or a segment that was laid out;
+    /// with its sum, if that is known.
+    #[inline]
+    pub(super) fn take_segment(&mut self, len: u32) -> Option<(Piece, Option<Sum>)> {
         self.line_up();
         let mut chunk = self.chunks.get_mut(self.unsent.chunk)?;
         if self.unsent.within == chunk.len {
@@ -304,7 +311,7 @@ impl SendQueue {
         }
         chunk.headroom = false;
         self.unsent = Cursor { chunk: self.unsent.chunk, within: len };
-        Some(Piece { slot: chunk.slot, start: chunk.start, len })
+        Some((Piece { slot: chunk.slot, start: chunk.start, len }, chunk.sum))
     }
 
     /// Bytes at `offset`, at most `len`, for a retransmission.
