@@ -202,6 +202,8 @@ impl SendQueue {
         let end = first + needed;
         let chunk = Chunk::new(slot, end - layout.segment, end);
         let next = end.next_multiple_of(SEGMENT_ALIGN);
+        let rest = Piece { slot, start: next, len: needed };
+        mem.expect_writing(Some(rest).filter(|rest| next + rest.len <= CHUNK_SLOT_LEN), needed);
         let sum = layout.sums.then_some(Sum::ZERO);
         self.chunks.push_back(Chunk { headroom: true, next, sum, ..chunk });
         true

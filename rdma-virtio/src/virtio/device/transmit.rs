@@ -325,7 +325,7 @@ impl<P: Policy> TransmitSide<P> {
     }
 
     /// Posts one work request.
-    #[inline]
+    #[inline(always)]
     fn post<N: Nic>(&mut self, context: &mut Context<'_, N>, request: &Request<'_>) -> Posted {
         let counters = &mut *context.counters;
         // Inline only when nothing before it waits for a signal that would then never come.
