@@ -339,7 +339,7 @@ impl<N: Nic> NetInterface<N> {
                 return Arrived::of(self.receive_taken((wr_id, byte_len), frame));
             }
             PolledOne::Nothing => return Arrived::Nothing,
-            PolledOne::Unknown => return self.look_bare(frame),
+            PolledOne::Unknown => return self.look_longer(frame),
         };
         let Some(used) = self.device.lend((wr_id, byte_len), &mut frame.header) else {
             cold_path();
@@ -394,9 +394,12 @@ impl<N: Nic> NetInterface<N> {
         self.again += 1;
     }
 
-    /// The same for a NIC that lends frames without headers.
+    /// A longer look: a message that is not small, or a NIC that lends frames without headers.
     #[inline(never)]
-    fn look_bare(&mut self, frame: &mut Received) -> Arrived {
+    fn look_longer(&mut self, frame: &mut Received) -> Arrived {
+        if let Some(taken) = self.nic.poll_recv_long() {
+            return Arrived::of(self.receive_taken(taken, frame));
+        }
         let Some(bare) = self.nic.poll_bare_lent() else {
             return Arrived::of(self.receive_batch(frame));
         };
