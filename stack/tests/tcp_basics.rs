@@ -279,7 +279,8 @@ fn frames_of_a_stream(offloads: Offloads, single: bool) -> Vec<Vec<u8>> {
         }
         Verdict::Pass
     }));
-    let data: Vec<u8> = (0..300_000_u32).map(|at| (at.wrapping_mul(at) >> 5).to_le_bytes()[0]).collect();
+    let data: Vec<u8> =
+        (0..300_000_u32).map(|at| (at.wrapping_mul(at) >> 5).to_le_bytes()[0]).collect();
     let mut out = vec![0; data.len()];
     let (mut written, mut read) = (0, 0);
     while read < data.len() {

@@ -207,8 +207,8 @@ impl Receiver {
     }
 
     /// The case that streams of frames are made of: a message that lies elsewhere and fits one
-    /// receive; its `wr_id` and its bytes. Otherwise nothing was changed, but for bytes of a receive
-    /// that is nobody's yet.
+    /// receive; its `wr_id` and its bytes. Otherwise nothing was changed, but for bytes of a
+    /// receive that is nobody's yet.
     #[inline]
     pub(super) fn poll_long(&mut self, counters: &mut SoftCounters) -> Option<(u64, u32)> {
         if self.has_pending || !self.has_next() {
