@@ -291,6 +291,7 @@ fn frames_of_a_stream(offloads: Offloads, single: bool) -> Vec<Vec<u8>> {
         read += world.read(1, server, &mut out[read..]).unwrap_or(0);
     }
     assert!(out == data, "what arrives is what was sent");
+    assert_eq!(world.in_bursts > 100, !single, "{} in bursts", world.in_bursts);
     sent.take()
 }
 

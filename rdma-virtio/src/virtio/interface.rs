@@ -244,7 +244,7 @@ impl<N: Nic> NetInterface<N> {
                 let _: Notify = self.driver.queue_frame(head, descriptor);
             }
         }
-        let _: Notify = self.device.end_burst();
+        let _: Notify = self.device.end_burst(&mut self.nic);
         taken
     }
 

@@ -149,6 +149,8 @@ pub struct World {
     pub sent: u64,
     pub lost: u64,
     pub corrupted: u64,
+    /// Frames that left in bursts.
+    pub in_bursts: usize,
     /// Frames that found no receive slot.
     pub overrun: u64,
     /// Looks at every frame (sender, frame) before the faults.
@@ -197,6 +199,7 @@ impl World {
             sent: 0,
             lost: 0,
             corrupted: 0,
+            in_bursts: 0,
             overrun: 0,
             filter: None,
             setup,
@@ -239,6 +242,7 @@ impl World {
         let mut burst = Burst::new();
         host.stack.poll_burst(now, &mut host.mem, &mut burst);
         let checksum = self.setup.offloads.tx_checksum.then_some(Stack::PLAIN_CHECKSUM);
+        self.in_bursts += burst.len();
         let frame = |&piece: &Piece| TxFrame {
             pieces: core::iter::once(piece).collect(),
             checksum,

@@ -176,8 +176,8 @@ impl<P: Policy> NetDevice<P> {
     }
 
     /// See [`NetDevice::transmit_later`].
-    pub(super) fn end_burst(&mut self) -> Notify {
-        self.tx.end_burst()
+    pub(super) fn end_burst<N: Nic>(&mut self, nic: &mut N) -> Notify {
+        self.tx.end_burst(nic)
     }
 
     /// As [`NetDevice::reap`]; `each` is called with the head of each chain instead.

@@ -74,8 +74,12 @@ impl<P: Policy> TransmitSide<P> {
         step == Some(Step::Taken)
     }
 
-    /// A burst is over; what of it was done with at once may be seen by the driver.
-    pub(in crate::virtio::device) fn end_burst(&mut self) -> Notify {
+    /// A burst is over, perhaps before its last frame, which was to be signalled; what of it was
+    /// done with at once may be seen by the driver.
+    pub(in crate::virtio::device) fn end_burst<N: Nic>(&mut self, nic: &mut N) -> Notify {
+        if self.unsignalled != 0 {
+            self.signal_last(nic);
+        }
         self.ring.publish()
     }
 
