@@ -154,6 +154,78 @@ fn every_tail_of_a_batch_completes() {
     }
 }
 
+/// Frames of one piece each, as long as these.
+fn burst(interface: &mut Interface, lengths: &[u32], seed: usize) -> (Vec<Piece>, Vec<Vec<u8>>) {
+    let one = |(number, &len): (usize, &u32)| {
+        let slot = interface.memory().allocate(SlotClass::Chunk).unwrap();
+        let value = u8::try_from((seed * 31 + number) % 251).unwrap();
+        interface.memory().bytes_mut(slot, 18, len).fill(value);
+        (Piece { slot, start: 18, len }, vec![value; len as usize])
+    };
+    lengths.iter().enumerate().map(one).unzip()
+}
+
+#[test]
+fn a_burst_leaves_in_order_whatever_the_nic_has_room_for() {
+    for wire in [Wire::VirtioNet, Wire::Frames] {
+        for max_send_wr in [1, 2, 5, 64] {
+            let capabilities =
+                Capabilities { max_send_wr, ..capabilities(wire, Receive::Spanning) };
+            let mut interface = interface(capabilities, Features::ALL_OURS);
+            interface.nic_mut().loops = false;
+            let mut expected = Vec::new();
+            for round in 0..40 {
+                // Long ones, short ones that go inline, and now and then one before the burst.
+                let lengths = [1514, 900, 40, 1514, 700, 41, 1200];
+                let lengths = &lengths[..round % (lengths.len() + 1)];
+                if round % 3 == 0 {
+                    let (pieces, bytes) = frame(&mut interface, 900, round);
+                    interface.transmit(&pieces, &NetHeader::default()).unwrap();
+                    expected.push(bytes);
+                }
+                let (pieces, bytes) = burst(&mut interface, lengths, round);
+                assert!(interface.transmit_room() >= lengths.len());
+                let taken = interface.transmit_burst(&pieces, &NetHeader::default());
+                assert_eq!(taken, lengths.len());
+                expected.extend(bytes);
+                for _ in 0..10 {
+                    interface.doorbell();
+                    interface.reap();
+                    assert_conserved(&interface);
+                }
+                assert_eq!(interface.transmit_in_flight(), 0, "{wire:?} {max_send_wr} {round}");
+            }
+            let in_front = if wire == Wire::VirtioNet { 12 } else { 0 };
+            let sent = interface.nic().sent.iter().map(|message| &message.bytes[in_front..]);
+            assert!(sent.eq(expected.iter().map(Vec::as_slice)), "{wire:?} {max_send_wr}");
+            assert_no_leak(&mut interface);
+        }
+    }
+}
+
+#[test]
+fn a_burst_is_released_if_the_link_is_down_and_ends_before_a_bad_piece() {
+    let wire = capabilities(Wire::VirtioNet, Receive::Spanning);
+    let mut interface = interface(wire, Features::ALL_OURS);
+    interface.nic_mut().link_down = true;
+    let (pieces, _) = burst(&mut interface, &[900, 1514, 40], 1);
+    assert_eq!(interface.transmit_burst(&pieces, &NetHeader::default()), 3);
+    interface.reap();
+    assert_eq!(interface.counters().1.tx_link_down, 3);
+    assert_no_leak(&mut interface);
+    interface.nic_mut().link_down = false;
+    let (mut pieces, _) = burst(&mut interface, &[900, 1514, 40], 2);
+    pieces[1].start = 11;
+    assert_eq!(interface.transmit_burst(&pieces, &NetHeader::default()), 1);
+    pieces[1..].iter().for_each(|piece| interface.memory().release(piece.slot));
+    for _ in 0..2 {
+        interface.doorbell();
+        interface.reap();
+    }
+    assert_eq!(interface.transmit_in_flight(), 0);
+    assert_conserved(&interface);
+}
+
 /// The device half cannot know that the last of a batch will be refused when it posts those before.
 #[test]
 fn what_precedes_a_refused_last_one_completes_without_a_further_frame() {

@@ -98,6 +98,14 @@ impl Memory for StackMemory<'_> {
     }
 
     #[inline(always)]
+    fn expect_writing(&mut self, rest: Option<Piece>, len: u32) {
+        match rest {
+            Some(piece) => self.arena.expect_writing(to_device(piece)),
+            None => self.arena.expect_allocation(DeviceClass::Chunk, len),
+        }
+    }
+
+    #[inline(always)]
     fn small_is_low(&self) -> bool {
         self.arena.free(DeviceClass::Small) < self.low.small
     }

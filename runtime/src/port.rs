@@ -9,7 +9,7 @@ use roceway_rdma_virtio::virtio::driver::{Lent, Received, TransmitError};
 use roceway_rdma_virtio::virtio::interface::{Arrived, Looked, NetInterface};
 use roceway_rdma_virtio::virtio::net_header::{self, DATA_VALID, GSO_NONE, NEEDS_CSUM, NetHeader};
 use roceway_stack::frame::{
-    RxChecksum, RxFrame, SegmentKind, TX_PIECES_MAX, Taken, TxChecksum, TxFrame,
+    BURST_MAX, Burst, RxChecksum, RxFrame, SegmentKind, TX_PIECES_MAX, Taken, TxChecksum, TxFrame,
 };
 use roceway_stack::memory::{Piece, Slot};
 use roceway_stack::stack::Stack;
@@ -85,6 +85,8 @@ pub(crate) struct Port {
     pub(crate) counters: PortCounters,
     received: Received,
     sending: TxFrame,
+    /// Frames of a burst, on their way to the device.
+    burst: Burst,
     /// `sending` was refused for want of room and comes first next time.
     stalled: bool,
     /// Frames were handed to the device since the last doorbell.
@@ -107,6 +109,7 @@ impl Port {
             counters: PortCounters::default(),
             received: Received::default(),
             sending: TxFrame::default(),
+            burst: Burst::new(),
             stalled: false,
             unrung: false,
             low: Low { receive: low, small: small_low },
@@ -367,12 +370,17 @@ impl Port {
     pub(crate) fn pump_transmit(&mut self, stack: &mut Stack, now: Instant, budget: u32) -> u32 {
         let mut done = 0;
         while done < budget {
-            let sent = self.transmit_plain(stack, now)
-                || ((stack.has_frames() || self.stalled) && self.transmit_next(stack, now));
-            if !sent {
+            let sent = match self.transmit_plain(stack, now) {
+                true => 1,
+                false if stack.has_frames() || self.stalled => {
+                    self.transmit_more(stack, now, budget - done)
+                }
+                false => 0,
+            };
+            if sent == 0 {
                 break;
             }
-            done += 1;
+            done += sent;
         }
         if done > 0 {
             self.counters.frames_sent += u64::from(done);
@@ -461,6 +469,39 @@ impl Port {
         self.sending.checksum = checksum;
         self.sending.segmentation = None;
         self.after_refusal(error)
+    }
+
+    /// Takes a burst, or else the next frame; returns how many, at most `budget`.
+    #[inline(never)]
+    fn transmit_more(&mut self, stack: &mut Stack, now: Instant, budget: u32) -> u32 {
+        let room = self.interface.transmit_room();
+        if !self.stalled && room >= BURST_MAX && budget as usize >= BURST_MAX {
+            self.burst.clear();
+            let mut memory = StackMemory { arena: self.interface.memory(), low: &self.low };
+            stack.poll_burst(now, &mut memory, &mut self.burst);
+            if !self.burst.is_empty() {
+                return self.transmit_burst(now);
+            }
+        }
+        u32::from(self.transmit_next(stack, now))
+    }
+
+    /// Gives the burst to the device, which has room for it.
+    fn transmit_burst(&mut self, now: Instant) -> u32 {
+        let plain = if self.checksums_by_stack { COMPLETE } else { SEGMENT };
+        let pieces: ArrayVec<DevicePiece, BURST_MAX> =
+            self.burst.iter().map(|&piece| to_device(piece)).collect();
+        if self.capture.is_some() {
+            for piece in &pieces {
+                self.capture_sent(now, &[*piece], &plain.header);
+            }
+        }
+        let taken = self.interface.transmit_burst(&pieces, &plain.header);
+        for piece in &pieces[taken..] {
+            self.counters.frames_refused += 1;
+            self.interface.memory().release(piece.slot);
+        }
+        u32::try_from(pieces.len()).unwrap_or(0)
     }
 
     /// Takes the next frame of any kind, or the one that waits; false if there is none or the

@@ -88,6 +88,13 @@ impl TxFrame {
     }
 }
 
+/// Most frames that are taken in one go.
+pub const BURST_MAX: usize = 32;
+
+/// Frames of one piece each, from the Ethernet header on, with the free bytes before it that a
+/// [`TxFrame`] has, and with one reference each.
+pub type Burst = ArrayVec<Piece, BURST_MAX>;
+
 /// Free bytes before the Ethernet header in the slot of a frame's first piece: room for the
 /// virtio-net header, and an alignment that puts the IP header on a 4-byte boundary.
 pub const TX_HEADROOM: u32 = 18;

@@ -110,6 +110,12 @@ pub trait Memory {
     /// these bytes may write them. Panics if the piece leaves its slot.
     fn bytes_mut(&mut self, piece: Piece) -> &mut [u8];
 
+    /// Where a segment's bytes will be written soon: the end of a chunk that is held, or else the
+    /// chunk that will be allocated next. Memory that a device on another core has read may be
+    /// asked for now. Nothing comes of it otherwise.
+    #[inline]
+    fn expect_writing(&mut self, _rest: Option<Piece>, _len: u32) {}
+
     /// Whether few receive slots are left: queued data is then copied out of them.
     fn receive_is_low(&self) -> bool;
 

@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use crate::frame::{Offloads, RxChecksum, RxFrame, Taken, TxChecksum, TxFrame};
+use crate::frame::{Burst, Offloads, RxChecksum, RxFrame, Taken, TxChecksum, TxFrame};
 use crate::gro::{Gro, Joined};
 use crate::ip::{Incoming, Ip, IpConfig, IpConfigError, Transport};
 use crate::memory::{Memory, Piece, Slot};
@@ -183,6 +183,15 @@ impl Stack {
     #[inline(always)]
     pub fn poll_plain_frame<M: Memory>(&mut self, now: Instant, mem: &mut M) -> Option<Piece> {
         self.tcp.poll_expected(now, &self.ip, mem)
+    }
+
+    /// The next frames to send, as many as there are in a row and `out` has room for, if they are
+    /// segments of one stream that lies in memory as it will leave, with
+    /// [`Stack::PLAIN_CHECKSUM`] left to the device if that computes checksums. An empty `out` says
+    /// nothing about other frames.
+    #[inline(always)]
+    pub fn poll_burst<M: Memory>(&mut self, now: Instant, mem: &mut M, out: &mut Burst) {
+        self.tcp.poll_burst(now, &self.ip, mem, out);
     }
 
     /// Takes a small write of a connection with `TCP_NODELAY` that nothing precedes, and gives the

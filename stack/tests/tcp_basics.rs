@@ -2,13 +2,16 @@
 
 mod support;
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use roceway_stack::checksum::Sum;
 use roceway_stack::frame::{Offloads, Taken};
 use roceway_stack::memory::{Memory, Piece};
 use roceway_stack::slab::Id;
 use roceway_stack::tcp::{Connection, TcpOption, TcpState};
 use roceway_stack::time::Duration;
-use support::{Faults, Setup, World};
+use support::{Faults, Setup, Verdict, Wire, World};
 
 fn both_families(test: impl Fn(Setup)) {
     for v6 in [false, true] {
@@ -262,6 +265,45 @@ fn a_small_write_has_the_same_checksum_whoever_computes_it() {
         })
         .collect();
     assert_eq!(frames[0], frames[1]);
+}
+
+/// Everything that the first host sends of a stream, window by window, in bursts or not.
+fn frames_of_a_stream(offloads: Offloads, single: bool) -> Vec<Vec<u8>> {
+    let mut world = World::new(Setup { offloads, single, ..Setup::default() });
+    let (client, server) = world.pair();
+    let sent = Rc::new(RefCell::new(Vec::new()));
+    let seen = Rc::clone(&sent);
+    world.filter = Some(Box::new(move |from, wire: &Wire| {
+        if from == 0 {
+            seen.borrow_mut().push(wire.bytes.clone());
+        }
+        Verdict::Pass
+    }));
+    let data: Vec<u8> =
+        (0..300_000_u32).map(|at| (at.wrapping_mul(at) >> 5).to_le_bytes()[0]).collect();
+    let mut out = vec![0; data.len()];
+    let (mut written, mut read) = (0, 0);
+    while read < data.len() {
+        // Ends that fall into segments, too.
+        let end = data.len().min(written + 9_999);
+        written += world.write(0, client, &data[written..end]);
+        world.run_for(Duration::from_micros(15));
+        read += world.read(1, server, &mut out[read..]).unwrap_or(0);
+    }
+    assert!(out == data, "what arrives is what was sent");
+    assert_eq!(world.in_bursts > 100, !single, "{} in bursts", world.in_bursts);
+    sent.take()
+}
+
+#[test]
+fn a_burst_has_the_frames_that_would_leave_one_by_one() {
+    for tx_checksum in [false, true] {
+        let offloads = Offloads { tx_checksum, ..Offloads::default() };
+        let bursts = frames_of_a_stream(offloads, false);
+        let single = frames_of_a_stream(offloads, true);
+        assert!(single.len() > 207, "{} frames", single.len());
+        assert!(bursts == single, "{} frames and {}", bursts.len(), single.len());
+    }
 }
 
 #[test]

@@ -171,6 +171,46 @@ impl Arena {
         }
     }
 
+    /// The first bytes of the slot of this class that is allocated next will be written soon; see
+    /// [`Arena::expect_writing`].
+    #[inline]
+    pub fn expect_allocation(&self, class: SlotClass, len: u32) {
+        let kind = match class {
+            SlotClass::Small => SMALL,
+            SlotClass::Chunk => CHUNK,
+        };
+        let head = self.free[kind].head;
+        if head < self.written {
+            self.fetch_for_writing(head as usize * GRANULE_LEN as usize, len);
+        }
+    }
+
+    /// The bytes of a piece will be written soon: their cache lines are fetched meanwhile, which
+    /// the core that has read them last has, too.
+    #[inline]
+    pub fn expect_writing(&self, piece: Piece) {
+        if let Some(offset) = self.locate_written(piece.slot, piece.start, piece.len) {
+            self.fetch_for_writing(offset, piece.len);
+        }
+    }
+
+    #[inline(always)]
+    fn fetch_for_writing(&self, offset: usize, len: u32) {
+        #[cfg(target_arch = "x86_64")]
+        for line in (0..len as usize).step_by(64) {
+            let place = self.at(offset + line);
+            // SAFETY: a hint that reads and writes nothing, whatever the address; every x86-64
+            // processor takes it, those that cannot follow it as one that does nothing.
+            unsafe {
+                std::arch::asm!(
+                    "prefetchw [{}]",
+                    in(reg) place,
+                    options(nostack, preserves_flags, readonly)
+                );
+            }
+        }
+    }
+
     /// A free receive slot, to be posted.
     #[inline]
     pub fn allocate_receive(&mut self) -> Option<PostedSlot> {

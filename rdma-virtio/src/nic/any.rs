@@ -240,6 +240,18 @@ impl Nic for AnyNic {
     }
 
     #[inline]
+    fn poll_recv_long(&mut self) -> Option<(u64, u32)> {
+        match self {
+            AnyNic::Soft(nic) => nic.poll_recv_long(),
+            AnyNic::Raw(_)
+            | AnyNic::Tap(_)
+            | AnyNic::Packet(_)
+            | AnyNic::Rdma(_)
+            | AnyNic::Faulty(_) => None,
+        }
+    }
+
+    #[inline]
     fn poll_bare_lent(&mut self) -> Option<BareFrame> {
         match self {
             AnyNic::Raw(nic) => nic.poll_bare_lent(),

@@ -549,6 +549,13 @@ pub trait Nic {
         self.poll_recv_one()
     }
 
+    /// Takes the oldest receive completion after [`PolledOne::Unknown`], if this NIC has a short
+    /// way to a message that is not small: `wr_id` and bytes of one as [`PolledOne::Taken`] is.
+    #[inline]
+    fn poll_recv_long(&mut self) -> Option<(u64, u32)> {
+        None
+    }
+
     /// The receive of what was lent is taken: it is not posted any more.
     #[inline]
     fn take_lent(&mut self) {}

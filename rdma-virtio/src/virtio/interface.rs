@@ -209,6 +209,34 @@ impl<N: Nic> NetInterface<N> {
         Ok(())
     }
 
+    /// Frames of one piece for which the queue has room.
+    #[must_use]
+    pub fn transmit_room(&self) -> usize {
+        usize::from(self.driver.transmit_room())
+    }
+
+    /// Sends frames of one piece each, all with the same header, as [`NetInterface::transmit`]
+    /// does; to be called with at most [`NetInterface::transmit_room`] of them. Returns how many
+    /// were taken; the one behind them never will be.
+    #[inline(never)]
+    pub fn transmit_burst(&mut self, pieces: &[Piece], header: &NetHeader) -> usize {
+        let mut by_value = self.device.takes_burst();
+        let mut taken = 0;
+        for piece in pieces {
+            let frame = self.driver.take_frame(&mut self.arena, *piece, header);
+            let Some((head, descriptor)) = frame else { break };
+            taken += 1;
+            let last = taken == pieces.len();
+            let frame = (head, descriptor, header);
+            by_value = by_value && self.device.transmit_later(&mut self.nic, frame, last);
+            if !by_value {
+                let _: Notify = self.driver.queue_frame(head, descriptor);
+            }
+        }
+        let _: Notify = self.device.end_burst(&mut self.nic);
+        taken
+    }
+
     /// Makes room on the queue, then tries once more.
     #[cold]
     fn transmit_again(
@@ -258,7 +286,8 @@ impl<N: Nic> NetInterface<N> {
     #[inline(never)]
     fn reap_queued(&mut self) {
         if self.device.has_sends() {
-            let _: Notify = self.device.reap(&mut self.nic);
+            let (driver, arena) = (&mut self.driver, &mut self.arena);
+            self.device.reap_directly(&mut self.nic, |head| driver.take_back(arena, head));
         }
         self.driver.reap(&mut self.arena);
     }

@@ -86,10 +86,18 @@ fn the_short_ways_take_what_is_short_and_refuse_what_is_wrong() {
     let places = [good.addr, good.addr - 1, good.addr].map(|addr| RecvPlace { wr_id: 9, addr });
     let batch = RecvBatch { places: &places, length: 64, lkey: good.lkey };
     assert_eq!(right.nic.post_recv_batch(&batch), Ok(1), "up to the wrong one");
-    // A message that is not short is left to the long way.
-    left.send_bytes(0, &pattern(5, 113), 1).unwrap();
-    assert_eq!(right.nic.poll_recv_one(), PolledOne::Unknown);
-    assert_eq!(right.receive(), Some(pattern(5, 113)));
+    // A message that is not short has another way, wherever its parts lie, if it fits a receive;
+    // the long one otherwise.
+    assert_eq!(right.nic.poll_recv_long(), None);
+    let whole = [left.tx_sge(0, 113)];
+    let parts = [left.tx_sge(0, 60), left.tx_sge(60, 1), left.tx_sge(61, 52)];
+    for (round, sges) in [(1, &whole[..]), (2, &parts)] {
+        left.write_tx(0, &pattern(round, 113));
+        left.send(sges, false, round).unwrap();
+        assert_eq!(right.nic.poll_recv_one(), PolledOne::Unknown);
+        let Some((wr_id, 113)) = right.nic.poll_recv_long() else { panic!("{sges:?}") };
+        assert!(right.received(wr_id, 113) == pattern(round, 113), "{sges:?}");
+    }
     conserved(&[&left, &right]);
 }
 

@@ -23,7 +23,7 @@ const SURELY_NOT_IDLE: Duration = Duration::from_millis(200);
 /// Bytes of all headers on the fast path: Ethernet, IPv4, TCP with timestamps.
 pub(super) const EXPECTED_HEADERS_LEN: u32 = 14 + 20 + 32;
 /// Bytes of options of a segment on the fast path: timestamps.
-const EXPECTED_OPTIONS_LEN: u32 = 12;
+pub(super) const EXPECTED_OPTIONS_LEN: u32 = 12;
 const ACK_PUSH: u8 = TcpFlags::ACK.bits() | TcpFlags::PSH.bits();
 
 /// What the fast path looks at.

@@ -3,8 +3,8 @@
 //! - [`Tcp`] is the table: `calls` and `socket_options` have what applications call, `input` what
 //!   IP hands up, `output` what goes down.
 //! - A connection is `connection` (its state and the application's side), `sender`, `receiver`
-//!   and the queues; `fast_path`, `segment` and `acknowledgment` take segments in, `emit` makes
-//!   them, `timeout` handles timers, `handshake` opens.
+//!   and the queues; `fast_path`, `segment` and `acknowledgment` take segments in, `emit` and
+//!   `burst` make them, `timeout` handles timers, `handshake` opens.
 //! - [`congestion`], [`recovery`], [`rtt`], [`reassembly`], [`timers`] are leaves without
 //!   knowledge of each other.
 //!
@@ -12,6 +12,7 @@
 //! its place in the ready queue are brought up to date.
 
 mod acknowledgment;
+mod burst;
 mod calls;
 mod config;
 pub mod congestion;

@@ -202,6 +202,8 @@ impl SendQueue {
         let end = first + needed;
         let chunk = Chunk::new(slot, end - layout.segment, end);
         let next = end.next_multiple_of(SEGMENT_ALIGN);
+        let rest = Piece { slot, start: next, len: needed };
+        mem.expect_writing(Some(rest).filter(|rest| next + rest.len <= CHUNK_SLOT_LEN), needed);
         let sum = layout.sums.then_some(Sum::ZERO);
         self.chunks.push_back(Chunk { headroom: true, next, sum, ..chunk });
         true
@@ -290,6 +292,13 @@ impl SendQueue {
 
     #[inline(never)]
     fn take_chunk_with_headroom(&mut self, len: u32) -> Option<Piece> {
+        self.take_segment(len).map(|(piece, _)| piece)
+    }
+
+    /// As [`SendQueue::take_with_headroom`], of one write of many or a segment that was laid out;
+    /// with its sum, if that is known.
+    #[inline]
+    pub(super) fn take_segment(&mut self, len: u32) -> Option<(Piece, Option<Sum>)> {
         self.line_up();
         let mut chunk = self.chunks.get_mut(self.unsent.chunk)?;
         if self.unsent.within == chunk.len {
@@ -304,7 +313,7 @@ impl SendQueue {
         }
         chunk.headroom = false;
         self.unsent = Cursor { chunk: self.unsent.chunk, within: len };
-        Some(Piece { slot: chunk.slot, start: chunk.start, len })
+        Some((Piece { slot: chunk.slot, start: chunk.start, len }, chunk.sum))
     }
 
     /// Bytes at `offset`, at most `len`, for a retransmission.

@@ -222,6 +222,12 @@ impl Sender {
         };
     }
 
+    /// Whether writes are laid out in segments.
+    #[inline]
+    pub(super) fn lays_out(&self) -> bool {
+        self.layout.segment != 0
+    }
+
     /// Whether anything may go out; leaves the details to [`Connection::plan`].
     #[inline]
     pub(super) fn has_something(&self) -> bool {

@@ -8,7 +8,7 @@ pub mod wire;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use roceway_stack::frame::{Offloads, RxChecksum, RxFrame, TxFrame};
+use roceway_stack::frame::{Burst, Offloads, RxChecksum, RxFrame, TxFrame};
 use roceway_stack::heap_memory::{HeapLimits, HeapMemory};
 use roceway_stack::ip::{InterfaceAddress, IpConfig};
 use roceway_stack::memory::{Memory, Piece};
@@ -73,6 +73,8 @@ pub struct Setup {
     pub offloads: Offloads,
     /// Large frames are cut into segments on the way; else they pass whole.
     pub cut: bool,
+    /// The stack is asked for single frames only.
+    pub single: bool,
     /// The wire completes checksums, so that the receiver must compute them.
     pub finish: bool,
     pub tcp: TcpConfig,
@@ -93,6 +95,7 @@ impl Default for Setup {
             v6: false,
             offloads: Offloads { tx_checksum: true, ..Offloads::default() },
             cut: false,
+            single: false,
             finish: false,
             tcp: TcpConfig::default(),
             mtu: 1500,
@@ -146,6 +149,8 @@ pub struct World {
     pub sent: u64,
     pub lost: u64,
     pub corrupted: u64,
+    /// Frames that left in bursts.
+    pub in_bursts: usize,
     /// Frames that found no receive slot.
     pub overrun: u64,
     /// Looks at every frame (sender, frame) before the faults.
@@ -194,6 +199,7 @@ impl World {
             sent: 0,
             lost: 0,
             corrupted: 0,
+            in_bursts: 0,
             overrun: 0,
             filter: None,
             setup,
@@ -214,18 +220,44 @@ impl World {
             let now = self.now_at(from);
             let mut frame = TxFrame::default();
             loop {
+                let burst = self.burst(from);
+                burst.iter().for_each(|frame| self.transmit_one(from, frame));
                 let host = &mut self.hosts[from];
-                if !host.stack.poll_frame(now, &mut host.mem, &mut frame) {
+                if host.stack.poll_frame(now, &mut host.mem, &mut frame) {
+                    self.transmit_one(from, &frame);
+                } else if burst.is_empty() {
                     break;
                 }
-                let lag = self.random.below(self.setup.device_lag.as_nanos() + 1);
-                let wire = self.hosts[from].take(&frame, self.now + Duration::from_nanos(lag));
-                if self.setup.cut {
-                    wire.cut().into_iter().for_each(|wire| self.send(from, wire));
-                } else {
-                    self.send(from, wire);
-                }
             }
+        }
+    }
+
+    /// What the stack has in a row, unless it is only asked for single frames.
+    fn burst(&mut self, from: usize) -> Vec<TxFrame> {
+        if self.setup.single {
+            return Vec::new();
+        }
+        let now = self.now_at(from);
+        let host = &mut self.hosts[from];
+        let mut burst = Burst::new();
+        host.stack.poll_burst(now, &mut host.mem, &mut burst);
+        let checksum = self.setup.offloads.tx_checksum.then_some(Stack::PLAIN_CHECKSUM);
+        self.in_bursts += burst.len();
+        let frame = |&piece: &Piece| TxFrame {
+            pieces: core::iter::once(piece).collect(),
+            checksum,
+            segmentation: None,
+        };
+        burst.iter().map(frame).collect()
+    }
+
+    fn transmit_one(&mut self, from: usize, frame: &TxFrame) {
+        let lag = self.random.below(self.setup.device_lag.as_nanos() + 1);
+        let wire = self.hosts[from].take(frame, self.now + Duration::from_nanos(lag));
+        if self.setup.cut {
+            wire.cut().into_iter().for_each(|wire| self.send(from, wire));
+        } else {
+            self.send(from, wire);
         }
     }
 

@@ -307,6 +307,15 @@ impl Nic for SoftNic {
         found
     }
 
+    #[inline]
+    fn poll_recv_long(&mut self) -> Option<(u64, u32)> {
+        let found = self.receiver.poll_long(&mut self.counters);
+        if found.is_some() && self.receiver.owes_progress() {
+            self.show_progress();
+        }
+        found
+    }
+
     #[inline(always)]
     fn take_lent(&mut self) {
         self.receiver.posted_mut().take_filled(1);

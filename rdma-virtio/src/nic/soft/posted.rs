@@ -63,6 +63,23 @@ pub(super) struct Source {
     pub(super) length: u32,
 }
 
+/// Room in a posted receive.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    addr: u64,
+    length: u32,
+}
+
+impl Room {
+    /// Copies what there is room for of a source to the front; what is left behind it.
+    #[inline(always)]
+    pub(super) fn copy_next(self, source: Source) -> Room {
+        let count = source.length.min(self.length);
+        copy(source, self.addr, count);
+        Room { addr: self.addr + u64::from(count), length: self.length - count }
+    }
+}
+
 impl Posted {
     /// An empty queue with room for `capacity` receives, a power of two.
     pub(super) fn new(capacity: u32) -> Posted {
@@ -180,6 +197,17 @@ impl Posted {
             copy(source, addr, source.length);
         }
         Some(wr_id)
+    }
+
+    /// The oldest receive, if it has room for so many bytes in one place: its `wr_id`, and the room
+    /// to be filled from the front. [`Posted::take_filled`] follows.
+    #[inline(always)]
+    pub(super) fn oldest_with_room(&self, length: u32) -> Option<(u64, Room)> {
+        let receive = self.receives.get(usize::try_from(self.first).unwrap_or(0) & self.mask)?;
+        if self.first == self.next || receive.first.length < length {
+            return None;
+        }
+        Some((receive.wr_id, Room { addr: receive.first.addr, length }))
     }
 
     /// Posts the oldest receive, which is filled, again: it stays the oldest, since what it holds

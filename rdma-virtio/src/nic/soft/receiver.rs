@@ -80,6 +80,9 @@ pub(super) struct Receiver {
     pending: VecDeque<Completion>,
     /// Whether there are any.
     has_pending: bool,
+    /// Whether there are any, or progress is owed as soon as nothing follows for now: the peer may
+    /// ask for the signal of what lies in its memory after it was taken.
+    has_duty: bool,
     shown: ArrayVec<Shown, { EXPORTS_MAX + 1 }>,
     /// From which head on progress is shown at the end of a poll: a quarter of the ring behind
     /// what was shown, or at once if a sender waits for its completion.
@@ -99,6 +102,7 @@ impl Receiver {
             max_message,
             pending: VecDeque::with_capacity(usize::try_from(receives).unwrap_or(0)),
             has_pending: false,
+            has_duty: false,
             shown: ArrayVec::new(),
             publish_at: u64::MAX,
         }
@@ -133,10 +137,18 @@ impl Receiver {
     /// Whether a completion, or at least a message to look at, is there.
     #[inline]
     pub(super) fn ready(&self) -> bool {
-        let sequence = self.head.slot().sequence().load(Ordering::Acquire);
-        (is_expected(sequence, sequence_of(self.head.position()))
-            && self.posted.len() >= self.needed)
-            || self.has_pending
+        self.has_room_for_next() || self.has_duty
+    }
+
+    /// Whether a completion, or a message to look at, is there.
+    #[inline]
+    fn may_pull(&self) -> bool {
+        self.has_room_for_next() || self.has_pending
+    }
+
+    #[inline]
+    fn has_room_for_next(&self) -> bool {
+        self.has_next() && self.posted.len() >= self.needed
     }
 
     /// Takes completions, oldest first; see [`crate::nic::Nic::poll_recv`]. Says besides their
@@ -155,8 +167,11 @@ impl Receiver {
             *place = completion(wr_id, byte_len, false);
             count += 1;
         }
-        if count < out.len() && self.ready() {
+        if count < out.len() && self.may_pull() {
             count = self.poll_general(out, count, counters);
+        }
+        if self.has_duty && !self.has_next() {
+            self.publish_at = 0;
         }
         (count, self.owes_progress() && self.publish())
     }
@@ -171,7 +186,7 @@ impl Receiver {
         let expected = sequence_of(self.head.position());
         if sequence != expected {
             // An earlier lap's, nearly always.
-            let nothing = sequence < expected && !self.has_pending;
+            let nothing = sequence < expected && !self.has_duty;
             return if nothing { PolledOne::Nothing } else { PolledOne::Unknown };
         }
         let word = slot.description().load(Ordering::Relaxed);
@@ -189,6 +204,68 @@ impl Receiver {
         self.head.advance(1);
         counters.received_bytes += word;
         PolledOne::Lent { wr_id, byte_len }
+    }
+
+    /// The case that streams of frames are made of: a message that lies elsewhere and fits one
+    /// receive; its `wr_id` and its bytes. Otherwise nothing was changed, but for bytes of a
+    /// receive that is nobody's yet.
+    #[inline]
+    pub(super) fn poll_long(&mut self, counters: &mut SoftCounters) -> Option<(u64, u32)> {
+        if self.has_pending || !self.has_next() {
+            return None;
+        }
+        let word = self.head.slot().description().load(Ordering::Relaxed);
+        let what = Description::decode(word)?;
+        let elements = usize::from(what.elements);
+        if elements.wrapping_sub(1) >= ELEMENTS_PER_SLOT || what.length > self.max_message {
+            return None;
+        }
+        let wr_id = self.pull_long(elements, what.length)?;
+        barrier::pulled_before_sequence_again();
+        let sequence = self.head.slot().sequence();
+        if sequence.load(Ordering::Relaxed) != sequence_of(self.head.position()) {
+            cold_path();
+            return None;
+        }
+        self.posted.take_filled(1);
+        self.head.advance(1);
+        counters.received_bytes += u64::from(what.length);
+        // Who waits is shown progress at once; the others when nothing follows for now.
+        if what.awaited || !self.has_next() {
+            self.publish_at = 0;
+        } else {
+            self.has_duty = true;
+        }
+        Some((wr_id, what.length))
+    }
+
+    /// Copies the message at the head, of so many elements and bytes, into the oldest receive if it
+    /// is what it says, and has room there: its `wr_id`.
+    #[inline(always)]
+    fn pull_long(&self, elements: usize, length: u32) -> Option<u64> {
+        let (wr_id, mut to) = self.posted.oldest_with_room(length)?;
+        let mut left = length;
+        for word in self.head.slot().elements().get(..elements)? {
+            let element = Element::decode(word.load(Ordering::Relaxed));
+            let region = self.place_of(element)?;
+            let offset = usize::try_from(element.offset).ok()?;
+            let end = offset.checked_add(usize::try_from(element.length).ok()?)?;
+            if end > region.length || element.length == 0 || element.length > left {
+                cold_path();
+                return None;
+            }
+            let from = region.first.wrapping_add(offset);
+            to = to.copy_next(Source { from, length: element.length });
+            left -= element.length;
+        }
+        (left == 0).then_some(wr_id)
+    }
+
+    /// Whether there is a message at the head.
+    #[inline]
+    fn has_next(&self) -> bool {
+        let sequence = self.head.slot().sequence().load(Ordering::Acquire);
+        is_expected(sequence, sequence_of(self.head.position()))
     }
 
     /// The counters with the messages that went the short way, of which each is one receive.
@@ -216,9 +293,9 @@ impl Receiver {
     ) -> usize {
         let mut poll = Poll { out, count, counters };
         let mut drops = 0;
-        while poll.count < poll.out.len() && drops < DROPS_PER_POLL_MAX && self.ready() {
+        while poll.count < poll.out.len() && drops < DROPS_PER_POLL_MAX && self.may_pull() {
             if let Some(completion) = self.pending.pop_front() {
-                self.has_pending = !self.pending.is_empty();
+                self.note_pending();
                 poll.out[poll.count] = completion;
                 poll.count += 1;
                 continue;
@@ -375,13 +452,18 @@ impl Receiver {
         self.posted.take_filled(receives);
         let room = places.len();
         poll.count = poll.out.len() - room;
-        self.has_pending = !self.pending.is_empty();
+        self.note_pending();
         self.advance(slots);
         poll.counters.taken += 1;
         poll.counters.received += 1;
         poll.counters.received_bytes += u64::from(length);
         poll.counters.receives_used += receives;
         Pull::Delivered
+    }
+
+    fn note_pending(&mut self) {
+        self.has_pending = !self.pending.is_empty();
+        self.has_duty |= self.has_pending;
     }
 
     /// Leaves a message behind, the reason being counted.
@@ -414,6 +496,7 @@ impl Receiver {
             self.published = head;
         }
         self.publish_at = self.published + (self.head.ring().len() / 4).max(1);
+        self.has_duty = self.has_pending;
         news
     }
 }

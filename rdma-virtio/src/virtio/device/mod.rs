@@ -156,6 +156,36 @@ impl<P: Policy> NetDevice<P> {
         self.tx.send_directly(nic, (&self.setup, &self.regions), descriptor, header)
     }
 
+    /// Whether [`NetDevice::transmit_later`] may be called.
+    pub(super) fn takes_burst(&mut self) -> bool {
+        self.tx.takes_burst()
+    }
+
+    /// The short form for one thread: takes a descriptor with its head, and the header that lies in
+    /// front, by value; `last` if nothing follows for now. False: it and what is behind it must
+    /// come through the queue. [`NetDevice::end_burst`] follows in any case.
+    #[inline(always)]
+    pub(super) fn transmit_later<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        frame: (u16, Descriptor, &NetHeader),
+        last: bool,
+    ) -> bool {
+        let with = (&self.setup, &self.regions, &mut self.counters);
+        self.tx.send_later(nic, with, frame, last)
+    }
+
+    /// See [`NetDevice::transmit_later`].
+    pub(super) fn end_burst<N: Nic>(&mut self, nic: &mut N) -> Notify {
+        self.tx.end_burst(nic)
+    }
+
+    /// As [`NetDevice::reap`]; `each` is called with the head of each chain instead.
+    #[inline(always)]
+    pub(super) fn reap_directly<N: Nic>(&mut self, nic: &mut N, each: impl FnMut(u16)) {
+        self.tx.reap_directly(nic, &mut self.counters, each);
+    }
+
     /// The short form for one thread: a single whole message is handed over by value, everything
     /// else goes through the queue. `header` is that of a message in several buffers.
     #[inline]

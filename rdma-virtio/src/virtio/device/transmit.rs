@@ -206,22 +206,35 @@ impl<P: Policy> TransmitSide<P> {
             && let Some(bytes) = segment.read::<12>()
         {
             let header = NetHeader::decode(&bytes);
-            let frame_len = descriptor.len - NET_HEADER_LEN;
-            let frame = [segment.skip(NET_HEADER_LEN)];
-            if let Some(offload) = native_checksum(context.setup, &header, &frame, frame_len) {
-                let segment = segment.skip(context.setup.in_front);
-                let request = Request {
-                    sges: &[segment.sge()],
-                    length: segment.length(),
-                    offload,
-                    record: Record { head, scratch: NONE },
-                    last,
-                };
-                let posted = self.post(context, &request);
-                return self.step(context, head, posted);
+            if let Some(step) = self.send_plain(context, (head, segment), &header, last) {
+                return step;
             }
         }
         self.send_chain(context, head, last)
+    }
+
+    /// A frame in one segment, behind its header; `None` if the NIC cannot do what that asks for.
+    #[inline(always)]
+    fn send_plain<N: Nic>(
+        &mut self,
+        context: &mut Context<'_, N>,
+        (head, segment): (u16, Segment),
+        header: &NetHeader,
+        last: bool,
+    ) -> Option<Step> {
+        let frame_len = segment.length() - NET_HEADER_LEN;
+        let frame = [segment.skip(NET_HEADER_LEN)];
+        let offload = native_checksum(context.setup, header, &frame, frame_len)?;
+        let segment = segment.skip(context.setup.in_front);
+        let request = Request {
+            sges: &[segment.sge()],
+            length: segment.length(),
+            offload,
+            record: Record { head, scratch: NONE },
+            last,
+        };
+        let posted = self.post(context, &request);
+        Some(self.step(context, head, posted))
     }
 
     /// Settles a chain that is one work request.
@@ -312,7 +325,7 @@ impl<P: Policy> TransmitSide<P> {
     }
 
     /// Posts one work request.
-    #[inline]
+    #[inline(always)]
     fn post<N: Nic>(&mut self, context: &mut Context<'_, N>, request: &Request<'_>) -> Posted {
         let counters = &mut *context.counters;
         // Inline only when nothing before it waits for a signal that would then never come.
@@ -472,20 +485,37 @@ impl<P: Policy> TransmitSide<P> {
         if self.outstanding() == 0 {
             return Notify::NotNeeded;
         }
+        self.reap_each(nic, counters, |ring, head| ring.push_used(head, 0));
+        self.ring.publish()
+    }
+
+    /// Takes completions; `each` is called with the head of every chain that has ended.
+    #[inline(always)]
+    fn reap_each<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        counters: &mut DeviceCounters,
+        mut each: impl FnMut(&mut DeviceRing<P>, u16),
+    ) {
         loop {
             let n = nic.poll_send(&mut self.completions[..]).min(BATCH);
             for i in 0..n {
-                self.complete(self.completions[i], counters);
+                self.complete(self.completions[i], counters, &mut each);
             }
             if n < BATCH {
-                return self.ring.publish();
+                return;
             }
         }
     }
 
     /// Everything up to this work request is complete; itself perhaps in error.
-    #[inline]
-    fn complete(&mut self, completion: Completion, counters: &mut DeviceCounters) {
+    #[inline(always)]
+    fn complete(
+        &mut self,
+        completion: Completion,
+        counters: &mut DeviceCounters,
+        each: &mut impl FnMut(&mut DeviceRing<P>, u16),
+    ) {
         let Ok(sequence) = u32::try_from(completion.wr_id) else { return };
         let ahead = sequence.wrapping_sub(self.oldest);
         if ahead >= self.outstanding() {
@@ -498,7 +528,7 @@ impl<P: Policy> TransmitSide<P> {
                 self.scratch_free.push(record.scratch);
             }
             if record.head != NONE {
-                self.ring.push_used(record.head, 0);
+                each(&mut self.ring, record.head);
             }
         }
         let failed = u64::from(completion.status != WcStatus::Success);

@@ -125,6 +125,36 @@ impl<P: Policy> NetDriver<P> {
         self.counters.tx_bytes += u64::from(piece.len);
     }
 
+    /// Frames of one piece for which there is room.
+    #[must_use]
+    pub fn transmit_room(&self) -> u16 {
+        self.tx.room()
+    }
+
+    /// The short form for one thread: takes a frame of one piece, with its reference, and returns
+    /// head and descriptor for the device to take by value. [`NetDriver::queue_frame`] follows if
+    /// it does not. `None`: nothing was taken.
+    #[inline(always)]
+    pub(super) fn take_frame(
+        &mut self,
+        arena: &mut Arena,
+        piece: Piece,
+        header: &NetHeader,
+    ) -> Option<(u16, Descriptor)> {
+        self.tx.take_frame(arena, piece, header, &mut self.counters)
+    }
+
+    /// See [`NetDriver::take_frame`].
+    pub(super) fn queue_frame(&mut self, head: u16, descriptor: Descriptor) -> Notify {
+        self.tx.queue_frame(head, descriptor)
+    }
+
+    /// The device is done with a chain, whose head it says by value.
+    #[inline(always)]
+    pub(super) fn take_back(&mut self, arena: &mut Arena, head: u16) {
+        self.tx.take_back(arena, head, &mut self.counters);
+    }
+
     /// The short form for one thread: a returned chain handed over by value.
     #[inline]
     pub(super) fn received_directly(

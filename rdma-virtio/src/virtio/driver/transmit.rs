@@ -5,6 +5,8 @@
 //! Invariants: a head has a record from `push_available` until it came back; a reference is held
 //! of each of its pieces meanwhile.
 
+use std::hint::cold_path;
+
 use super::{PIECES_MAX, TransmitError};
 use crate::counters::DriverCounters;
 use crate::memory::arena::Arena;
@@ -144,6 +146,40 @@ impl<P: Policy> TransmitQueue<P> {
         Some(Descriptor { addr, len: piece.len + NET_HEADER_LEN, flags: 0, next: 0 })
     }
 
+    /// Descriptors that are free.
+    pub(super) fn room(&self) -> u16 {
+        if self.broken { 0 } else { self.ring.free() }
+    }
+
+    /// Takes a frame of one piece: its head and descriptor, which go to the device by value, or
+    /// onto the queue by [`TransmitQueue::queue_frame`].
+    #[inline(always)]
+    pub(super) fn take_frame(
+        &mut self,
+        arena: &mut Arena,
+        piece: Piece,
+        header: &NetHeader,
+        counters: &mut DriverCounters,
+    ) -> Option<(u16, Descriptor)> {
+        let Ok(taken) = self.describe_one(arena, piece, header) else {
+            cold_path();
+            counters.tx_refused += 1;
+            return None;
+        };
+        self.in_flight += 1;
+        counters.tx_frames += 1;
+        counters.tx_bytes += u64::from(piece.len);
+        Some(taken)
+    }
+
+    /// Puts what was taken onto the queue.
+    #[cold]
+    pub(super) fn queue_frame(&mut self, head: u16, descriptor: Descriptor) -> Notify {
+        self.ring.write(head, descriptor);
+        self.ring.push_available(head);
+        self.ring.publish()
+    }
+
     #[inline]
     fn push_one(
         &mut self,
@@ -151,6 +187,18 @@ impl<P: Policy> TransmitQueue<P> {
         piece: Piece,
         header: &NetHeader,
     ) -> Result<u16, TransmitError> {
+        let (head, descriptor) = self.describe_one(arena, piece, header)?;
+        self.ring.write(head, descriptor);
+        Ok(head)
+    }
+
+    #[inline(always)]
+    fn describe_one(
+        &mut self,
+        arena: &mut Arena,
+        piece: Piece,
+        header: &NetHeader,
+    ) -> Result<(u16, Descriptor), TransmitError> {
         if self.ring.free() == 0 {
             return Err(self.full());
         }
@@ -162,9 +210,7 @@ impl<P: Policy> TransmitQueue<P> {
         record.pieces = 1;
         record.descriptors = 1;
         record.slots[0] = piece.slot;
-        let len = piece.len + NET_HEADER_LEN;
-        self.ring.write(head, Descriptor { addr, len, flags: 0, next: 0 });
-        Ok(head)
+        Ok((head, Descriptor { addr, len: piece.len + NET_HEADER_LEN, flags: 0, next: 0 }))
     }
 
     #[cold]
@@ -223,25 +269,37 @@ impl<P: Policy> TransmitQueue<P> {
                     return;
                 }
             };
-            let head = u16::try_from(used.id).unwrap_or(u16::MAX);
-            let record = match self.records.get_mut(usize::from(head)) {
-                Some(record) if record.pieces != 0 => record,
-                _ => {
-                    counters.bad_used_id += 1;
-                    continue;
-                }
-            };
-            let pieces = usize::from(record.pieces);
-            let descriptors = u16::from(record.descriptors);
-            record.pieces = 0;
             // What a device says that it wrote into a packet to send is not looked at.
-            for slot in record.slots.iter().take(pieces) {
-                arena.release(*slot);
-            }
-            self.ring.give_chain(head, descriptors);
-            self.in_flight -= 1;
-            counters.tx_completed += 1;
+            let head = u16::try_from(used.id).unwrap_or(u16::MAX);
+            self.take_back(arena, head, counters);
         }
+    }
+
+    /// The device is done with a chain.
+    #[inline(always)]
+    pub(super) fn take_back(
+        &mut self,
+        arena: &mut Arena,
+        head: u16,
+        counters: &mut DriverCounters,
+    ) {
+        let record = match self.records.get_mut(usize::from(head)) {
+            Some(record) if record.pieces != 0 => record,
+            _ => {
+                cold_path();
+                counters.bad_used_id += 1;
+                return;
+            }
+        };
+        let pieces = usize::from(record.pieces);
+        let descriptors = u16::from(record.descriptors);
+        record.pieces = 0;
+        for slot in record.slots.iter().take(pieces) {
+            arena.release(*slot);
+        }
+        self.ring.give_chain(head, descriptors);
+        self.in_flight -= 1;
+        counters.tx_completed += 1;
     }
 }
 

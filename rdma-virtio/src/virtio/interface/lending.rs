@@ -160,7 +160,7 @@ impl<N: Nic> NetInterface<N> {
             Found::Taken(wr_id, byte_len) => {
                 Arrived::of(self.receive_taken((wr_id, byte_len), frame))
             }
-            Found::Unknown => self.look_bare(frame),
+            Found::Unknown => self.look_longer(frame),
             Found::Lent(wr_id, byte_len) => self.look_at_lent((wr_id, byte_len), frame),
         }
     }
@@ -247,9 +247,12 @@ impl<N: Nic> NetInterface<N> {
         self.again += 1;
     }
 
-    /// The same for a NIC that lends frames without headers.
+    /// The same for a message that is not small, or a NIC that lends frames without headers.
     #[inline]
-    fn look_bare(&mut self, frame: &mut Received) -> Arrived {
+    fn look_longer(&mut self, frame: &mut Received) -> Arrived {
+        if let Some(taken) = self.nic.poll_recv_long() {
+            return Arrived::of(self.receive_taken(taken, frame));
+        }
         let Some(bare) = self.nic.poll_bare_lent() else {
             return Arrived::of(self.receive_batch(frame));
         };

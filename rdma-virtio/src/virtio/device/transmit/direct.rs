@@ -1,12 +1,12 @@
-//! The short way of one plain frame, both halves being in one thread: the descriptor and the header
-//! that lies in it are handed over by value.
+//! The short way of plain frames, both halves being in one thread: the descriptor and the header
+//! that lies in it are handed over by value, and what is complete is, too.
 //!
 //! The checks are those of the long way, and whatever does not pass them is left to it, which
 //! counts it.
 
 use std::hint::cold_path;
 
-use super::TransmitSide;
+use super::{Context, Step, TransmitSide};
 use crate::counters::DeviceCounters;
 use crate::memory::region::{Near, RegionTable, Segment};
 use crate::nic::{Nic, SendWr, Wire};
@@ -14,7 +14,7 @@ use crate::virtio::device::offload::{bare_checksum, native_checksum};
 use crate::virtio::device::{FRAME_LEN_MIN, Setup};
 use crate::virtio::layout::Descriptor;
 use crate::virtio::net_header::{GSO_NONE, NET_HEADER_LEN, NetHeader};
-use crate::virtio::ring::Policy;
+use crate::virtio::ring::{Notify, Policy};
 
 impl<P: Policy> TransmitSide<P> {
     /// A plain descriptor handed over by value, with the header that lies in it, while nothing else
@@ -48,6 +48,53 @@ impl<P: Policy> TransmitSide<P> {
         }
         self.direct += 1;
         true
+    }
+
+    /// Whether frames may be handed over by value to be read later: none waits on the queue.
+    pub(in crate::virtio::device) fn takes_burst(&mut self) -> bool {
+        !self.backlog && !self.broken && self.ring.waiting() == Ok(0)
+    }
+
+    /// A plain frame that is read later, handed over by value with its head, while nothing waits on
+    /// the queue; `last` if nothing follows for now. False: it must come through the queue, as all
+    /// behind it must.
+    #[inline(always)]
+    pub(in crate::virtio::device) fn send_later<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        (setup, regions, counters): (&Setup, &RegionTable, &mut DeviceCounters),
+        (head, descriptor, header): (u16, Descriptor, &NetHeader),
+        last: bool,
+    ) -> bool {
+        let Descriptor { addr, len, .. } = descriptor;
+        if head >= self.ring.size() || len < NET_HEADER_LEN + FRAME_LEN_MIN {
+            cold_path();
+            return false;
+        }
+        let Some(segment) = regions.find_near(&mut self.near, addr, len) else { return false };
+        let mut context = Context { nic, setup, regions, counters };
+        let step = self.send_plain(&mut context, (head, segment), header, last);
+        step == Some(Step::Taken)
+    }
+
+    /// A burst is over, perhaps before its last frame, which was to be signalled; what of it was
+    /// done with at once may be seen by the driver.
+    pub(in crate::virtio::device) fn end_burst<N: Nic>(&mut self, nic: &mut N) -> Notify {
+        if self.unsignalled != 0 {
+            self.signal_last(nic);
+        }
+        self.ring.publish()
+    }
+
+    /// Takes completions, whose chains are handed over by value.
+    #[inline(always)]
+    pub(in crate::virtio::device) fn reap_directly<N: Nic>(
+        &mut self,
+        nic: &mut N,
+        counters: &mut DeviceCounters,
+        mut each: impl FnMut(u16),
+    ) {
+        self.reap_each(nic, counters, |_, head| each(head));
     }
 
     /// The region table may change.
