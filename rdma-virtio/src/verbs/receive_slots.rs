@@ -212,8 +212,10 @@ impl ReceiveSlots {
         }
         self.staged -= 1;
         let request = self.first();
-        // SAFETY: of the array, of which `&mut self` is the only user; and the head.
-        unsafe { (*self.head.at(0)).next = (*request).next };
+        // SAFETY: of the array, of which `&mut self` is the only user.
+        let next = unsafe { (*request).next };
+        // SAFETY: the head, of which this is the only user.
+        unsafe { (*self.head.at(0)).next = next };
         if self.staged == 0 {
             self.last = self.head.at(0);
         }
@@ -292,7 +294,8 @@ impl PostedSlot<'_> {
     #[inline(always)]
     pub fn number(&self) -> usize {
         // SAFETY: of the array, which is borrowed.
-        (unsafe { (*self.at).request.wr_id } & u64::from(u32::MAX)) as usize
+        let id = unsafe { (*self.at).request.wr_id };
+        usize::try_from(id & u64::from(u32::MAX)).unwrap_or(usize::MAX)
     }
 
     /// Puts it aside, for [`ReceiveSlots::take_lent`].
@@ -420,7 +423,7 @@ mod tests {
             seen = read(head);
             0
         });
-        let id = 2 * ONCE | 8 << 32;
+        let id = (2 * ONCE) | (8 << 32);
         assert_eq!((posted, &seen[..]), (Ok(1), &[(id, vec![0, 1])][..]), "back twice, and new");
         assert_eq!(slots.post_by(|_, _| panic!("nothing is staged")), Ok(0));
     }
