@@ -35,6 +35,8 @@ pub struct Plan {
     pub brief: bool,
     /// Whether the guest's time is the number of its instructions.
     pub instructions: bool,
+    /// The clock is the processor's counter, and not the HPET.
+    pub tsc: bool,
     /// A folder for the wire and the console's files, this run's own.
     pub folder: PathBuf,
 }
@@ -112,16 +114,17 @@ fn arguments(plan: &Plan, index: usize, console: &Path) -> Vec<String> {
     let wire = plan.folder.join("wire");
     let append = format!(
         "console=ttyS0 panic=-1 quiet mitigations=off no_timer_check random.trust_cpu=on \
-         TOPOLOGY={} SIDE={side}{}{}",
+         TOPOLOGY={} SIDE={side}{}{}{}",
         plan.topology,
         if plan.brief { " BRIEF=1" } else { "" },
-        if plan.instructions { " INSTRUCTIONS=1" } else { "" }
+        if plan.instructions { " INSTRUCTIONS=1" } else { "" },
+        if plan.tsc { " tsc=reliable clocksource=tsc" } else { "" }
     );
     let mut all: Vec<String> = [
         "-accel",
         if plan.instructions { "tcg,thread=single" } else { "tcg,thread=multi" },
         "-cpu",
-        "max",
+        if plan.tsc { "max,+invtsc" } else { "max" },
         "-nodefaults",
         "-display",
         "none",
@@ -198,6 +201,7 @@ mod tests {
             memory_mib: 512,
             brief: topology == Topology::Hosts,
             instructions: false,
+            tsc: false,
             folder: "/f".into(),
         }
     }
@@ -222,6 +226,16 @@ mod tests {
         let text = arguments(&plan, 0, Path::new("/c")).join(" ");
         assert!(text.contains("-icount shift=0,sleep=off") && text.contains("-smp 1"), "{text}");
         assert!(text.contains("thread=single") && text.contains("INSTRUCTIONS=1"), "{text}");
+    }
+
+    #[test]
+    fn the_clock_is_the_counter_only_where_it_is_asked_for() {
+        let text = |tsc| {
+            let plan = Plan { tsc, ..plan(Topology::Pair) };
+            arguments(&plan, 0, Path::new("/c")).join(" ")
+        };
+        assert!(text(true).contains("clocksource=tsc") && text(true).contains("+invtsc"));
+        assert!(!text(false).contains("tsc"));
     }
 
     #[test]

@@ -61,6 +61,10 @@ struct Line {
     /// each, and not otherwise. What a scenario times is instructions then, alike in every run
     #[arg(long, conflicts_with_all = ["brief", "at_once", "topology"])]
     instructions: bool,
+    /// The guests' clock is the processor's counter, which costs a program nothing to read, where
+    /// the HPET is a system call and an exit from emulation
+    #[arg(long, conflicts_with = "instructions")]
+    tsc: bool,
     /// Lists the scenarios and ends
     #[arg(long)]
     list: bool,
@@ -352,6 +356,7 @@ impl Run<'_> {
             memory_mib: self.line.memory,
             brief: self.line.brief,
             instructions: self.line.instructions,
+            tsc: self.line.tsc,
             folder: folder.clone(),
         };
         let mut session = Session::new(&plan, self.stop);
