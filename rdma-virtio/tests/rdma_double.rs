@@ -123,6 +123,33 @@ fn who_has_no_credit_for_a_broadcast_asks_for_some() {
     });
 }
 
+/// Whoever has used all credit that it knows of is told of more when its messages are taken: without
+/// a doorbell, which may have to wait for an application.
+#[test]
+fn a_peer_without_credit_is_told_before_the_doorbell() {
+    with_double("a_peer_without_credit_is_told_before_the_doorbell", || {
+        for (mode, port) in [("rc", 21_890), ("ud", 21_892)] {
+            let (mut first, mut second) = pair(mode, (port, port + 1));
+            let (a, b) = (first.mac(), second.mac());
+            // What the sessions' beginning left to say is said.
+            run(&mut [&mut first, &mut second], "a message", |ends| {
+                let _no_matter = ends[0].send(b, a, 80);
+                !ends[1].receive().is_empty()
+            });
+            let updates = second.counter("wire_tx_updates");
+            while first.counter("wire_tx_waited") == 0 {
+                first.send(b, a, 80).unwrap();
+                first.reap();
+            }
+            // Long enough for all of them to arrive, so that one look finds them.
+            std::thread::sleep(Duration::from_millis(200));
+            let taken = second.receive().len();
+            assert!(taken > 1, "{mode}: {taken}");
+            assert_eq!(second.counter("wire_tx_updates"), updates + 1, "{mode}: after {taken}");
+        }
+    });
+}
+
 /// A session ends by `fault` and is replaced; frames cross again, and nothing is lost of the count.
 fn recovers(mode: &str, port: u16, fault: &str) {
     let (mut first, mut second) = pair(mode, (port, port + 1));
