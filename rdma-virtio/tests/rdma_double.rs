@@ -123,8 +123,8 @@ fn who_has_no_credit_for_a_broadcast_asks_for_some() {
     });
 }
 
-/// Whoever has used all credit that it knows of is told of more when its messages are taken: without
-/// a doorbell, which may have to wait for an application.
+/// Whoever has used all credit that it knows of is told of more when its messages are taken:
+/// without a doorbell, which may have to wait for an application.
 #[test]
 fn a_peer_without_credit_is_told_before_the_doorbell() {
     with_double("a_peer_without_credit_is_told_before_the_doorbell", || {

@@ -99,9 +99,9 @@ impl Arrived<'_> {
         self.slot.number()
     }
 
-    /// The first buffer, if a message with `rest` bytes beyond the shortest frame is in it alone, and
-    /// another of its length is free: one of another length may make the receive too short, or
-    /// longer than needed.
+    /// The first buffer, if a message with `rest` bytes beyond the shortest frame is in it alone,
+    /// and another of its length is free: one of another length may make the receive too short,
+    /// or longer than needed.
     #[inline(always)]
     pub(super) fn only(&self, rest: u32) -> Option<Sge> {
         let sge = self.slot.second();

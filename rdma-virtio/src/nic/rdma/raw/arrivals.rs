@@ -41,7 +41,8 @@ pub(super) struct ReceiveCounters {
     pub(super) lists: u64,
     pub(super) posts_failed: u64,
     pub(super) polls_failed: u64,
-    /// Apart from `frames`: two sums that lie together are added up as a vector, which takes longer.
+    /// Apart from `frames`: two sums that lie together are added up as a vector, which takes
+    /// longer.
     pub(super) bytes: u64,
 }
 

@@ -238,8 +238,8 @@ impl Credit {
         self.told == self.received && self.granted != self.told
     }
 
-    /// Messages that may come until an update may be owed, if nothing is sent or granted meanwhile; 0
-    /// if one is.
+    /// Messages that may come until an update may be owed, if nothing is sent or granted
+    /// meanwhile; 0 if one is.
     #[must_use]
     #[inline]
     pub fn until_owed(&self) -> u32 {
