@@ -89,7 +89,7 @@ fn a_peer_that_closes_is_gone_and_its_successor_is_found() {
 #[test]
 fn who_has_no_credit_for_a_broadcast_asks_for_some() {
     with_double("who_has_no_credit_for_a_broadcast_asks_for_some", || {
-        let (mut first, mut second) = pair("ud", (21_910, 21_911));
+        let (mut first, mut second) = pair("ud", (21_964, 21_965));
         let (a, b) = (first.mac(), second.mac());
         control("lose double1 1000000");
         let mut before = None;
@@ -128,7 +128,7 @@ fn who_has_no_credit_for_a_broadcast_asks_for_some() {
 #[test]
 fn a_peer_without_credit_is_told_before_the_doorbell() {
     with_double("a_peer_without_credit_is_told_before_the_doorbell", || {
-        for (mode, port) in [("rc", 21_900), ("ud", 21_902)] {
+        for (mode, port) in [("rc", 21_960), ("ud", 21_962)] {
             let (mut first, mut second) = pair(mode, (port, port + 1));
             let (a, b) = (first.mac(), second.mac());
             // What the sessions' beginning left to say is said.
