@@ -459,8 +459,9 @@ impl Sends {
         (sges, header_len): (&[Sge], u32),
     ) -> Option<Sge> {
         if self.headers_used == self.headers.len() {
-            self.counters.outgrown += 1;
+            let before = self.counters.doorbells;
             self.flush(link);
+            self.counters.outgrown += self.counters.doorbells - before;
         }
         let mut bytes = [0_u8; HEADER_PLACE];
         let mut have = 0;
@@ -489,11 +490,12 @@ impl Sends {
         if self.holds {
             self.pass_on(link);
         }
+        // Also of sends that were refused in the end: nothing of the batch names a header any more.
+        self.headers_used = 0;
         if !link.pair.is_open() {
             return;
         }
         self.counters.doorbells += 1;
-        self.headers_used = 0;
         if link.pair.post().is_err() {
             self.on_post_failed();
         }
