@@ -66,20 +66,37 @@ fn under(set: OffloadSet, version: Version, (here, there): (&str, &str)) -> Seen
         let end_other =
             end_other.map_err(|what| Missed::Failed(format!("the other end: {what}")))?;
         let mut end = wire::open(here, &manner(ADDRESSES[0])).map_err(Missed::Failed)?;
-        let ends = |port| (ADDRESSES[0].at(version, port), ADDRESSES[1].at(version, port));
-        let length = SEGMENT_LEN.min(end.mtu.saturating_sub(version.udp_headers()));
-        let again = segments(&mut end.transport, ends(UDP_PORT), length)?;
-        let agreed = wire::transfer(&mut end.transport, ends(TCP_PORT).1, BYTES)?;
+        let seen = exchanged(&mut end, version, marks);
         let state = end.transport.state();
-        wire::counters(&state)?;
-        // Else the settings of ECN were set and nothing of them tried.
-        if marks && !agreed {
-            return Err(Missed::failed("the connection did not agree on ECN"));
-        }
         let served = end_other().ok_or_else(|| Missed::failed("the other end died"))?;
-        served.as_sent()?;
-        Ok(format!("{BYTES} bytes each way, {SEGMENTS} datagrams, {again} calls lost some"))
+        let judged = seen.and_then(|evidence| {
+            wire::counters(&state)?;
+            served.as_sent()?;
+            served.counted()?;
+            Ok(evidence)
+        });
+        judged.map_err(|missed| match missed {
+            Missed::Failed(what) => Missed::Failed(format!(
+                "{what}; here{}, there{}",
+                wire::why(&state),
+                served.why()
+            )),
+            other => other,
+        })
     })
+}
+
+/// Datagrams and a connection through a device whose other end answers; what came of them.
+fn exchanged(end: &mut wire::Opened, version: Version, marks: bool) -> Seen {
+    let ends = |port| (ADDRESSES[0].at(version, port), ADDRESSES[1].at(version, port));
+    let length = SEGMENT_LEN.min(end.mtu.saturating_sub(version.udp_headers()));
+    let again = segments(&mut end.transport, ends(UDP_PORT), length)?;
+    let agreed = wire::transfer(&mut end.transport, ends(TCP_PORT).1, BYTES)?;
+    // Else the settings of ECN were set and nothing of them tried.
+    if marks && !agreed {
+        return Err(Missed::failed("the connection did not agree on ECN"));
+    }
+    Ok(format!("{BYTES} bytes each way, {SEGMENTS} datagrams, {again} calls lost some"))
 }
 
 /// Datagrams of one call, and an answer to each; returns how many calls lost one.

@@ -50,7 +50,17 @@ impl Served {
     /// Its checks.
     pub(super) fn checks(&self, log: &mut Log<'_>) {
         log.check("bytes_seen", || self.as_sent());
-        log.check("counters", || wire::counters(&self.state));
+        log.check("counters", || self.counted());
+    }
+
+    /// Whether its counters tell of no failure.
+    pub(super) fn counted(&self) -> Seen {
+        wire::counters(&self.state)
+    }
+
+    /// What its wire counted of sessions that ended.
+    pub(super) fn why(&self) -> String {
+        wire::why(&self.state)
     }
 
     /// Whether all came, and as it was sent.

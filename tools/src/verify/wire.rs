@@ -411,6 +411,19 @@ const BAD: [&str; 18] = [
     "broken_ring",
     "checksum",
 ];
+/// Counters that say why a wire's session ended.
+const WHY: [&str; 10] = [
+    "wire_sessions_up",
+    "wire_sessions_down",
+    "wire_violations",
+    "wire_broken",
+    "wire_gone",
+    "wire_timeouts",
+    "wire_dials_failed",
+    "wire_refused",
+    "wire_refusals",
+    "rdma_queue_pair_events",
+];
 /// Counters that are told.
 const TOLD: [&str; 6] = [
     "rdma_doorbells",
@@ -421,6 +434,17 @@ const TOLD: [&str; 6] = [
     "retransmissions",
 ];
 
+/// What the wire counted of sessions that ended, for the text of a failure; empty if none did.
+pub(super) fn why(state: &WorkerState) -> String {
+    let told: Vec<String> = state
+        .counters
+        .iter()
+        .filter(|(_, name, _)| WHY.contains(name) || name.starts_with("rdma_failures_"))
+        .map(|(_, name, value)| format!("{name} {value}"))
+        .collect();
+    if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) }
+}
+
 pub(super) fn counters(state: &WorkerState) -> Seen {
     let bad: Vec<String> = state
         .counters
@@ -429,7 +453,7 @@ pub(super) fn counters(state: &WorkerState) -> Seen {
         .map(|(layer, name, value)| format!("{layer} {name} {value}"))
         .collect();
     if !bad.is_empty() {
-        return Err(Missed::Failed(bad.join(", ")));
+        return Err(Missed::Failed(format!("{}{}", bad.join(", "), why(state))));
     }
     let told: Vec<String> = state
         .counters

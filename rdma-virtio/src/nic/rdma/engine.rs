@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use super::conversation::{Heard, Watch};
+use super::failures::Failures;
 use super::lane::{Lane, LanePlan};
 use super::options::RdmaOptions;
 use super::receives::{Receives, Sink};
@@ -231,6 +232,8 @@ impl Unflushed {
 pub(super) struct EngineCounters {
     pub(super) polls_failed: u64,
     pub(super) sends_failed: u64,
+    /// Why, of sends and of receives.
+    pub(super) failures: Failures,
     pub(super) posts_failed: u64,
     /// Calls of post_send, and turns of the worker that made one: what is more was sent while a
     /// turn received or slept.

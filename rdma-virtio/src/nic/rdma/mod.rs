@@ -15,6 +15,7 @@
 mod conversation;
 mod device_events;
 mod engine;
+mod failures;
 mod lane;
 mod managed;
 mod open;
@@ -317,4 +318,5 @@ fn visit_local(local: &EngineCounters, visit: &mut dyn FnMut(&'static str, u64))
     for (name, value) in rows {
         visit(name, value);
     }
+    local.failures.visit(visit);
 }

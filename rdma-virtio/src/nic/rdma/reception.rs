@@ -349,6 +349,7 @@ impl Engine {
     #[cold]
     fn on_receive_failed(&mut self, completion: &WorkCompletion) {
         self.counters.rx_failed += 1;
+        self.local.failures.note(completion.status());
         match self.by_queue_pair(completion.queue_pair()) {
             Some(peer) => self.broken.push(peer),
             None => self.shared_broken |= self.shared.is_some(),

@@ -465,6 +465,7 @@ impl Engine {
         if !completion.is_success() {
             status = status_of(completion.status());
             self.local.sends_failed += 1;
+            self.local.failures.note(completion.status());
             if lane.tag() == SHARED_TAG {
                 self.shared_broken = true;
             } else {
