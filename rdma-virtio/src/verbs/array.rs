@@ -27,6 +27,12 @@ impl<T: Clone> Array<T> {
         unsafe { self.base.as_ptr().add(index) }
     }
 
+    /// Where the element at `index` lies, if there is one.
+    #[inline(always)]
+    pub(super) fn place(&self, index: usize) -> *mut T {
+        self.base.as_ptr().wrapping_add(index)
+    }
+
     #[inline]
     pub(super) fn write(&mut self, index: usize, value: T) {
         assert!(index < self.len, "within the array");

@@ -12,8 +12,11 @@ use super::sys::{self, Zero};
 use super::work_list::PostFailure;
 use crate::nic::{Lkey, Sge};
 
-/// No number of a post.
-const IN: u64 = u64::MAX;
+/// The id of none: its lower half is no receive's number.
+const NOBODY: u64 = u64::MAX;
+/// An id's upper quarter counts how often the receive came back, so that a completion that comes
+/// twice is not taken for the next one's.
+const ONCE: u64 = 1 << 48;
 
 /// A receive, and what its owner notes with it.
 #[derive(Clone)]
@@ -22,8 +25,8 @@ struct Slot {
     /// Comes first, so that a pointer to it is one to the slot.
     request: sys::ibv_recv_wr,
     note: u64,
-    /// Number of the post that it was staged for; [`IN`] if it was not, or completed since.
-    staged_for: u64,
+    /// Whether it was staged, and did not complete since.
+    is_out: bool,
 }
 
 /// Receives by number.
@@ -31,12 +34,13 @@ pub struct ReceiveSlots {
     slots: Array<Slot>,
     sges: Array<sys::ibv_sge>,
     sges_each: usize,
-    /// Number of the next post.
-    post: u64,
-    /// First and last of those that are staged, if any are.
-    first: usize,
+    /// Stands before those that are staged, as if it were one.
+    head: Array<sys::ibv_recv_wr>,
+    /// The last of them, or the head; what it says of a next one counts only when they are posted.
     last: *mut sys::ibv_recv_wr,
     staged: usize,
+    /// The completed one that [`PostedSlot::lend`] put aside.
+    lent: Option<NonNull<Slot>>,
 }
 
 // SAFETY: the pointers in the requests lead into the slots' own arrays, which go with them.
@@ -49,14 +53,17 @@ impl ReceiveSlots {
         let count = receives.checked_mul(sges_each).expect("a list that fits into memory");
         let sges = Array::new(sys::ibv_sge::zero(), count);
         assert!(sges_each > 1, "a receive has a second element");
-        let empty = Slot { request: sys::ibv_recv_wr::zero(), note: 0, staged_for: IN };
+        let request = sys::ibv_recv_wr { wr_id: NOBODY, ..sys::ibv_recv_wr::zero() };
+        let empty = Slot { request, note: 0, is_out: false };
         let mut slots = Array::new(empty.clone(), receives);
         for slot in 0..receives {
             let sg_list = sges.at(slot * sges_each);
             let request = sys::ibv_recv_wr { sg_list, ..empty.request };
             slots.write(slot, Slot { request, ..empty });
         }
-        ReceiveSlots { slots, sges, sges_each, post: 0, first: 0, last: ptr::null_mut(), staged: 0 }
+        let head = Array::new(sys::ibv_recv_wr::zero(), 1);
+        let last = head.at(0);
+        ReceiveSlots { slots, sges, sges_each, head, last, staged: 0, lent: None }
     }
 
     #[inline]
@@ -96,8 +103,7 @@ impl ReceiveSlots {
         self.slot_mut(slot).note = note;
     }
 
-    /// The receive that was posted under this id, if it did not complete before. The id's lower
-    /// half is the receive's number.
+    /// The receive that was posted under this id, if it did not complete before.
     #[must_use]
     #[inline(always)]
     pub fn posted(&mut self, wr_id: u64) -> Option<PostedSlot<'_>> {
@@ -107,32 +113,31 @@ impl ReceiveSlots {
         }
         let at = self.slot(number);
         // SAFETY: within the array, of which `&mut self` is the only user.
-        let slot = unsafe { &*at };
-        // What is staged and not posted does not complete.
-        let is_posted = slot.request.wr_id == wr_id && slot.staged_for < self.post;
-        is_posted.then_some(PostedSlot { slots: self, at, number })
+        let is_posted = unsafe { (*at).request.wr_id } == wr_id;
+        is_posted.then_some(PostedSlot { slots: self, at })
     }
 
-    /// The receive of this number that [`ReceiveSlots::posted`] gave last, and that was not staged
-    /// since.
+    /// The receive that was lent, once.
     #[must_use]
     #[inline(always)]
-    pub fn lent(&mut self, number: usize) -> PostedSlot<'_> {
-        let at = self.slot(number);
-        PostedSlot { slots: self, at, number }
+    pub fn take_lent(&mut self) -> Option<PostedSlot<'_>> {
+        let at = self.lent.take()?.as_ptr();
+        Some(PostedSlot { slots: self, at })
     }
 
     /// Whether it was staged, and did not complete since.
     #[must_use]
     pub fn is_out(&self, slot: u16) -> bool {
         // SAFETY: within the array, of which this is the only user.
-        unsafe { (*self.slot(usize::from(slot))).staged_for != IN }
+        unsafe { (*self.slot(usize::from(slot))).is_out }
     }
 
     /// It has completed, or came back.
     #[inline]
     pub fn set_in(&mut self, slot: u16) {
-        self.slot_mut(slot).staged_for = IN;
+        let slot = self.slot_mut(slot);
+        slot.request.wr_id = slot.request.wr_id.wrapping_add(ONCE);
+        slot.is_out = false;
     }
 
     /// What its second element is.
@@ -172,32 +177,23 @@ impl ReceiveSlots {
         unsafe { (*self.request(usize::from(slot))).num_sge = count };
     }
 
-    /// Appends a receive to those that will be posted. It is not staged yet.
+    /// Appends a receive to those that will be posted. It is not staged yet. Its id will be its
+    /// number, and above it `generation`, and how often it came back.
     #[inline]
-    pub fn stage(&mut self, slot: u16, wr_id: u64) {
-        self.slot_mut(slot).request.wr_id = wr_id;
-        self.append(slot);
-    }
-
-    #[inline]
-    fn append(&mut self, slot: u16) {
-        let post = self.post;
+    pub fn stage(&mut self, slot: u16, generation: u16) {
         let staged = self.slot_mut(slot);
-        staged.staged_for = post;
-        staged.request.next = ptr::null_mut();
+        let uses = staged.request.wr_id.wrapping_add(ONCE) & !(ONCE - 1);
+        staged.request.wr_id = uses | u64::from(generation) << 32 | u64::from(slot);
+        staged.is_out = true;
         let request = &raw mut staged.request;
-        self.chain(usize::from(slot), request);
+        self.chain(request);
     }
 
-    /// The request of this slot is the last one of the chain from now on.
+    /// This is the last request of the chain from now on.
     #[inline(always)]
-    fn chain(&mut self, slot: usize, request: *mut sys::ibv_recv_wr) {
-        if self.staged == 0 {
-            self.first = slot;
-        } else {
-            // SAFETY: of the array, of which `&mut self` is the only user.
-            unsafe { (*self.last).next = request };
-        }
+    fn chain(&mut self, request: *mut sys::ibv_recv_wr) {
+        // SAFETY: the head or of the array, of which `&mut self` is the only user.
+        unsafe { (*self.last).next = request };
         self.last = request;
         self.staged += 1;
     }
@@ -214,14 +210,23 @@ impl ReceiveSlots {
         if self.staged == 0 {
             return None;
         }
-        let slot = self.first;
         self.staged -= 1;
-        // SAFETY: within the array, of which `&mut self` is the only user.
-        let next = unsafe { (*self.request(slot)).next };
-        if self.staged > 0 {
-            self.first = self.slot_of(next);
+        let request = self.first();
+        // SAFETY: of the array, of which `&mut self` is the only user.
+        let next = unsafe { (*request).next };
+        // SAFETY: the head, of which this is the only user.
+        unsafe { (*self.head.at(0)).next = next };
+        if self.staged == 0 {
+            self.last = self.head.at(0);
         }
-        u16::try_from(slot).ok()
+        u16::try_from(self.slot_of(request)).ok()
+    }
+
+    /// The first of those that are staged, if any are.
+    #[inline]
+    fn first(&self) -> *mut sys::ibv_recv_wr {
+        // SAFETY: the head, of which this is the only user.
+        unsafe { (*self.head.at(0)).next }
     }
 
     fn slot_of(&self, request: *mut sys::ibv_recv_wr) -> usize {
@@ -240,17 +245,19 @@ impl ReceiveSlots {
         if staged == 0 {
             return Ok(0);
         }
-        self.post += 1;
+        // SAFETY: of the array, of which `&mut self` is the only user.
+        unsafe { (*self.last).next = ptr::null_mut() };
         let mut bad = ptr::null_mut();
-        let result = post(self.request(self.first), &mut bad);
+        let result = post(self.first(), &mut bad);
         match super::error::check(result) {
             Ok(()) => {
                 self.staged = 0;
+                self.last = self.head.at(0);
                 Ok(staged)
             }
             Err(errno) => {
                 let mut posted = 0;
-                while self.staged > 0 && !ptr::eq(self.request(self.first), bad) {
+                while self.staged > 0 && !ptr::eq(self.first(), bad) {
                     self.unstage();
                     posted += 1;
                 }
@@ -279,7 +286,6 @@ pub struct PostedSlot<'a> {
     slots: &'a mut ReceiveSlots,
     /// Its place in the array.
     at: *mut Slot,
-    number: usize,
 }
 
 impl PostedSlot<'_> {
@@ -287,7 +293,15 @@ impl PostedSlot<'_> {
     #[must_use]
     #[inline(always)]
     pub fn number(&self) -> usize {
-        self.number
+        // SAFETY: of the array, which is borrowed.
+        let id = unsafe { (*self.at).request.wr_id };
+        usize::try_from(id & u64::from(u32::MAX)).unwrap_or(usize::MAX)
+    }
+
+    /// Puts it aside, for [`ReceiveSlots::take_lent`].
+    #[inline(always)]
+    pub fn lend(self) {
+        self.slots.lent = NonNull::new(self.at);
     }
 
     #[inline(always)]
@@ -325,15 +339,13 @@ impl PostedSlot<'_> {
         former
     }
 
-    /// Appends it, which has completed, to those that will be posted, as it is and under the id
-    /// that it had.
+    /// Appends it, which has completed, to those that will be posted, as it is.
     #[inline(always)]
     pub fn stage(self) {
         // SAFETY: of the array, which is borrowed.
-        let slot = unsafe { &mut *self.at };
-        slot.staged_for = self.slots.post;
-        slot.request.next = ptr::null_mut();
-        self.slots.chain(self.number, &raw mut slot.request);
+        let request = unsafe { &mut (*self.at).request };
+        request.wr_id = request.wr_id.wrapping_add(ONCE);
+        self.slots.chain(request);
     }
 }
 
@@ -373,7 +385,7 @@ mod tests {
     fn a_changed_element_is_all_that_changes_when_a_receive_is_posted_again() {
         let mut slots = three();
         for slot in [2, 0, 1] {
-            slots.stage(slot, 7 << 32 | u64::from(slot));
+            slots.stage(slot, 7);
         }
         let mut seen = Vec::new();
         let posted = slots.post_by(|head, _| {
@@ -388,17 +400,31 @@ mod tests {
         let found = [id(0), 0, 8 << 32, id(3)].map(|id| number(&mut slots, id));
         assert_eq!(found, [Some(0), None, None, None]);
         slots.set_in(0);
-        assert_eq!(number(&mut slots, id(0)), None);
+        assert_eq!(
+            (number(&mut slots, id(0)), slots.is_out(0), slots.is_out(1)),
+            (None, false, true)
+        );
         assert_eq!(slots.posted(id(1)).unwrap().second(), sge(101));
-        assert_eq!(slots.posted(id(1)).unwrap().stage_with(sge(9), 77), 0);
-        assert_eq!(number(&mut slots, id(1)), None, "only staged");
+        assert!(slots.take_lent().is_none(), "nothing was");
+        slots.posted(id(1)).unwrap().lend();
+        assert_eq!(slots.take_lent().unwrap().stage_with(sge(9), 77), 0);
+        assert!(slots.take_lent().is_none(), "once");
+        assert_eq!(number(&mut slots, id(1)), None, "its completion came");
         assert_eq!((slots.second(1), slots.get(1, 1), slots.note(1)), (sge(9), sge(9), 77));
         assert_eq!(slots.staged(), 1);
         let posted = slots.post_by(|head, _| {
             seen = read(head);
             0
         });
-        assert_eq!((posted, &seen[..]), (Ok(1), &[(id(1), vec![100, 9])][..]));
+        assert_eq!((posted, &seen[..]), (Ok(1), &[(ONCE | id(1), vec![100, 9])][..]));
+        assert_eq!(number(&mut slots, ONCE | id(1)), Some(1));
+        slots.stage(0, 8);
+        let posted = slots.post_by(|head, _| {
+            seen = read(head);
+            0
+        });
+        let id = (2 * ONCE) | (8 << 32);
+        assert_eq!((posted, &seen[..]), (Ok(1), &[(id, vec![0, 1])][..]), "back twice, and new");
         assert_eq!(slots.post_by(|_, _| panic!("nothing is staged")), Ok(0));
     }
 

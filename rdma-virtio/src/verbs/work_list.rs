@@ -8,6 +8,7 @@ use super::address::AddressHandle;
 use super::array::Array;
 use super::sys::{self, Zero};
 use crate::nic::Sge;
+use std::hint::assert_unchecked;
 use std::ptr::{self, NonNull};
 
 /// A request was not taken into a list.
@@ -142,7 +143,7 @@ impl<R: Request + Zero> Chain<R> {
             return Ok(());
         }
         let mut bad = ptr::null_mut();
-        let result = post(self.requests.at(self.first), &mut bad);
+        let result = post(self.requests.place(self.first), &mut bad);
         if result == 0 {
             self.clear();
             return Ok(());
@@ -317,30 +318,28 @@ impl SendList {
     /// memory. False if it does not fit: the list is as before, and no header was asked for.
     ///
     /// # Safety
-    /// `message` names readable bytes of this process that nobody writes during the call; the
-    /// destination's handle lives until the list was posted or cleared.
+    /// `message` names readable bytes of this process that nobody writes during the call, of the
+    /// quick length if there is one; the destination's handle lives until the list was posted or
+    /// cleared.
     #[inline(always)]
-    pub unsafe fn push_copied<const N: usize>(
+    pub unsafe fn push_copied<'d, const N: usize>(
         &mut self,
         (wr_id, signalled): (u64, bool),
         header: impl FnOnce() -> [u8; N],
-        message: &Sge,
-        destination: Option<Destination<'_>>,
+        (message, quick): (&Sge, Option<QuickLength>),
+        destination: impl FnOnce() -> Option<Destination<'d>>,
     ) -> bool {
+        const { assert!(N + QUICK_TO as usize <= COPY_MAX) };
         let place = self.chain.end;
-        let length = message.length as usize;
-        if place >= self.copies.len || N + length > COPY_MAX {
+        let length = quick.map_or(message.length as usize, QuickLength::bytes);
+        let fits = quick.is_some() || N + length <= COPY_MAX;
+        if place >= self.copies.len || !fits {
             return false;
         }
-        let to: *mut u8 = self.copies.at(place).cast();
-        // SAFETY: COPY_MAX bytes of this place's own, which are enough for both.
-        unsafe { to.cast::<[u8; N]>().write_unaligned(header()) };
-        let from = ptr::with_exposed_provenance(usize::try_from(message.addr).unwrap_or(0));
-        // SAFETY: as above; the caller vouches for what is read.
-        unsafe { copy_short(from, to.wrapping_add(N), length) };
-        let request = self.chain.requests.at(place);
-        // SAFETY: within the array, of which `&mut self` is the only user; its pointer to its own
-        // elements was set when the array was made.
+        let request = self.chain.requests.place(place);
+        // SAFETY: within the array, which is as long as that of copies where there is one, and of
+        // which `&mut self` is the only user; its pointer to its own elements was set when the
+        // array was made.
         let wr = unsafe { &mut *request };
         wr.wr_id = wr_id;
         wr.next = ptr::null_mut();
@@ -351,15 +350,25 @@ impl SendList {
         } else {
             sys::IBV_SEND_INLINE
         };
-        if let Some(to) = destination {
+        if let Some(to) = destination() {
             wr.wr.ud.ah = to.handle.as_ptr();
             wr.wr.ud.remote_qpn = to.queue_pair;
             wr.wr.ud.remote_qkey = to.qkey;
         }
+        let to: *mut u8 = self.copies.place(place).cast();
         let addr = u64::try_from(to.expose_provenance()).unwrap_or(0);
-        let length = u32::try_from(N).unwrap_or(0) + message.length;
+        let both = u32::try_from(N).unwrap_or(0) + message.length;
         // SAFETY: the first of this request's own elements, of which there is one at least.
-        unsafe { wr.sg_list.write(sys::ibv_sge { addr, length, lkey: 0 }) };
+        unsafe { wr.sg_list.write(sys::ibv_sge { addr, length: both, lkey: 0 }) };
+        // SAFETY: COPY_MAX bytes of this place's own, which are enough for both.
+        unsafe { to.cast::<[u8; N]>().write_unaligned(header()) };
+        let from = ptr::with_exposed_provenance(usize::try_from(message.addr).unwrap_or(0));
+        match quick {
+            // SAFETY: as above; the caller vouches for what is read.
+            Some(length) => unsafe { copy_quick(from, to.wrapping_add(N), length) },
+            // SAFETY: the same.
+            None => unsafe { ptr::copy_nonoverlapping(from, to.wrapping_add(N), length) },
+        }
         self.chain.extend(request);
         true
     }
@@ -426,29 +435,66 @@ impl SendList {
     }
 }
 
-/// Whether so many bytes are copied without a call: the usual lengths of small frames.
-#[must_use]
-#[inline(always)]
-pub fn is_quick_to_copy(length: u32) -> bool {
-    (64..=128).contains(&length)
+/// From so many bytes to so many are copied without a call: the usual lengths of small frames.
+const QUICK_FROM: u32 = 64;
+const QUICK_TO: u32 = 128;
+
+/// Lengths that are copied without a call, up to some length.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QuickLengths {
+    /// How many, from [`QUICK_FROM`] on; none of them is above [`QUICK_TO`].
+    count: u32,
 }
 
-/// Copies few bytes: the usual lengths of small frames in two pieces that may overlap.
+/// A length that is copied without a call: from [`QUICK_FROM`] to [`QUICK_TO`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QuickLength(u32);
+
+impl QuickLengths {
+    /// Those that are at most `max`.
+    #[must_use]
+    pub fn up_to(max: u32) -> QuickLengths {
+        QuickLengths { count: (max.min(QUICK_TO) + 1).saturating_sub(QUICK_FROM) }
+    }
+
+    /// This length, if it is one of them.
+    #[must_use]
+    #[inline(always)]
+    pub fn find(self, length: u32) -> Option<QuickLength> {
+        (length.wrapping_sub(QUICK_FROM) < self.count).then_some(QuickLength(length))
+    }
+}
+
+impl QuickLength {
+    /// In bytes.
+    #[must_use]
+    #[inline(always)]
+    fn bytes(self) -> usize {
+        // SAFETY: only `QuickLengths::find` makes one.
+        unsafe { assert_unchecked(QUICK_FROM <= self.0 && self.0 <= QUICK_TO) };
+        self.0 as usize
+    }
+}
+
+/// Copies in two pieces that may overlap, the second one half as long if that is enough.
 ///
 /// # Safety
 /// As for [`ptr::copy_nonoverlapping`].
 #[inline(always)]
-unsafe fn copy_short(from: *const u8, to: *mut u8, length: usize) {
-    if !(64..=128).contains(&length) {
-        // SAFETY: as the caller promised.
-        unsafe { ptr::copy_nonoverlapping(from, to, length) };
-        return;
+unsafe fn copy_quick(from: *const u8, to: *mut u8, length: QuickLength) {
+    const PIECE: usize = QUICK_FROM as usize;
+    // SAFETY: as the caller promised; the first ones of at least as many bytes.
+    unsafe { ptr::copy_nonoverlapping(from, to, PIECE) };
+    let length = length.bytes();
+    let rest = length - PIECE / 2;
+    if rest <= PIECE {
+        let (from, to) = (from.wrapping_add(rest), to.wrapping_add(rest));
+        // SAFETY: as the caller promised; the last ones of at least as many bytes.
+        return unsafe { ptr::copy_nonoverlapping(from, to, PIECE / 2) };
     }
-    // SAFETY: as the caller promised; the first 64 of at least as many bytes.
-    unsafe { ptr::copy_nonoverlapping(from, to, 64) };
-    let (from, to) = (from.wrapping_add(length - 64), to.wrapping_add(length - 64));
-    // SAFETY: as the caller promised; the last 64 of at least as many bytes.
-    unsafe { ptr::copy_nonoverlapping(from, to, 64) };
+    let (from, to) = (from.wrapping_add(length - PIECE), to.wrapping_add(length - PIECE));
+    // SAFETY: the same.
+    unsafe { ptr::copy_nonoverlapping(from, to, PIECE) };
 }
 
 /// The member of a send that describes segmentation.

@@ -37,7 +37,7 @@ impl Link {
         // One listens and the other calls, by the loopback interface.
         let port = 20_000 + std::process::id() % 20_000;
         let way = format!("mode={mode},gid=3,exchange=tcp");
-        let second = open(&format!("rdma:b,{way},port={port},accept=127.0.0.0/8"));
+        let second = open(&format!("rdma:b,{way},port={port},accept=127.0.0.0/8,peers=1"));
         (open(&format!("rdma:a,{way},port=0,peer=127.0.0.2:{port}")), second)
     }
 }

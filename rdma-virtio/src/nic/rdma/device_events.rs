@@ -5,7 +5,6 @@
 
 use super::engine::Engine;
 use super::talk::Talk;
-use super::wire::peer::PeerId;
 use crate::verbs::events::{AsyncEvent, PortEvent, QueuePairEvent};
 use crate::verbs::gid::{self, GidEntry};
 
@@ -85,8 +84,7 @@ impl Engine {
 
     /// Uses another GID: the sessions over the old one end, and hosts are called from the new one.
     fn move_to(&mut self, entry: &GidEntry) {
-        for index in 0..self.links.len() {
-            let peer = PeerId(u16::try_from(index).unwrap_or(u16::MAX));
+        for peer in self.links.peers() {
             self.with_peers(|peers, outside| peers.on_broken(peer, outside));
         }
         if entry.gid != self.path.own {

@@ -11,7 +11,7 @@ use super::wire::header::{HEADER_BYTES, HEADER_LEN};
 use crate::nic::{Sge, WcStatus};
 use crate::verbs::queue_pair::{QueuePair, Rts};
 use crate::verbs::work_list::{
-    Destination, Operation, PushError, SendList, SendListSize, SendRequest,
+    Destination, Operation, PushError, QuickLength, SendList, SendListSize, SendRequest,
 };
 
 /// A signal at least every so many work requests of a lane.
@@ -191,12 +191,12 @@ impl Lane {
     /// `message` names readable bytes of this process that nobody writes during the call; the
     /// destination's handle lives until the lane was flushed.
     #[inline(always)]
-    pub(super) unsafe fn push_short(
+    pub(super) unsafe fn push_short<'d>(
         &mut self,
         signalled: bool,
         header: impl FnOnce() -> [u8; HEADER_LEN],
-        message: &Sge,
-        destination: Option<Destination<'_>>,
+        message: (&Sge, Option<QuickLength>),
+        destination: impl FnOnce() -> Option<Destination<'d>>,
     ) -> bool {
         let id = (self.tag | u64::from(self.next), signalled);
         // SAFETY: the caller's promise.
@@ -240,6 +240,12 @@ impl Lane {
     #[inline]
     pub(super) fn has_list(&self) -> bool {
         !self.list.is_empty()
+    }
+
+    /// Whether that is one request.
+    #[inline]
+    pub(super) fn has_one(&self) -> bool {
+        self.list.len() == 1
     }
 
     /// Posts the list: one doorbell.

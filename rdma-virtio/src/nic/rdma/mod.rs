@@ -17,6 +17,7 @@ mod device_events;
 mod engine;
 mod failures;
 mod lane;
+mod link;
 mod managed;
 mod open;
 pub mod options;
@@ -37,6 +38,7 @@ use std::os::fd::RawFd;
 use self::engine::{Engine, EngineCounters};
 pub use self::open::Settings;
 use self::options::RdmaOptions;
+pub(super) use self::reception::Look;
 use super::{
     Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne, PostError,
     RecvBatch, RecvWr, RegionView, SendWr,
@@ -83,6 +85,16 @@ impl RdmaNic {
             armed: 0,
             closed: false,
         })
+    }
+
+    /// As [`Nic::poll_recv_lent`], of what there can be: this NIC lends messages, or keeps them.
+    #[inline]
+    pub(super) fn look(&mut self) -> Look {
+        let engine = self.engine.get_mut();
+        let found = engine.look();
+        let lent = matches!(found, Look::Lent(..));
+        self.is_spent.set(lent && engine.is_spent());
+        found
     }
 
     /// What was chosen, by name, for people.
@@ -171,7 +183,7 @@ impl Nic for RdmaNic {
         self.engine.get_mut().slots.signal_last()
     }
 
-    #[inline]
+    #[inline(never)]
     fn doorbell(&mut self) {
         let engine = self.engine.get_mut();
         if !engine.dirty.is_empty() {
@@ -205,11 +217,11 @@ impl Nic for RdmaNic {
 
     #[inline]
     fn poll_recv_lent(&mut self) -> PolledOne {
-        let engine = self.engine.get_mut();
-        let found = engine.look();
-        let lent = matches!(found, PolledOne::Lent { .. });
-        self.is_spent.set(lent && engine.is_spent());
-        found
+        match self.look() {
+            Look::Lent(wr_id, byte_len) => PolledOne::Lent { wr_id, byte_len },
+            Look::Nothing => PolledOne::Nothing,
+            Look::Other => PolledOne::Unknown,
+        }
     }
 
     #[inline]

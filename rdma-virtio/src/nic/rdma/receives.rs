@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::engine::FRAME_MIN;
 use super::scratch::{Scratch, read_at};
 use crate::nic::{Completion, PostError, RecvBatch, RecvWr, Sge, WcChecksum, WcStatus};
 use crate::verbs::queue_pair::{QueuePair, Rts};
@@ -44,10 +45,52 @@ pub(super) struct ReceivePlan {
     pub(super) max_sge: u16,
 }
 
+/// Buffers that are in no receive, with what names them; the last one is used first.
+struct FreeBuffers {
+    list: Vec<(u64, Sge)>,
+    max: usize,
+    /// Bytes of the last one, and those beyond the shortest frame; 0 if there is none.
+    last_len: u32,
+    last_room: u32,
+}
+
+impl FreeBuffers {
+    fn new(max: usize) -> FreeBuffers {
+        FreeBuffers { list: Vec::with_capacity(max), max, last_len: 0, last_room: 0 }
+    }
+
+    fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    fn room(&self) -> usize {
+        self.max.saturating_sub(self.list.len())
+    }
+
+    #[inline]
+    fn extend(&mut self, buffers: impl IntoIterator<Item = (u64, Sge)>) {
+        self.list.extend(buffers);
+        self.look_at_last();
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<(u64, Sge)> {
+        let buffer = self.list.pop();
+        self.look_at_last();
+        buffer
+    }
+
+    fn look_at_last(&mut self) {
+        self.last_len = self.list.last().map_or(0, |(_, sge)| sge.length);
+        self.last_room = self.last_len.saturating_sub(FRAME_MIN);
+    }
+}
+
 /// A completed receive.
 pub(super) struct Arrived<'a> {
     slot: PostedSlot<'a>,
-    free: &'a mut Vec<(u64, Sge)>,
+    free_len: u32,
+    free_room: u32,
 }
 
 impl Arrived<'_> {
@@ -56,19 +99,21 @@ impl Arrived<'_> {
         self.slot.number()
     }
 
-    /// The first buffer, if a message of `length` bytes is in it alone, and another of its length
-    /// is free: one of another length may make the receive too short, or longer than needed.
+    /// The first buffer, if a message with `rest` bytes beyond the shortest frame is in it alone,
+    /// and another of its length is free: one of another length may make the receive too short,
+    /// or longer than needed.
     #[inline(always)]
-    pub(super) fn only(&self, length: u32) -> Option<Sge> {
+    pub(super) fn only(&self, rest: u32) -> Option<Sge> {
         let sge = self.slot.second();
-        let fits = self.free.last().is_some_and(|(_, fresh)| fresh.length == sge.length);
-        (length <= sge.length && fits).then_some(sge)
+        (sge.length == self.free_len && rest <= self.free_room).then_some(sge)
     }
 
-    /// What names that buffer.
+    /// Puts the receive aside until it is known whether that buffer is kept; what names it.
     #[inline(always)]
-    pub(super) fn id(&self) -> u64 {
-        self.slot.note()
+    pub(super) fn lend(self) -> u64 {
+        let id = self.slot.note();
+        self.slot.lend();
+        id
     }
 }
 
@@ -84,11 +129,10 @@ pub(super) struct Receives {
     ids: Box<[u64]>,
     /// Receives without buffers.
     idle: Vec<u16>,
-    free: Vec<(u64, Sge)>,
-    free_max: usize,
+    free: FreeBuffers,
     done: VecDeque<Completion>,
     /// Tells receives of a queue that is no more from those of the present one.
-    generation: u32,
+    generation: u16,
     /// Calls that posted receives, and receives that the device did not take.
     pub(super) lists: u64,
     pub(super) post_failed: u64,
@@ -108,8 +152,7 @@ impl Receives {
             ids: vec![0; receives * usize::from(most)].into_boxed_slice(),
             slots,
             idle: (0..plan.receives).rev().collect(),
-            free: Vec::with_capacity(free_max),
-            free_max,
+            free: FreeBuffers::new(free_max),
             done: VecDeque::with_capacity(free_max),
             generation: 0,
             lists: 0,
@@ -131,9 +174,9 @@ impl Receives {
     pub(super) fn add(&mut self, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {
         for (taken, wr) in wrs.iter().enumerate() {
             let refusal = match wr.sges {
-                [_] if self.free.len() >= self.free_max => PostError::QueueFull,
+                [_] if self.free.room() == 0 => PostError::QueueFull,
                 [sge] => {
-                    self.free.push((wr.wr_id, *sge));
+                    self.free.extend([(wr.wr_id, *sge)]);
                     continue;
                 }
                 _ => PostError::SgeCount,
@@ -146,7 +189,7 @@ impl Receives {
     /// Buffers that are alike; returns how many were taken.
     #[inline]
     pub(super) fn add_batch(&mut self, batch: &RecvBatch<'_>) -> Result<usize, PostError> {
-        let room = self.free_max.saturating_sub(self.free.len());
+        let room = self.free.room();
         let places = &batch.places[..batch.places.len().min(room)];
         if places.is_empty() && !batch.places.is_empty() {
             return Err(PostError::QueueFull);
@@ -186,7 +229,7 @@ impl Receives {
     fn empty_but(&mut self, index: u16, gone: Range<u16>) {
         for place in (0..gone.start).chain(gone.end..self.count(index)) {
             let buffer = self.buffer(index, place);
-            self.free.push(buffer);
+            self.free.extend([buffer]);
         }
         self.counts[usize::from(index)] = 0;
         self.slots.set_in(index);
@@ -212,7 +255,7 @@ impl Receives {
     fn wanted(&self, kept: usize) -> Option<u16> {
         let mut room = 0_u32;
         let free = self.free.len().checked_sub(kept)?;
-        for (count, (_, sge)) in self.free.iter().rev().take(free).enumerate() {
+        for (count, (_, sge)) in self.free.list.iter().rev().take(free).enumerate() {
             room = room.saturating_add(sge.length);
             let count = u16::try_from(count + 1).unwrap_or(self.most);
             if room >= self.plan.longest || count == self.most {
@@ -223,8 +266,7 @@ impl Receives {
     }
 
     fn stage(&mut self, index: u16) {
-        let wr_id = u64::from(self.generation) << 32 | u64::from(index);
-        self.slots.stage(index, wr_id);
+        self.slots.stage(index, self.generation);
     }
 
     /// Receives that are to be posted.
@@ -286,7 +328,8 @@ impl Receives {
     /// The same, to be delivered at once.
     #[inline(always)]
     pub(super) fn arrived(&mut self, wr_id: u64) -> Option<Arrived<'_>> {
-        Some(Arrived { slot: self.slots.posted(wr_id)?, free: &mut self.free })
+        let (free_len, free_room) = (self.free.last_len, self.free.last_room);
+        Some(Arrived { slot: self.slots.posted(wr_id)?, free_len, free_room })
     }
 
     /// It is not with the device any more.
@@ -359,18 +402,23 @@ impl Receives {
         }
     }
 
-    /// The first buffer of a receive that [`Arrived::only`] was asked about is the stack's from now
-    /// on: the free one takes its place.
+    /// The first buffer of the receive that was lent is the stack's from now on: the free one that
+    /// [`Arrived::only`] saw takes its place.
     #[inline]
-    pub(super) fn take_lent(&mut self, number: usize) {
-        let Some((id, fresh)) = self.free.pop() else { return };
-        self.slots.lent(number).stage_with(fresh, id);
+    pub(super) fn take_lent(&mut self) {
+        if let Some(slot) = self.slots.take_lent()
+            && let Some((id, fresh)) = self.free.pop()
+        {
+            slot.stage_with(fresh, id);
+        }
     }
 
-    /// Such a receive is to be posted again as it is.
+    /// That receive is to be posted again as it is.
     #[inline(always)]
-    pub(super) fn repost_lent(&mut self, number: usize) {
-        self.slots.lent(number).stage();
+    pub(super) fn repost_lent(&mut self) {
+        if let Some(slot) = self.slots.take_lent() {
+            slot.stage();
+        }
     }
 
     /// Whether completions wait to be taken.
@@ -392,7 +440,7 @@ impl Receives {
     /// Everything comes back in error: the device is gone.
     pub(super) fn fail_all(&mut self) {
         self.take_back();
-        for (wr_id, _) in self.free.drain(..) {
+        while let Some((wr_id, _)) = self.free.pop() {
             self.done.push_back(Completion {
                 wr_id,
                 status: WcStatus::Flushed,

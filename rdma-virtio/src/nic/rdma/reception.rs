@@ -4,20 +4,31 @@
 //! nothing that a message says is used before its session, incarnation and queue pair were found
 //! to be those of one peer.
 
-use super::engine::{BATCH, Engine, FRAME_MIN, Full, GRH_LEN, Link, NEVER, SOURCE_AT};
-use super::scratch::read_at;
+use super::engine::{BATCH, Engine, FRAME_MIN, GRH_LEN, SOURCE_AT};
+use super::scratch::mac_at;
 use super::wire::credit::Arrival;
 use super::wire::exchange::Mode;
 use super::wire::header::{HEADER_BYTES, HEADER_LEN, Header};
 use super::wire::macs::Source;
 use super::wire::peer::PeerId;
-use crate::nic::{Completion, PolledOne};
+use crate::nic::Completion;
 use crate::verbs::work_completion::WorkCompletion;
+
+/// What a look for a message found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::nic) enum Look {
+    /// A whole message in one buffer, which is lent: what names the buffer, and bytes.
+    Lent(u64, u32),
+    /// No completion.
+    Nothing,
+    /// What goes the long way.
+    Other,
+}
 
 /// The peer that a header names by its session, as an index.
 #[inline]
-fn session_index(head: &[u8; HEADER_LEN]) -> usize {
-    usize::from(u16::from_be_bytes([head[6], head[7]]))
+fn session_index(head: &[u8; HEADER_LEN]) -> u16 {
+    u16::from_be_bytes([head[6], head[7]])
 }
 
 impl Engine {
@@ -30,7 +41,7 @@ impl Engine {
     /// Whether all was taken that the last look found, which did not fill its batch.
     #[inline(always)]
     pub(super) fn is_spent(&self) -> bool {
-        self.at == self.spent_at
+        self.at == self.count && self.count < BATCH
     }
 
     /// Looks for completions, none of an earlier look being left; says whether there are some.
@@ -38,16 +49,13 @@ impl Engine {
     fn poll_receives(&mut self) -> bool {
         match self.objects.recv_queue.poll(&mut self.completions[..]) {
             Ok(0) => {
-                // None is left, and the next look is not to be spared.
-                self.spent_at = NEVER;
                 if !self.dirty.is_empty() || !self.unflushed.is_empty() {
                     self.on_idle();
                 }
                 false
             }
             Ok(found) => {
-                (self.at, self.count) = (0, found.min(BATCH));
-                self.spent_at = if found < BATCH { found } else { NEVER };
+                (self.at, self.count) = (0, found);
                 true
             }
             Err(_) => {
@@ -87,60 +95,72 @@ impl Engine {
 
     /// The next message if it is a plain one, as nearly all are, which is lent; or what there is.
     #[inline(always)]
-    pub(super) fn look(&mut self) -> PolledOne {
+    pub(super) fn look(&mut self) -> Look {
         if self.receives.has_done() || (self.at == self.count && !self.poll_receives()) {
             return self.take_other();
         }
         match self.lend_plain() {
-            Some((None, wr_id, byte_len)) => PolledOne::Lent { wr_id, byte_len },
-            Some((Some(index), wr_id, byte_len)) => self.attend(index, (wr_id, byte_len)),
-            None => self.take_other(),
+            Some((wr_id, byte_len)) => Look::Lent(wr_id, byte_len),
+            None => self.look_closer(),
         }
     }
 
-    /// The next completion, if it is the next data message of a session in one buffer: what names
-    /// the buffer, and the message's length; and its peer, if that is to be attended to. Otherwise
+    /// The next completion, if it is the next data message of the session at hand in one buffer,
+    /// and nothing else is to be done: what names the buffer, and the message's length. Otherwise
     /// nothing was done.
     #[inline(always)]
-    fn lend_plain(&mut self) -> Option<(Option<usize>, u64, u32)> {
+    fn lend_plain(&mut self) -> Option<(u64, u32)> {
         let completion = &self.completions[self.at & (BATCH - 1)];
-        let length = completion.byte_len().wrapping_sub(self.in_front);
+        let rest = completion.byte_len().wrapping_sub(self.before_rest);
         let from = match self.mode {
             Mode::Rc => completion.queue_pair(),
             Mode::Ud => completion.source_queue_pair(),
         };
-        if !completion.is_success() || length < FRAME_MIN {
+        if !completion.is_success() {
             return None;
         }
         let receive = self.receives.arrived(completion.wr_id())?;
-        let head = self.scratch.read(receive.number());
-        let index = session_index(&head);
-        let Some(Link::Full(full)) = self.links.get_mut(index) else { return None };
-        let full: &mut Full = full;
-        if full.source != from || !full.is_next_data(&head) {
-            return None;
-        }
-        let sge = receive.only(length)?;
+        let peer = self.links.near_peer();
+        let full = self.links.near()?;
+        let sge = receive.only(rest)?;
         // SAFETY: a posted buffer, whose receive is complete and which was not reported yet.
-        let source = unsafe { read_at::<6>(&sge, SOURCE_AT) }?;
-        if !full.is_from_itself(source) && !self.macs.is_last(source, index) {
+        let source = unsafe { mac_at(&sge, SOURCE_AT) }?;
+        if full.source != from
+            || !full.is_from_itself(source) && !self.macs.is_last(source, peer)
+            || !full.take_next(self.scratch.read(receive.number()))
+        {
             return None;
         }
-        if !full.credit.take_next(&head) {
-            return None;
-        }
-        let calm = full.calm.checked_sub(1);
-        full.calm = calm.unwrap_or(0);
         self.plain += 1;
         self.at += 1;
-        self.lent = receive.number();
-        Some((calm.is_none().then_some(index), receive.id(), length))
+        Some((receive.lend(), rest + FRAME_MIN))
+    }
+
+    /// The next completion is of another session than that at hand, or its session is not calm:
+    /// most often it is a plain message all the same, after which there may be more to do.
+    #[inline(never)]
+    fn look_closer(&mut self) -> Look {
+        let wr_id = self.completions[self.at & (BATCH - 1)].wr_id();
+        let number = self.receives.arrived(wr_id).map(|receive| receive.number());
+        let session = number.map(|number| session_index(self.scratch.read(number)));
+        let peer = PeerId(session.unwrap_or(u16::MAX));
+        if let Some(full) = self.links.bring_near(peer) {
+            full.credit.calm_down(1);
+            if let Some((wr_id, byte_len)) = self.lend_plain() {
+                self.attend_to(peer);
+                return Look::Lent(wr_id, byte_len);
+            }
+            if let Some(full) = self.links.near() {
+                full.credit.be_careful();
+            }
+        }
+        self.take_other()
     }
 
     /// The message that was lent is the stack's.
     #[inline]
     pub(super) fn take_lent(&mut self) {
-        self.receives.take_lent(self.lent);
+        self.receives.take_lent();
         if self.receives.staged_count() >= self.attend_at {
             self.after_receives();
         }
@@ -149,27 +169,20 @@ impl Engine {
     /// The message that was lent was looked at: its receive is posted again as it is.
     #[inline(always)]
     pub(super) fn repost_lent(&mut self) {
-        self.receives.repost_lent(self.lent);
+        self.receives.repost_lent();
         if self.receives.staged_count() >= self.attend_at {
             self.after_receives();
         }
     }
 
-    /// After a plain message there is more to do than to pass it on.
-    #[inline(never)]
-    fn attend(&mut self, index: usize, (wr_id, byte_len): (u64, u32)) -> PolledOne {
-        self.attend_to(PeerId(u16::try_from(index).unwrap_or(u16::MAX)));
-        PolledOne::Lent { wr_id, byte_len }
-    }
-
     /// What there is if it is no plain message: nothing, or what goes the long way.
     #[inline(never)]
-    fn take_other(&mut self) -> PolledOne {
+    fn take_other(&mut self) -> Look {
         if self.receives.has_done() {
-            return PolledOne::Unknown;
+            return Look::Other;
         }
         if self.at == self.count {
-            return PolledOne::Nothing;
+            return Look::Nothing;
         }
         if let Some((index, length)) = self.take_message() {
             self.receives.deliver(index, length);
@@ -177,7 +190,7 @@ impl Engine {
         if self.receives.staged_count() >= self.attend_at {
             self.after_receives();
         }
-        PolledOne::Unknown
+        Look::Other
     }
 
     /// The receive of the next completion that is a message, and its length with virtio-net header.
@@ -218,13 +231,27 @@ impl Engine {
     fn after_receives(&mut self) {
         self.receives.replenish();
         self.post_receives();
-        self.attend_at = self.posted_together;
-        for at in 0..self.dirty.len() {
-            let peer = self.dirty[at];
-            self.send_waiting(peer);
+        self.attend_at = self.ledger.posted_together();
+        if !self.dirty.is_empty() {
+            self.send_to_the_owed();
         }
         if !self.broken.is_empty() || self.shared_broken {
             self.retire_broken();
+        }
+    }
+
+    #[inline(never)]
+    fn send_to_the_owed(&mut self) {
+        let mut starves = false;
+        for at in 0..self.dirty.len() {
+            let peer = self.dirty[at];
+            self.send_waiting(peer);
+            starves |= self.full(peer).is_some_and(|full| full.credit.starves());
+        }
+        // The turn's doorbell comes after the application, for which nobody is to wait.
+        if starves {
+            self.settle();
+            self.flush_all();
         }
     }
 
@@ -245,7 +272,7 @@ impl Engine {
             self.counters.rx_drop_short += 1;
             return None;
         };
-        let Ok(header) = Header::decode(&self.scratch.read(usize::from(index))) else {
+        let Ok(header) = Header::decode(self.scratch.read(usize::from(index))) else {
             self.counters.rx_drop_header += 1;
             return None;
         };
@@ -254,8 +281,8 @@ impl Engine {
             Mode::Rc => completion.queue_pair(),
             Mode::Ud => completion.source_queue_pair(),
         };
-        let full = match self.links.get_mut(usize::from(peer.0)) {
-            Some(Link::Full(full))
+        let full = match self.links.full(peer) {
+            Some(full)
                 if full.session_in == header.session
                     && full.incarnation == header.incarnation
                     && full.source == from =>
@@ -303,19 +330,17 @@ impl Engine {
     /// A message after which there may be more to do than to pass it on.
     #[inline(never)]
     fn attend_to(&mut self, peer: PeerId) {
-        let low = self.credits_low;
-        let Some(full) = self.full(peer) else { return };
+        let low = self.ledger.low();
+        let Some(full) = self.links.full(peer) else { return };
         let newly = !std::mem::replace(&mut full.touched, true);
-        let marked = full.credit.may_owe() || !full.waiting.is_empty();
-        let above = full.credit.outstanding().saturating_sub(low);
-        full.calm = if marked { 0 } else { above.min(full.credit.until_owed()).saturating_sub(1) };
-        if marked || above == 0 {
+        let found = full.calm_down(low);
+        if found.marked || found.low {
             self.attend_at = 0;
         }
         if newly {
             self.touched.push(peer);
         }
-        if marked {
+        if found.marked {
             self.mark(peer);
         }
     }

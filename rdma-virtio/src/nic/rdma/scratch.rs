@@ -21,6 +21,8 @@ pub(super) struct Scratch {
     mapping: Mapping,
     lkey: Lkey,
     fronts: u32,
+    /// Their number, a power of two, less 1.
+    fronts_mask: usize,
     cells: u32,
 }
 
@@ -31,6 +33,8 @@ impl Scratch {
         domain: &ProtectionDomain,
         (fronts, cells): (u32, u32),
     ) -> Result<Scratch, DeviceError> {
+        // Any number has a front when it is cut to the mask.
+        let fronts = fronts.next_power_of_two();
         let length = usize::try_from(fronts * FRONT_LEN + cells * CELL_LEN).unwrap_or(0);
         let mapping = Mapping::create(c"roceway-rdma", length, PageWish::Ordinary)
             .map_err(|error| error.into_device(device))?;
@@ -39,7 +43,14 @@ impl Scratch {
         // a time and not touched before its completion (the invariant of this file).
         let region = unsafe { domain.register(mapping.addr(), bytes, Access::LocalWrite) }?;
         let lkey = region.lkey();
-        Ok(Scratch { _region: region, mapping, lkey, fronts, cells })
+        Ok(Scratch {
+            _region: region,
+            mapping,
+            lkey,
+            fronts,
+            fronts_mask: fronts as usize - 1,
+            cells,
+        })
     }
 
     /// Bytes registered.
@@ -55,12 +66,13 @@ impl Scratch {
 
     /// The header that the device put in front of a receive that is complete.
     #[inline(always)]
-    pub(super) fn read(&self, receive: usize) -> [u8; HEADER_LEN] {
-        assert!(receive < self.fronts as usize, "within the scratch");
+    pub(super) fn read(&self, receive: usize) -> &[u8; HEADER_LEN] {
+        let receive = receive & self.fronts_mask;
         let end = receive * FRONT_LEN as usize + FRONT_LEN as usize;
         let from = self.mapping.as_ptr().wrapping_add(end - HEADER_LEN);
-        // SAFETY: within the mapping; the device has no request that names the place.
-        unsafe { from.cast::<[u8; HEADER_LEN]>().read_unaligned() }
+        // SAFETY: within the mapping; the device has no request that names the place, and gets none
+        // without the engine, which is borrowed with it.
+        unsafe { &*from.cast::<[u8; HEADER_LEN]>() }
     }
 
     #[inline]
@@ -83,6 +95,18 @@ impl Scratch {
         // SAFETY: within the mapping; the device has no request that names the cell.
         unsafe { to.cast::<[u8; HEADER_LEN]>().write_unaligned(header) };
     }
+}
+
+/// The hardware address that lies at `offset`, two at least, in a buffer, as a number
+/// ([`number`](super::wire::macs::number)): one reading of it and of the two bytes before.
+///
+/// # Safety
+/// As for [`read_at`].
+#[inline(always)]
+pub(super) unsafe fn mac_at(sge: &Sge, offset: u32) -> Option<u64> {
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { read_at::<8>(sge, offset - 2) }?;
+    Some(u64::from_le_bytes(bytes) >> 16)
 }
 
 /// Copies bytes out of a buffer whose receive is complete, or that a send names.

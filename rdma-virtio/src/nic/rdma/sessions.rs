@@ -5,8 +5,9 @@
 //! found again when no queue pair is left.
 
 use super::conversation::Heard;
-use super::engine::{DatagramPlan, Engine, Full, Half, Link, Objects, Way};
+use super::engine::{DatagramPlan, Engine, Objects};
 use super::lane::{Lane, NO_CELL, NO_SLOT};
+use super::link::{Full, Half, Link, Way};
 use super::receives::Sink;
 use super::transmit::SHARED_TAG;
 use super::wire::credit::{Credit, DOUBT_NS_MAX, Delivery, SILENCE_NS_MAX};
@@ -104,8 +105,7 @@ impl Engine {
 
     /// A queue pair for a peer, and its first credits.
     fn prepare(&mut self, peer: PeerId) -> Option<Prepared> {
-        let place = self.links.get(usize::from(peer.0))?;
-        if !matches!(place, Link::None) {
+        if !matches!(self.links.place(peer)?, Link::None) {
             return None;
         }
         let psn = self.next_random(24);
@@ -120,7 +120,7 @@ impl Engine {
         self.ledger.join();
         let granted = self.ledger.grant(0);
         self.hungry = true;
-        self.links[usize::from(peer.0)] = Link::Half(Half { pair, psn, granted });
+        *self.links.place(peer)? = Link::Half(Half { pair, psn, granted });
         let gid = self.path.own.0;
         let path_mtu = mtu_code(self.path.mtu);
         let endpoint = Endpoint { qpn, psn, qkey: self.path.qkey, gid, path_mtu };
@@ -152,11 +152,11 @@ impl Engine {
 
     /// Connects to what the peer said.
     fn establish(&mut self, peer: PeerId, hello: &Hello, session: u32) -> Option<()> {
-        let index = usize::from(peer.0);
-        let half = match std::mem::replace(self.links.get_mut(index)?, Link::None) {
+        let place = self.links.place(peer)?;
+        let half = match std::mem::replace(place, Link::None) {
             Link::Half(half) => half,
             other => {
-                self.links[index] = other;
+                *place = other;
                 return None;
             }
         };
@@ -171,7 +171,7 @@ impl Engine {
             Mode::Ud => Delivery::Datagram,
         };
         let credit = Credit::new(delivery, granted, u32::from(hello.credits));
-        let mut full = Full::new(credit, lane, way);
+        let mut full = Full::new(peer, credit, lane, way);
         full.source = source;
         full.session_in = session;
         full.session_out = hello.session;
@@ -182,7 +182,7 @@ impl Engine {
         full.mac_number = number(hello.mac);
         let lane = full.lane.as_ref().or(self.shared.as_ref());
         full.short_limit = lane.map_or(0, |lane| lane.short_max);
-        self.links[index] = Link::Full(Box::new(full));
+        *self.links.place(peer)? = Link::Full(Box::new(full));
         Some(())
     }
 
@@ -269,7 +269,7 @@ impl Engine {
 
     /// A session is over: all that was under way comes back.
     fn fall(&mut self, peer: PeerId, loss: Loss) {
-        let Some(place) = self.links.get_mut(usize::from(peer.0)) else { return };
+        let Some(place) = self.links.place(peer) else { return };
         match std::mem::replace(place, Link::None) {
             Link::None => {}
             Link::Half(half) => self.ledger.leave(half.granted),
@@ -282,7 +282,7 @@ impl Engine {
             Loss::Broken if self.up_count == 0 => self.events.push_back(NicEvent::LinkDown),
             Loss::Broken | Loss::Never => {}
         }
-        if self.links.iter().all(|link| matches!(link, Link::None)) {
+        if self.links.places().iter().all(|link| matches!(link, Link::None)) {
             self.renew_receives();
         }
         self.feed();
@@ -354,8 +354,7 @@ impl Engine {
         }
         self.receives.take_back();
         self.ledger.on_renewed();
-        for index in 0..self.links.len() {
-            let peer = PeerId(u16::try_from(index).unwrap_or(u16::MAX));
+        for peer in self.links.peers() {
             self.with_peers(|peers, outside| peers.on_broken(peer, outside));
         }
         self.retired.clear();
@@ -383,8 +382,8 @@ impl Engine {
         }
         self.poll_sends();
         self.renew_shared();
-        for index in 0..self.links.len() {
-            self.send_waiting(PeerId(u16::try_from(index).unwrap_or(u16::MAX)));
+        for peer in self.links.peers() {
+            self.send_waiting(peer);
         }
         self.expire_waiting();
         self.post_receives();

@@ -6,17 +6,18 @@
 
 use arrayvec::ArrayVec;
 
-use super::engine::{Engine, Full, Link, Way};
+use super::engine::Engine;
 use super::lane::{Lane, NO_CELL, NO_SLOT, Posting, Sent};
-use super::scratch::read_at;
+use super::link::{Full, Link, Way};
+use super::scratch::{mac_at, read_at};
 use super::slots::SEND_SGES_MAX;
 use super::wire::credit::{Owed, SILENCE_NS, SILENCE_NS_MAX};
 use super::wire::header::{HEADER_BYTES, Header, Kind};
-use super::wire::macs::Target;
+use super::wire::macs::{Target, number};
 use super::wire::peer::PeerId;
 use crate::nic::{Completion, PostError, SendWr, Sge, WcChecksum, WcStatus};
 use crate::verbs::work_completion::{CompletionStatus, WorkCompletion};
-use crate::verbs::work_list::{Destination, is_quick_to_copy};
+use crate::verbs::work_list::Destination;
 
 /// A frame that waits for credit so long is dropped, in nanoseconds.
 pub(super) const WAIT_NS_MAX: u64 = 1_000_000_000;
@@ -83,7 +84,7 @@ impl Engine {
         if self.slots.is_full() {
             return Err(PostError::QueueFull);
         }
-        match self.macs.target(mac) {
+        match self.macs.target(number(mac)) {
             Target::Peer(peer) => self.send_to(peer, wr, length),
             Target::Everyone => {
                 self.send_to_all(wr, length);
@@ -98,64 +99,66 @@ impl Engine {
     pub(super) fn post_short(&mut self, sge: Sge) -> bool {
         // SAFETY: memory that the sender owns and has registered; the device half looked the range
         // up, and nobody writes it during this call.
-        let Some(mac) = (unsafe { read_at::<6>(&sge, DESTINATION_AT) }) else { return false };
+        let Some(mac) = (unsafe { mac_at(&sge, DESTINATION_AT) }) else { return false };
+        if let Some(full) = self.links.near()
+            && let Some(quick) = full.quick(mac, sge.length)
+            && full.credit.available() != 0
+            && let Some(lane) = full.lane.as_mut().or(self.shared.as_mut())
+            && lane.is_quick()
+        {
+            let Full { peer, way, credit, start_out, .. } = full;
+            let header = || Header::data(start_out, credit.data_counts());
+            // SAFETY: as above; the handle outlives the list (`dismantle`).
+            if unsafe {
+                !lane.push_short(false, header, (&sge, Some(quick)), || destination_of(way))
+            } {
+                return false;
+            }
+            self.unflushed.add(*peer, || lane.has_one());
+            self.counters.on_data_sent(sge.length + HEADER_BYTES);
+            return true;
+        }
+        self.post_short_closer(mac, &sge)
+    }
+
+    /// The frame is for another session than that at hand, or of no usual length; or the lane wants
+    /// a look: a signal is due, or half of the queue is in use. Then most often sends are complete
+    /// that nobody looked for; else the long way is left, which waits for room.
+    #[cold]
+    fn post_short_closer(&mut self, mac: u64, sge: &Sge) -> bool {
         let Target::Peer(peer) = self.macs.target(mac) else { return false };
-        let Some(Link::Full(full)) = self.links.get_mut(usize::from(peer.0)) else { return false };
-        let Full { lane, way, credit, start_out, short_max, .. } = &mut **full;
+        let Some(full) = self.links.bring_near(peer) else { return false };
+        let quick = full.quick(mac, sge.length);
+        let Full { lane, way, credit, start_out, short_max, .. } = full;
         let Some(lane) = lane.as_mut().or(self.shared.as_mut()) else { return false };
         if sge.length > *short_max || credit.available() == 0 {
             return false;
         }
-        if !lane.is_quick() || !is_quick_to_copy(sge.length) {
-            return self.post_short_slowly(peer, sge);
-        }
-        let begins = !lane.has_list();
-        let header = || Header::data(start_out, credit.data_counts());
-        // SAFETY: as above; the handle outlives the list (`dismantle`).
-        if unsafe { !lane.push_short(false, header, &sge, destination_of(way)) } {
-            return false;
-        }
-        self.on_short(peer, begins, sge.length);
-        true
-    }
-
-    #[inline(always)]
-    fn on_short(&mut self, peer: PeerId, begins: bool, length: u32) {
-        if begins {
-            self.unflushed.add(peer);
-        }
-        self.counters.tx_data += 1;
-        self.counters.tx_bytes += u64::from(length + HEADER_BYTES);
-    }
-
-    /// The lane wants a look: a signal is due, or half of the queue is in use. Then most often
-    /// sends are complete that nobody looked for; else the long way is left, which waits for room.
-    /// Or the frame has no usual length.
-    #[cold]
-    fn post_short_slowly(&mut self, peer: PeerId, sge: Sge) -> bool {
-        let Some(Link::Full(full)) = self.links.get_mut(usize::from(peer.0)) else { return false };
-        let Full { lane, way, credit, start_out, .. } = &mut **full;
-        let Some(lane) = lane.as_mut().or(self.shared.as_mut()) else { return false };
         if lane.is_half_full() {
             let before = self.local.signals;
             self.poll_sends();
-            return self.local.signals != before && self.post_short(sge);
+            return self.local.signals != before && self.post_short_closer(mac, sge);
         }
-        let signalled = !lane.quicken();
-        let begins = !lane.has_list();
+        let signalled = !lane.is_quick() && !lane.quicken();
         let header = || Header::data(start_out, credit.data_counts());
         // SAFETY: as in `post_short`.
-        if unsafe { !lane.push_short(signalled, header, &sge, destination_of(way)) } {
+        if unsafe { !lane.push_short(signalled, header, (sge, quick), || destination_of(way)) } {
             return false;
         }
-        self.on_short(peer, begins, sge.length);
+        if signalled {
+            lane.quicken();
+        }
+        self.unflushed.add(peer, || lane.has_one());
+        self.counters.on_data_sent(sge.length + HEADER_BYTES);
         true
     }
 
+    /// The peer is given up at the next doorbell, if that is not what failed.
     #[cold]
     fn on_push_failed(&mut self, peer: PeerId) {
         self.local.posts_failed += 1;
         self.broken.push(peer);
+        self.unflushed.others().push(peer);
     }
 
     fn send_to(&mut self, peer: PeerId, wr: &SendWr<'_>, length: u32) -> Result<(), PostError> {
@@ -181,7 +184,7 @@ impl Engine {
                     full.waiting_since_ns = now_ns;
                 }
                 full.waiting.push_back(slot);
-                full.calm = 0;
+                full.credit.be_careful();
                 full.set_short_max();
                 self.mark(peer);
             }
@@ -194,8 +197,7 @@ impl Engine {
     fn send_to_all(&mut self, wr: &SendWr<'_>, length: u32) {
         self.counters.tx_to_all += 1;
         let slot = self.slots.take(wr.wr_id, wr.signalled, wr.sges, length);
-        for index in 0..self.links.len() {
-            let peer = PeerId(u16::try_from(index).unwrap_or(u16::MAX));
+        for peer in self.links.peers() {
             let Some(full) = self.full(peer) else { continue };
             if !full.up {
                 continue;
@@ -226,8 +228,7 @@ impl Engine {
     #[inline]
     fn post_data(&mut self, peer: PeerId, slot: u32, signal: bool) -> bool {
         let incarnation = self.peers.identity().incarnation;
-        let Some(Link::Full(full)) = self.links.get_mut(usize::from(peer.0)) else { return false };
-        let full: &mut Full = full;
+        let Some(full) = self.links.full(peer) else { return false };
         let Full { lane, way, credit, session_out, .. } = full;
         let Some(lane) = lane.as_mut().or(self.shared.as_mut()) else { return false };
         if self.cells.len() <= self.cells_kept || !lane.has_room(false) {
@@ -241,7 +242,6 @@ impl Engine {
         sges.push(self.scratch.sge(cell, HEADER_BYTES));
         sges.extend(message.iter().copied());
         let total = length + HEADER_BYTES;
-        let begins = !lane.has_list();
         let posting = Posting {
             sges: &sges,
             sent: Sent { slot, cell },
@@ -255,19 +255,15 @@ impl Engine {
             self.on_push_failed(peer);
             return false;
         }
-        self.counters.tx_data += 1;
-        self.counters.tx_bytes += u64::from(total);
-        if begins {
-            self.unflushed.add(peer);
-        }
+        self.unflushed.add(peer, || lane.has_one());
+        self.counters.on_data_sent(total);
         true
     }
 
     /// Posts a control message; false if there is no room even for that.
     pub(super) fn post_control(&mut self, peer: PeerId, kind: Kind) -> bool {
         let (incarnation, now_ns) = (self.peers.identity().incarnation, self.now_ns);
-        let Some(Link::Full(full)) = self.links.get_mut(usize::from(peer.0)) else { return false };
-        let full: &mut Full = full;
+        let Some(full) = self.links.full(peer) else { return false };
         let Full { lane, way, credit, session_out, .. } = full;
         let Some(lane) = lane.as_mut().or(self.shared.as_mut()) else { return false };
         if !lane.has_room(true) {
@@ -276,7 +272,6 @@ impl Engine {
         let Some(cell) = self.cells.pop() else { return false };
         let header = credit.control_header(kind, (*session_out, incarnation), now_ns);
         self.scratch.write(cell, header.encode());
-        let begins = !lane.has_list();
         let posting = Posting {
             sges: &[self.scratch.sge(cell, HEADER_BYTES)],
             sent: Sent { slot: NO_SLOT, cell },
@@ -294,9 +289,7 @@ impl Engine {
             Kind::Probe => self.counters.tx_probes += 1,
             Kind::Data => {}
         }
-        if begins {
-            self.unflushed.add(peer);
-        }
+        self.unflushed.add(peer, || lane.has_one());
         true
     }
 
@@ -324,7 +317,7 @@ impl Engine {
     /// Drops what has waited too long.
     pub(super) fn expire_waiting(&mut self) {
         let now_ns = self.now_ns;
-        for link in &mut self.links {
+        for link in self.links.places() {
             let Link::Full(full) = link else { continue };
             let since_ns = full.waiting_since_ns;
             if full.waiting.is_empty() || now_ns.saturating_sub(since_ns) < WAIT_NS_MAX {
@@ -353,16 +346,15 @@ impl Engine {
 
     /// The same for every peer, marked or not.
     pub(super) fn settle_all(&mut self) {
-        for index in 0..self.links.len() {
-            self.settle_one(PeerId(u16::try_from(index).unwrap_or(u16::MAX)));
+        for peer in self.links.peers() {
+            self.settle_one(peer);
         }
     }
 
     /// Asks those who were silent whether they are there; gives those up who do not answer.
     pub(super) fn ask_the_silent(&mut self) {
         let now_ns = self.now_ns;
-        for index in 0..self.links.len() {
-            let peer = PeerId(u16::try_from(index).unwrap_or(u16::MAX));
+        for peer in self.links.peers() {
             let Some(full) = self.full(peer) else { continue };
             let silent_ns = now_ns.saturating_sub(full.heard_ns(now_ns));
             if !full.up || silent_ns < SILENCE_NS {
@@ -399,17 +391,17 @@ impl Engine {
     /// Posts every list: one doorbell for each queue pair that has one.
     #[inline(always)]
     pub(super) fn flush_all(&mut self) {
-        if let Some(peer) = self.unflushed.first.take() {
+        if let Some(peer) = self.unflushed.take_first() {
             self.flush(peer);
         }
-        if !self.unflushed.others.is_empty() || !self.broken.is_empty() {
+        if !self.unflushed.others().is_empty() {
             self.flush_others();
         }
     }
 
     #[cold]
     fn flush_others(&mut self) {
-        while let Some(peer) = self.unflushed.others.pop() {
+        while let Some(peer) = self.unflushed.others().pop() {
             self.flush(peer);
         }
         self.retire_broken();
@@ -417,7 +409,7 @@ impl Engine {
 
     #[inline(always)]
     fn flush(&mut self, peer: PeerId) {
-        let Some(Link::Full(full)) = self.links.get_mut(usize::from(peer.0)) else { return };
+        let Some(full) = self.links.full(peer) else { return };
         let Some(lane) = full.lane.as_mut().or(self.shared.as_mut()) else { return };
         if !lane.has_list() {
             return;
@@ -437,7 +429,7 @@ impl Engine {
                 self.fatal = Some("a completion queue failed or overran");
                 return;
             };
-            for completion in &completions[..found.min(BATCH)] {
+            for completion in &completions[..found] {
                 self.on_sent(completion);
             }
             if found < BATCH {
@@ -454,9 +446,9 @@ impl Engine {
         let tag = u32::try_from(completion.wr_id() >> 32).unwrap_or(u32::MAX);
         let number = u32::try_from(completion.wr_id() & 0xffff_ffff).unwrap_or(0);
         let peer = PeerId(u16::try_from(tag & 0xffff).unwrap_or(u16::MAX));
-        let lane: Option<&mut Lane> = match self.links.get_mut(usize::from(peer.0)) {
-            Some(Link::Full(full)) => full.lane.as_mut(),
-            _ => self.shared.as_mut(),
+        let lane: Option<&mut Lane> = match self.links.full(peer) {
+            Some(full) => full.lane.as_mut(),
+            None => self.shared.as_mut(),
         };
         // One of a queue pair that is no more is of no interest: its sends were handed back.
         let Some(lane) = lane.filter(|lane| lane.tag() == tag) else { return };
@@ -497,11 +489,7 @@ impl Engine {
     /// There is room again.
     #[inline]
     fn send_what_waited(&mut self, peer: PeerId) {
-        let has_waiting = matches!(
-            self.links.get(usize::from(peer.0)),
-            Some(Link::Full(full)) if !full.waiting.is_empty()
-        );
-        if has_waiting {
+        if self.full(peer).is_some_and(|full| !full.waiting.is_empty()) {
             self.send_waiting(peer);
             self.flush_all();
         }

@@ -94,6 +94,13 @@ counters! {
 }
 
 impl WireCounters {
+    /// A data message of so many bytes with its header was posted.
+    #[inline(always)]
+    pub fn on_data_sent(&mut self, bytes: u32) {
+        self.tx_data += 1;
+        self.tx_bytes += u64::from(bytes);
+    }
+
     /// Whether every message that was received is accounted for.
     #[must_use]
     pub fn conserves(&self) -> bool {

@@ -100,7 +100,15 @@ pub struct Credit {
     /// were taken one after the other.
     arrived: u64,
     marked: u32,
+    /// So many messages may be taken by a look at their headers; never more than were granted, and
+    /// none while an update is on its way.
+    calm: u32,
+    /// Limit and echo of the last message that was taken so, as they came.
+    tail: [u8; TAIL_LEN],
 }
+
+/// Bytes of limit and echo, which end a header.
+const TAIL_LEN: usize = 8;
 
 /// How far `to` is ahead of `from`; nothing if it is behind.
 #[inline]
@@ -126,6 +134,9 @@ impl Credit {
             asked: false,
             arrived: u64::MAX,
             marked: 0,
+            calm: 0,
+            // No limit and echo that there can be at first.
+            tail: [0xff; TAIL_LEN],
         }
     }
 
@@ -221,12 +232,24 @@ impl Credit {
         self.asked || (untold != 0 && self.told.wrapping_sub(self.received) <= untold)
     }
 
-    /// Messages that may come until an update may be owed, if nothing is sent or granted meanwhile.
+    /// Whether the peer can send nothing of what it was told, and there is more.
     #[must_use]
+    pub fn starves(&self) -> bool {
+        self.told == self.received && self.granted != self.told
+    }
+
+    /// Messages that may come until an update may be owed, if nothing is sent or granted
+    /// meanwhile; 0 if one is.
+    #[must_use]
+    #[inline]
     pub fn until_owed(&self) -> u32 {
         let untold = self.granted.wrapping_sub(self.told);
         let left = self.told.wrapping_sub(self.received);
-        if untold == 0 { u32::MAX } else { left.saturating_sub(untold) }
+        match untold {
+            _ if self.asked => 0,
+            0 => u32::MAX,
+            untold => left.saturating_sub(untold),
+        }
     }
 
     fn may_repeat(&self, now_ns: u64, since: u64) -> bool {
@@ -249,7 +272,10 @@ impl Credit {
     pub fn control_header(&mut self, kind: Kind, ids: (u32, u32), now_ns: u64) -> Header {
         let header = self.header(kind, ids.0, ids.1);
         match kind {
-            Kind::Credit => self.update = Some((header.limit, now_ns)),
+            Kind::Credit => {
+                self.update = Some((header.limit, now_ns));
+                self.be_careful();
+            }
             Kind::Probe => self.probed_ns = Some(now_ns),
             Kind::Data => debug_assert!(false, "data has a header of its own"),
         }
@@ -260,6 +286,7 @@ impl Credit {
     #[inline]
     pub fn on_header(&mut self, header: &Header) -> Arrival {
         self.mark_arrived();
+        self.be_careful();
         if ahead(self.granted, header.echo).is_none() {
             return Arrival::Violation(Violation::Echo);
         }
@@ -287,14 +314,42 @@ impl Credit {
         }
     }
 
-    /// Takes a data message if it is the next one and says nothing that needs more than a look;
+    /// The next so many messages may be taken by a look at their headers, as far as the peer may
+    /// send them and no update is on its way.
+    #[inline]
+    pub fn calm_down(&mut self, messages: u32) {
+        self.calm = if self.update.is_some() { 0 } else { messages.min(self.outstanding()) };
+    }
+
+    /// The next message is looked at closely.
+    #[inline]
+    pub fn be_careful(&mut self) {
+        self.calm = 0;
+    }
+
+    /// Takes a data message if the session is calm ([`Credit::calm_down`]), and it is the next one;
     /// otherwise [`Credit::on_header`] is to judge it, and nothing was done.
     #[must_use]
     #[inline(always)]
     pub fn take_next(&mut self, head: &[u8; HEADER_LEN]) -> bool {
-        let [sequence, limit, echo] = Header::counts(head);
-        let next = sequence == self.received && sequence != self.granted && self.update.is_none();
-        if !next || self.granted.wrapping_sub(echo) > u32::MAX / 2 {
+        let [sequence, _, _] = Header::counts(head);
+        let Some(calm) = self.calm.checked_sub(1) else { return false };
+        if sequence != self.received {
+            return false;
+        }
+        if head[HEADER_LEN - TAIL_LEN..] != self.tail && !self.take_tail(head) {
+            return false;
+        }
+        self.received = sequence.wrapping_add(1);
+        self.calm = calm;
+        true
+    }
+
+    /// Takes limit and echo; false if they say what is to be judged.
+    #[inline(always)]
+    fn take_tail(&mut self, head: &[u8; HEADER_LEN]) -> bool {
+        let [_, limit, echo] = Header::counts(head);
+        if ahead(self.granted, echo).is_none() {
             return false;
         }
         if limit != self.allowed {
@@ -305,7 +360,7 @@ impl Credit {
             self.allowed = limit;
             self.probed_ns = None;
         }
-        self.received = sequence.wrapping_add(1);
+        self.tail.copy_from_slice(&head[HEADER_LEN - TAIL_LEN..]);
         true
     }
 

@@ -14,6 +14,11 @@ const SHARES: u32 = 8;
 /// No share is kept that would leave those who are there with fewer credits than this: one message
 /// at a time and a wait for its credit is worse than a late peer that begins so.
 const SHARE_MIN: u32 = 4;
+/// Most receives that wait to be posted together.
+const TOGETHER_MAX: u32 = 32;
+/// So many of a queue with fewer than eight times as many, if they are a third of it at most: then
+/// the other two thirds last until they are told of, and no message needs a close look.
+const FEW: u32 = 8;
 /// Buffers come back in batches of so many, and until then their receives are not posted.
 const BATCH: u32 = 16;
 
@@ -31,13 +36,28 @@ pub struct Ledger {
     outstanding: u32,
     /// Credits that a peer should have when all is well.
     share: u32,
+    /// What is kept for control and for peers to come.
+    reserve: u32,
+    /// Receives are posted again when so many wait for it.
+    together: u32,
 }
 
 impl Ledger {
     /// A wire for so many peers at most.
     #[must_use]
     pub fn new(peers_max: u32) -> Ledger {
-        Ledger { peers_max, peers: 0, posted: 0, posted_peak: 0, outstanding: 0, share: 1 }
+        let mut ledger = Ledger {
+            peers_max,
+            peers: 0,
+            posted: 0,
+            posted_peak: 0,
+            outstanding: 0,
+            share: 0,
+            reserve: 0,
+            together: 0,
+        };
+        ledger.divide();
+        ledger
     }
 
     /// Receives that a wire of so many peers needs at least.
@@ -111,12 +131,6 @@ impl Ledger {
         self.outstanding = self.outstanding.saturating_sub(count);
     }
 
-    /// What is kept for control and for peers to come.
-    #[inline]
-    fn reserve(&self) -> u32 {
-        self.peers_max * CONTROL_RESERVE + self.peers_max.saturating_sub(self.peers)
-    }
-
     /// Receives that may be away for a while although nobody lacks any. Without granting less than
     /// there are, those who come later would wait for them as long as nothing else arrives.
     #[inline]
@@ -131,18 +145,37 @@ impl Ledger {
         self.share
     }
 
+    /// Receives are posted again when so many wait for it, so that a post costs little a message.
+    #[must_use]
+    #[inline]
+    pub fn posted_together(&self) -> usize {
+        self.together as usize
+    }
+
+    /// A peer with so few credits is to get some at once.
+    #[must_use]
+    #[inline]
+    pub fn low(&self) -> u32 {
+        self.share / 2
+    }
+
     fn divide(&mut self) {
-        let all = self.posted_peak.saturating_sub(self.reserve()).saturating_sub(self.slack());
+        self.reserve = self.peers_max * CONTROL_RESERVE + self.peers_max.saturating_sub(self.peers);
+        let all = self.posted_peak.saturating_sub(self.reserve).saturating_sub(self.slack());
         let kept = self.peers_max.min(SHARES).min(all / SHARE_MIN);
         let parts = self.peers.max(kept).max(1);
         self.share = (all / parts).max(1);
+        // An eighth of the queue, or some of a short one, so that credits do not run out meanwhile;
+        // nor are so few left to a peer that those posted must be told of at once.
+        let eighth = (self.posted_peak / 8).max((self.posted_peak / 3).min(FEW));
+        self.together = eighth.min(TOGETHER_MAX).min(self.share.saturating_sub(1) / 2).max(1);
     }
 
     /// How many credits a peer that has `held` gets now; they are booked.
     #[must_use]
     #[inline]
     pub fn grant(&mut self, held: u32) -> u32 {
-        let room = self.posted.saturating_sub(self.reserve()).saturating_sub(self.outstanding);
+        let room = self.posted.saturating_sub(self.reserve).saturating_sub(self.outstanding);
         let more = self.share().saturating_sub(held).min(room);
         self.outstanding += more;
         more

@@ -110,12 +110,11 @@ impl Macs {
         matches!(self.source(mac, peer), Source::Known | Source::Learned)
     }
 
-    /// Whether this is the address that was found last, at this peer.
+    /// Whether this is the address, as a number, that was found last, at this peer.
     #[inline]
     #[must_use]
-    pub fn is_last(&self, mac: [u8; 6], peer: usize) -> bool {
-        let mac = number(mac);
-        self.last.mac == mac && usize::from(self.last.peer.0) == peer
+    pub fn is_last(&self, mac: u64, peer: PeerId) -> bool {
+        self.last == (Entry { mac, peer })
     }
 
     /// Judges the source of a frame from a peer, and learns it.
@@ -154,11 +153,10 @@ impl Macs {
         }
     }
 
-    /// Where a frame for this address goes.
+    /// Where a frame for this address, a [`number`], goes.
     #[inline]
     #[must_use]
-    pub fn target(&self, mac: [u8; 6]) -> Target {
-        let mac = number(mac);
+    pub fn target(&self, mac: u64) -> Target {
         if self.last.mac == mac { Target::Peer(self.last.peer) } else { self.look_up(mac) }
     }
 
@@ -221,11 +219,11 @@ mod tests {
         for (name, mac, peer, expected) in rows {
             assert_eq!(macs.source(mac, peer), expected, "{name}");
         }
-        assert_eq!(macs.target(mac(3)), Target::Peer(A));
+        assert_eq!(macs.target(number(mac(3))), Target::Peer(A));
         assert!(macs.is_taken(mac(3), B) && !macs.is_taken(mac(3), A) && macs.is_taken(OWN, A));
         macs.forget(A);
-        assert_eq!(macs.target(mac(3)), Target::Everyone);
-        assert_eq!(macs.target(mac(2)), Target::Peer(B));
+        assert_eq!(macs.target(number(mac(3))), Target::Everyone);
+        assert_eq!(macs.target(number(mac(2))), Target::Peer(B));
         assert_eq!(macs.source(mac(3), B), Source::Learned);
     }
 
@@ -233,7 +231,7 @@ mod tests {
     fn broadcast_multicast_and_unknown_go_to_all() {
         let macs = Macs::new(OWN, 7);
         for mac in [[0xff; 6], [0x33, 0x33, 0, 0, 0, 1], mac(9)] {
-            assert_eq!(macs.target(mac), Target::Everyone);
+            assert_eq!(macs.target(number(mac)), Target::Everyone);
         }
     }
 
