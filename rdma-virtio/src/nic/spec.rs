@@ -20,6 +20,8 @@ use super::{DeviceError, Receive};
 
 mod rdma;
 
+pub use self::rdma::OF_RC as RC_OPTIONS;
+
 /// A kind of device, for help texts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KindHelp {

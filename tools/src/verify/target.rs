@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use roceway_runtime::rdma_virtio::nic::spec::DeviceSpec;
+use roceway_runtime::rdma_virtio::nic::spec::{DeviceSpec, RC_OPTIONS};
 use serde::{Deserialize, Serialize};
 
 /// A mode of `rdma:`.
@@ -97,6 +97,13 @@ impl Target {
         self.options.iter().find_map(|item| item.strip_prefix("gid=")?.parse().ok())
     }
 
+    /// Whether an option is for a mode: of several modes only rc takes rc's. What is not for the
+    /// only one is refused by the device.
+    fn is_for(&self, mode: Mode, item: &str) -> bool {
+        let key = item.split_once('=').map_or(item, |(key, _)| key);
+        mode == Mode::Rc || self.modes.len() == 1 || !RC_OPTIONS.contains(&key)
+    }
+
     /// The device of Roceway in a mode: its own exchange at `own_port`, the peer's at `peer_port`.
     pub(crate) fn wire(
         &self,
@@ -105,7 +112,7 @@ impl Target {
         (own_port, peer_port): (u16, u16),
     ) -> String {
         let mut text = format!("rdma:{},mode={mode}", self.name);
-        for item in &self.options {
+        for item in self.options.iter().filter(|item| self.is_for(mode, item)) {
             text = text + "," + item;
         }
         match (mode, peer) {
@@ -134,6 +141,15 @@ mod tests {
     }
 
     #[test]
+    fn an_option_of_rc_is_for_rc_where_there_are_several_modes() {
+        let target = Target::parse("rdma:a,timeout=14,tclass=104").unwrap();
+        let peer = "10.0.0.2".parse().unwrap();
+        let text = [Mode::Rc, Mode::Ud].map(|mode| target.wire(mode, peer, (7, 8)));
+        assert_eq!(text[0], "rdma:a,mode=rc,timeout=14,tclass=104,port=7,peer=10.0.0.2:8");
+        assert_eq!(text[1], "rdma:a,mode=ud,tclass=104,port=7,peer=10.0.0.2:8");
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused_with_the_reason() {
         for (text, says) in [
             ("soft:/x", "write rdma:DEV"),
@@ -142,6 +158,7 @@ mod tests {
             ("rdma:a,mode=xy", "say raw, rc or ud"),
             ("rdma:a,mode=rc,gidd=1", "gid"),
             ("rdma:a,tclass=999", "tclass"),
+            ("rdma:a,mode=ud,timeout=14", "timeout"),
         ] {
             let error = Target::parse(text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");

@@ -58,9 +58,10 @@ pub(super) const OPTIONS: &[OptionHelp] = &[
     option("receives", "4..4096", "64 or 512", "receives of a whole message (large or not)"),
 ];
 
-/// Options of one mode, or of two.
+/// Options of `mode=rc` alone.
+pub const OF_RC: &[&str] = &["large", "timeout", "retry", "rnr", "rnr-timer", "give-up"];
+/// Options of another mode, or of two.
 const OF_RAW: &[&str] = &["vlan", "groups", "promisc", "csum", "tso"];
-const OF_RC: &[&str] = &["large", "timeout", "retry", "rnr", "rnr-timer", "give-up"];
 const OF_WIRES: &[&str] = &["peer", "accept", "peers", "gid", "port", "tclass", "sl", "flow"];
 
 /// What cannot be combined.

@@ -4,8 +4,13 @@
 # seconds: 300
 # checks: alone rc_offloads ud_offloads together report no_raw
 
+# The driver's retransmission races with its acknowledgements, and one in some hundred ends a queue
+# pair with "invalid request" (docs/rdma-figures.md). On a busy machine acknowledgements are late,
+# and a longer timer asks less often for nothing.
+PATIENT=timeout=14,retry=2
+
 a() {
-    roceway verify server "rdma:$DEV" --listen "$ADDR" --once >server.a 2>&1 &
+    roceway verify server "rdma:$DEV,$PATIENT" --listen "$ADDR" --once >server.a 2>&1 &
     until_listening 4797
     meet up
     wait $!
@@ -36,7 +41,7 @@ offloads() {
 b() {
     local status=0
     # Both ends over one port.
-    within 130 roceway verify "rdma:$DEV,mode=rc" --offloads --report alone.rc >/dev/null ||
+    within 130 roceway verify "rdma:$DEV,mode=rc,$PATIENT" --offloads --report alone.rc >/dev/null ||
         status=1
     within 130 roceway verify "rdma:$DEV,mode=ud" --offloads --report alone.ud >/dev/null ||
         status=1
@@ -50,7 +55,7 @@ b() {
     offloads ud 3
     meet up
     status=0
-    within 200 roceway verify "rdma:$DEV" --peer "$PEER_ADDR" --report both >/dev/null || status=1
+    within 200 roceway verify "rdma:$DEV,$PATIENT" --peer "$PEER_ADDR" --report both >/dev/null || status=1
     cat both
     if [ $status = 0 ]; then
         passed together "$(passes both) checks; $(told both)"
