@@ -80,11 +80,9 @@ fn under(set: OffloadSet, version: Version, (here, there): (&str, &str)) -> Seen
             Ok(if ended { evidence + &wire::why(&state) } else { evidence })
         });
         judged.map_err(|missed| match missed {
-            Missed::Failed(what) => Missed::Failed(format!(
-                "{what}; here{}, there{}",
-                wire::why(&state),
-                served.why()
-            )),
+            Missed::Failed(what) => {
+                Missed::Failed(format!("{what}; here{}, there{}", wire::why(&state), served.why()))
+            }
             other => other,
         })
     })
