@@ -49,6 +49,16 @@ fn open(text: &str) -> AnyNic {
     spec::open(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
+fn counter(nic: &AnyNic, name: &str) -> u64 {
+    let mut found = None;
+    nic.visit_counters(&mut |own, value| {
+        if own == name {
+            found = Some(value);
+        }
+    });
+    found.expect(name)
+}
+
 fn setting(nic: &AnyNic, name: &str) -> String {
     let settings = nic.settings();
     let found = settings.iter().find(|(key, _)| *key == name);
@@ -231,6 +241,33 @@ fn a_signal_that_is_asked_for_afterwards_comes_and_no_other() {
                 assert!(!sender.nic.signal_last());
                 sender.nic.doorbell();
                 assert_eq!(sender.completed(), [(4, WcStatus::Success)], "{length}");
+            }
+        },
+    );
+}
+
+/// With a tag, the headers of a frame that the device cuts lie in a place of their own, of which a
+/// batch has 64.
+#[test]
+fn more_headers_than_a_batch_has_places_take_another_doorbell_which_ends_no_turn() {
+    with_double(
+        "more_headers_than_a_batch_has_places_take_another_doorbell_which_ends_no_turn",
+        &["dev=a,loopback=on;dev=b"],
+        |_| {
+            const PLACES: u64 = 64;
+            let mut sender = Sender::open("rdma:a,vlan=7");
+            for (frames, doorbells) in [(PLACES, 1), (PLACES + 1, 2), (2 * PLACES + 1, 3)] {
+                let before = ["raw_tx_doorbells", "rdma_turns_that_sent", "raw_tx_completed"]
+                    .map(|name| counter(&sender.nic, name));
+                for number in 1..=frames {
+                    sender.post(number, LARGE, (number == frames, false));
+                }
+                sender.nic.doorbell();
+                assert_eq!(sender.completed(), [(frames, WcStatus::Success)], "{frames}");
+                let after = ["raw_tx_doorbells", "rdma_turns_that_sent", "raw_tx_completed"]
+                    .map(|name| counter(&sender.nic, name));
+                let more: Vec<u64> = after.iter().zip(before).map(|(b, a)| b - a).collect();
+                assert_eq!(more, [doorbells, 1, frames], "{frames}");
             }
         },
     );

@@ -192,6 +192,28 @@ fn tcp_stream_64k(count: u64, link: Link, offload: &str) {
     });
 }
 
+/// 64 KiB given at once as datagrams of full size, sent, received and read one by one.
+fn datagrams_64k(count: u64, offload: &str) {
+    let worlds = Worlds::over(Link::Soft, offload);
+    let server = UdpSocket::bind(&worlds.server, worlds.server_addr).expect("a socket");
+    let client = UdpSocket::bind(&worlds.client, "0.0.0.0:0".parse().expect("an address"))
+        .expect("a socket");
+    client.connect(worlds.server_addr).expect("a peer");
+    let (data, mut out) = (vec![7; 65_536], [0; 1472]);
+    client.send(&[1]).expect("room for a datagram");
+    let _ = worlds.until(|| server.recv_from(&mut out));
+    counted(count, || {
+        let (mut sent, mut came) = (0, 0);
+        while came < data.len() {
+            sent += client.send_segments(&data[sent..], 1472).unwrap_or(0);
+            worlds.turn();
+            while let Ok(length) = server.recv(&mut out) {
+                came += length;
+            }
+        }
+    });
+}
+
 /// The payload of a segment of full size: 1500 bytes without IP's and TCP's headers.
 const SEGMENT_LEN: usize = 1448;
 
@@ -340,6 +362,9 @@ fn main() {
         "frames_64k_gso_gro" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum,gso,gro"),
         // The same with every checksum computed and verified, sums taken with the copy.
         "tcp_stream_64k_csum" => tcp_stream_64k(count, Link::NoChecksums, "all,-gro"),
+        // Datagrams in frames of 1500 bytes, by who cuts them.
+        "datagrams_64k_checksum" => datagrams_64k(count, "csum,guest_csum"),
+        "datagrams_64k_gso" => datagrams_64k(count, "csum,guest_csum,gso"),
         "segment_received" => segment_received(count, Link::Soft),
         "segment_received_csum" => segment_received(count, Link::NoChecksums),
         "ack_received" => ack_received(count),
