@@ -142,10 +142,10 @@ mod tests {
 
     #[test]
     fn an_option_of_rc_is_for_rc_where_there_are_several_modes() {
-        let target = Target::parse("rdma:a,timeout=14,tclass=104").unwrap();
+        let target = Target::parse("rdma:a,timeout=14,retry=2,tclass=104").unwrap();
         let peer = "10.0.0.2".parse().unwrap();
         let text = [Mode::Rc, Mode::Ud].map(|mode| target.wire(mode, peer, (7, 8)));
-        assert_eq!(text[0], "rdma:a,mode=rc,timeout=14,tclass=104,port=7,peer=10.0.0.2:8");
+        assert_eq!(text[0], "rdma:a,mode=rc,timeout=14,retry=2,tclass=104,port=7,peer=10.0.0.2:8");
         assert_eq!(text[1], "rdma:a,mode=ud,tclass=104,port=7,peer=10.0.0.2:8");
     }
 
