@@ -27,9 +27,10 @@ const SEGMENTS: u64 = 24;
 const SEGMENT_LEN: usize = 1111;
 /// Datagrams of each call: the first brings both ends together, one of the others may lose some.
 const CALLS: [u64; 3] = [1, SEGMENTS, SEGMENTS];
-/// How long answers may take until they are lost, and room for what is to be sent: so long a wire
-/// may need to find its other end again.
+/// Answers that take longer are lost.
 const ANSWERS_NS: u64 = 2_000_000_000;
+/// How long there may be no room to send: until a wire has found its other end, which may take it
+/// several calls on a busy host.
 const ROOM_NS: u64 = 10_000_000_000;
 
 /// One check for each set, named by it.
@@ -72,19 +73,23 @@ fn under(set: OffloadSet, version: Version, (here, there): (&str, &str)) -> Seen
         let seen = exchanged(&mut end, version, marks);
         let state = end.transport.state();
         let served = end_other().ok_or_else(|| Missed::failed("the other end died"))?;
+        let counted = |whose: &str, state| match wire::failures(state) {
+            Some(bad) => Err(Missed::Failed(format!("{bad} {whose}"))),
+            None => Ok(()),
+        };
         let judged = seen.and_then(|evidence| {
-            wire::counters(&state)?;
+            counted("here", &state)?;
             served.as_sent()?;
-            served.counted()?;
-            let ended = state.counters.iter().any(|(_, name, _)| *name == "wire_sessions_down");
-            Ok(if ended { evidence + &wire::why(&state) } else { evidence })
+            counted("there", &served.state)?;
+            Ok(evidence)
         });
-        judged.map_err(|missed| match missed {
-            Missed::Failed(what) => {
-                Missed::Failed(format!("{what}; here{}, there{}", wire::why(&state), served.why()))
-            }
+        let sessions = || format!("here {}; there {}", wire::why(&state), wire::why(&served.state));
+        let ended = state.counters.iter().any(|(_, name, _)| *name == "wire_sessions_down");
+        match judged {
+            Ok(evidence) if ended => Ok(format!("{evidence}; {}", sessions())),
+            Err(Missed::Failed(what)) => Err(Missed::Failed(format!("{what}; {}", sessions()))),
             other => other,
-        })
+        }
     })
 }
 

@@ -43,24 +43,14 @@ pub(super) struct Served {
     bytes: u64,
     datagrams: u64,
     wrong: Option<String>,
-    state: WorkerState,
+    pub(super) state: WorkerState,
 }
 
 impl Served {
     /// Its checks.
     pub(super) fn checks(&self, log: &mut Log<'_>) {
         log.check("bytes_seen", || self.as_sent());
-        log.check("counters", || self.counted());
-    }
-
-    /// Whether its counters tell of no failure.
-    pub(super) fn counted(&self) -> Seen {
-        wire::counters(&self.state)
-    }
-
-    /// What its wire counted of sessions that ended.
-    pub(super) fn why(&self) -> String {
-        wire::why(&self.state)
+        log.check("counters", || wire::counters(&self.state));
     }
 
     /// Whether all came, and as it was sent.

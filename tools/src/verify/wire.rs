@@ -434,7 +434,7 @@ const TOLD: [&str; 6] = [
     "retransmissions",
 ];
 
-/// What the wire counted of sessions that ended, for the text of a failure; empty if none did.
+/// What the wire counted of its sessions, for the text of a failure.
 pub(super) fn why(state: &WorkerState) -> String {
     let told: Vec<String> = state
         .counters
@@ -442,18 +442,23 @@ pub(super) fn why(state: &WorkerState) -> String {
         .filter(|(_, name, _)| WHY.contains(name) || name.starts_with("rdma_failures_"))
         .map(|(_, name, value)| format!("{name} {value}"))
         .collect();
-    if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) }
+    if told.is_empty() { "no session came up".to_owned() } else { told.join(", ") }
 }
 
-pub(super) fn counters(state: &WorkerState) -> Seen {
+/// The counters that tell of a failure, if any do.
+pub(super) fn failures(state: &WorkerState) -> Option<String> {
     let bad: Vec<String> = state
         .counters
         .iter()
         .filter(|(_, name, value)| *value > 0 && BAD.iter().any(|word| name.ends_with(word)))
         .map(|(layer, name, value)| format!("{layer} {name} {value}"))
         .collect();
-    if !bad.is_empty() {
-        return Err(Missed::Failed(format!("{}{}", bad.join(", "), why(state))));
+    (!bad.is_empty()).then(|| bad.join(", "))
+}
+
+pub(super) fn counters(state: &WorkerState) -> Seen {
+    if let Some(bad) = failures(state) {
+        return Err(Missed::Failed(format!("{bad} ({})", why(state))));
     }
     let told: Vec<String> = state
         .counters
@@ -497,6 +502,10 @@ mod tests {
         let good = state(vec![("link", "rdma_doorbells", 7)]);
         assert!(counters(&good).unwrap().contains("rdma_doorbells 7"));
         let bad = state(vec![("link", "rdma_sends_failed", 1)]);
-        assert_eq!(counters(&bad), Err(Missed::Failed("link rdma_sends_failed 1".to_owned())));
+        let what = "link rdma_sends_failed 1 (no session came up)".to_owned();
+        assert_eq!(counters(&bad), Err(Missed::Failed(what)));
+        let ended = [("nic", "wire_sessions_down", 1), ("nic", "rdma_failures_remote", 1)];
+        let told = why(&state(ended.to_vec()));
+        assert_eq!(told, "wire_sessions_down 1, rdma_failures_remote 1");
     }
 }

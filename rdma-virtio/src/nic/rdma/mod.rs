@@ -12,6 +12,7 @@
 //! comes back only by its completion or after its queue pair was destroyed; one peer's failure
 //! costs the others nothing.
 
+mod completed;
 mod conversation;
 mod device_events;
 mod engine;

@@ -4,9 +4,8 @@
 # seconds: 300
 # checks: alone rc_offloads ud_offloads together report no_raw
 
-# The driver's retransmission races with its acknowledgements, and one in some hundred ends a queue
-# pair with "invalid request" (docs/rdma-figures.md). On a busy machine acknowledgements are late,
-# and a longer timer asks less often for nothing.
+# On a busy machine acknowledgements are late, the driver repeats for nothing, and in 2 of 16 runs a
+# queue pair ended meanwhile (docs/rdma-figures.md). A longer timer repeats a fifth as often.
 PATIENT=timeout=14,retry=2
 
 a() {

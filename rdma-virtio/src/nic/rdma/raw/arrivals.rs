@@ -10,8 +10,8 @@ use arrayvec::ArrayVec;
 use super::link::Link;
 use super::steering::{Sorter, Steering};
 use super::tag::{TAG_LEN, Tag};
+use crate::nic::rdma::completed::status_of;
 use crate::nic::rdma::scratch::read_at;
-use crate::nic::rdma::transmit::status_of;
 use crate::nic::{
     BareFrame, Completion, Lkey, PostError, RecvBatch, RecvWr, Sge, WcChecksum, WcStatus,
 };

@@ -6,16 +6,18 @@
 //! that was not to have one, is held until the next one or the doorbell: a request that was given
 //! to the library cannot be changed. Invariant: places are freed in posting order.
 
+mod counters;
+mod large;
+
 use std::collections::VecDeque;
 
 use arrayvec::ArrayVec;
 
+use self::counters::SendCounters;
 use super::link::Link;
 use super::tag::Tag;
-use crate::nic::rdma::transmit::status_of;
-use crate::nic::{
-    Completion, Lkey, PostError, SegmentationRequest, SendWr, Sge, WcChecksum, WcStatus,
-};
+use crate::nic::rdma::completed::status_of;
+use crate::nic::{Completion, PostError, SendWr, Sge, WcChecksum, WcStatus};
 use crate::verbs::extended::BatchSend;
 use crate::verbs::work_completion::{CompletionStatus, WorkCompletion};
 
@@ -32,48 +34,6 @@ const BATCH: usize = 16;
 /// Bytes of a place for a copied header, and such places: one for each frame of a turn.
 const HEADER_PLACE: usize = 128;
 const HEADERS: usize = 64;
-
-/// What a send queue counts.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct SendCounters {
-    /// Frames but for quick ones, those among them that were read at once, and quick ones, which
-    /// all were.
-    slow: u64,
-    slow_inline: u64,
-    quick: u64,
-    pub(super) segmented: u64,
-    pub(super) checksummed: u64,
-    pub(super) doorbells: u64,
-    /// Those among them because a batch outgrew its headers: all others end a turn.
-    outgrown: u64,
-    pub(super) signals: u64,
-    pub(super) full: u64,
-    pub(super) refused: u64,
-    pub(super) link_down: u64,
-    /// By how they ended; with those outstanding they are all frames.
-    pub(super) completed: u64,
-    pub(super) flushed: u64,
-    pub(super) failed: u64,
-    pub(super) posts_failed: u64,
-    /// Apart from the frames: two sums that lie together are added up as a vector, which takes
-    /// longer.
-    pub(super) bytes: u64,
-}
-
-impl SendCounters {
-    pub(super) fn frames(&self) -> u64 {
-        self.slow + self.quick
-    }
-
-    /// Turns with something to post.
-    pub(super) fn turns(&self) -> u64 {
-        self.doorbells - self.outgrown
-    }
-
-    pub(super) fn inline(&self) -> u64 {
-        self.slow_inline + self.quick
-    }
-}
 
 /// A send that is with the device.
 #[derive(Clone, Copy, Debug)]
@@ -410,80 +370,6 @@ impl Sends {
         true
     }
 
-    /// A frame that the device cuts: its headers apart from its payload.
-    fn add_large(
-        &mut self,
-        link: &mut Link,
-        tag: Option<&Tag>,
-        shape: &Shape<'_>,
-        (segmentation, signalled): (SegmentationRequest, bool),
-    ) -> Option<()> {
-        let header_len = u32::from(segmentation.header_len);
-        let mut payload: ArrayVec<Sge, SGES_MAX> = ArrayVec::new();
-        let mut skip = header_len;
-        for sge in shape.sges {
-            let skipped = skip.min(sge.length);
-            skip -= skipped;
-            if skipped < sge.length {
-                let addr = sge.addr + u64::from(skipped);
-                payload.push(Sge { addr, length: sge.length - skipped, lkey: sge.lkey });
-            }
-        }
-        // Most often all headers lie in the first element, which stays as it is until the send is
-        // complete.
-        let header = match shape.sges {
-            [first, ..] if tag.is_none() && first.length >= header_len => {
-                Sge { length: header_len, ..*first }
-            }
-            sges => self.copied_header(link, tag, (sges, header_len))?,
-        };
-        let fits = (14..=u32::from(TSO_HEADER_MAX)).contains(&header.length);
-        if !fits || skip > 0 || payload.is_empty() {
-            return None;
-        }
-        let send = self.request(signalled, true);
-        self.counters.segmented += 1;
-        if !signalled {
-            return self.hold(send, &payload, Some((header, segmentation.size)));
-        }
-        // SAFETY: registered memory that the device half looked up, or a place of ours that no
-        // other send of the batch has; either stays as it is until the batch is posted.
-        unsafe { link.pair.send_tso(&send, header, segmentation.size, &payload) }.ok()
-    }
-
-    /// Headers in a place of their own, with the tag in them if there is one.
-    fn copied_header(
-        &mut self,
-        link: &mut Link,
-        tag: Option<&Tag>,
-        (sges, header_len): (&[Sge], u32),
-    ) -> Option<Sge> {
-        if self.headers_used == self.headers.len() {
-            let before = self.counters.doorbells;
-            self.flush(link);
-            self.counters.outgrown += self.counters.doorbells - before;
-        }
-        let mut bytes = [0_u8; HEADER_PLACE];
-        let mut have = 0;
-        for sge in sges {
-            let left = usize::try_from(header_len).ok()?.checked_sub(have)?;
-            let end = have + left.min(usize::try_from(sge.length).ok()?);
-            read_into(*sge, bytes.get_mut(have..end)?);
-            have = end;
-        }
-        let place = &mut self.headers[self.headers_used];
-        self.headers_used += 1;
-        let length = match tag {
-            None => {
-                *place = bytes;
-                have
-            }
-            Some(tag) => tag.header(&bytes[..have], place),
-        };
-        let addr = u64::try_from(place.as_ptr().expose_provenance()).ok()?;
-        Some(Sge { addr, length: u32::try_from(length).ok()?, lkey: Lkey(0) })
-    }
-
     /// Posts what was built: one doorbell.
     #[inline]
     pub(super) fn flush(&mut self, link: &mut Link) {
@@ -592,12 +478,4 @@ impl Sends {
         }
         count
     }
-}
-
-/// Copies the first bytes of an element.
-fn read_into(sge: Sge, out: &mut [u8]) {
-    let from = std::ptr::with_exposed_provenance::<u8>(usize::try_from(sge.addr).unwrap_or(0));
-    // SAFETY: at most the element's length, of registered memory in which the device half looked
-    // it up and that nobody writes before the send is complete.
-    unsafe { std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len()) };
 }
