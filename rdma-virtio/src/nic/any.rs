@@ -3,10 +3,12 @@
 //! A match rather than a `dyn` object, so that the calls of the soft link, the fastest one, are
 //! inlined into the device; they cost one predictable branch.
 
+use std::hint::cold_path;
 use std::os::fd::RawFd;
 
 use super::fault::FaultyNic;
 use super::packet::PacketNic;
+use super::polled::PolledWords;
 use super::rdma::RdmaNic;
 use super::rdma::raw::RawNic;
 use super::soft::SoftNic;
@@ -80,51 +82,31 @@ impl AnyNic {
 
 /// The calls of the hot path for backends that are not inlined.
 impl AnyNic {
-    #[inline(never)]
-    fn doorbell_called(&mut self) {
-        // Those to which a table of all is much come first.
-        if let AnyNic::Rdma(nic) = self {
-            return nic.doorbell();
-        }
-        if let AnyNic::Raw(nic) = self {
-            return nic.doorbell();
-        }
-        self.doorbell_of_any();
-    }
-
     #[cold]
     #[inline(never)]
-    fn doorbell_of_any(&mut self) {
+    fn doorbell_called(&mut self) {
         each!(self, nic => nic.doorbell());
+    }
+
+    // Of more than two at the place of the call a table would be made.
+    #[inline(never)]
+    fn poll_recv_lent_called(&mut self) -> PolledWords {
+        match self {
+            AnyNic::Raw(nic) => nic.look_for_verified(),
+            _ => PolledWords::UNKNOWN,
+        }
+    }
+
+    #[inline(never)]
+    fn repost_lent_called(&mut self) {
+        if let AnyNic::Raw(nic) = self {
+            nic.repost_lent();
+        }
     }
 
     #[inline(never)]
     fn recv_ready_called(&self) -> bool {
         each!(self, nic => nic.recv_ready())
-    }
-
-    #[inline(never)]
-    fn post_send_short_called(&mut self, segment: Segment) -> bool {
-        match self {
-            AnyNic::Rdma(nic) => nic.post_send_short(segment),
-            AnyNic::Soft(_)
-            | AnyNic::Tap(_)
-            | AnyNic::Packet(_)
-            | AnyNic::Raw(_)
-            | AnyNic::Faulty(_) => false,
-        }
-    }
-
-    #[inline(never)]
-    fn poll_recv_lent_called(&mut self) -> PolledOne {
-        match self {
-            AnyNic::Rdma(nic) => nic.poll_recv_lent(),
-            AnyNic::Soft(_)
-            | AnyNic::Tap(_)
-            | AnyNic::Packet(_)
-            | AnyNic::Raw(_)
-            | AnyNic::Faulty(_) => PolledOne::Unknown,
-        }
     }
 }
 
@@ -174,6 +156,8 @@ impl Nic for AnyNic {
     fn doorbell(&mut self) {
         match self {
             AnyNic::Soft(nic) => nic.doorbell(),
+            AnyNic::Rdma(nic) => nic.doorbell(),
+            AnyNic::Raw(nic) => nic.doorbell(),
             other => other.doorbell_called(),
         }
     }
@@ -196,7 +180,11 @@ impl Nic for AnyNic {
     fn post_send_short(&mut self, segment: Segment) -> bool {
         match self {
             AnyNic::Soft(nic) => nic.post_send_short(segment),
-            other => other.post_send_short_called(segment),
+            AnyNic::Rdma(nic) => nic.post_send_short(segment),
+            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Raw(_) | AnyNic::Faulty(_) => {
+                cold_path();
+                false
+            }
         }
     }
 
@@ -213,8 +201,8 @@ impl Nic for AnyNic {
     fn poll_recv_lent(&mut self) -> PolledOne {
         match self {
             AnyNic::Soft(nic) => nic.poll_recv_lent(),
-            AnyNic::Raw(_) => PolledOne::Unknown,
-            other => other.poll_recv_lent_called(),
+            AnyNic::Rdma(nic) => nic.look().polled(),
+            other => other.poll_recv_lent_called().polled(),
         }
     }
 
@@ -223,19 +211,17 @@ impl Nic for AnyNic {
         match self {
             AnyNic::Soft(nic) => nic.take_lent(),
             AnyNic::Rdma(nic) => nic.take_lent(),
-            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Raw(_) | AnyNic::Faulty(_) => {}
+            AnyNic::Raw(nic) => nic.take_lent(),
+            AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Faulty(_) => {}
         }
     }
 
     #[inline(always)]
     fn repost_lent(&mut self) {
-        if let AnyNic::Soft(nic) = self {
-            return nic.repost_lent();
-        }
         match self {
+            AnyNic::Soft(nic) => nic.repost_lent(),
             AnyNic::Rdma(nic) => nic.repost_lent(),
-            AnyNic::Raw(nic) => nic.repost_lent(),
-            AnyNic::Soft(_) | AnyNic::Tap(_) | AnyNic::Packet(_) | AnyNic::Faulty(_) => {}
+            other => other.repost_lent_called(),
         }
     }
 

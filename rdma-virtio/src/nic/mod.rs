@@ -19,6 +19,7 @@ pub mod frames;
 mod host;
 pub mod packet;
 mod places;
+mod polled;
 pub mod rdma;
 pub mod regions;
 pub mod rtnl;
@@ -30,6 +31,7 @@ use std::os::fd::RawFd;
 
 use arrayvec::ArrayVec;
 
+pub use self::polled::{BareFrame, PolledOne};
 use crate::memory::region::Segment;
 
 /// Names a registered region to the NIC that registered it.
@@ -179,41 +181,6 @@ pub struct Completion {
     pub more: bool,
     /// Checksum knowledge, for [`Wire::Frames`] only.
     pub checksum: WcChecksum,
-}
-
-/// What [`Nic::poll_recv_one`] or [`Nic::poll_recv_lent`] found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PolledOne {
-    /// A whole message in one receive, without errors and without checksum knowledge.
-    Taken {
-        /// Of the work request.
-        wr_id: u64,
-        /// Bytes received.
-        byte_len: u32,
-    },
-    /// The same, but the receive is not taken yet: [`Nic::take_lent`] or [`Nic::repost_lent`] is to
-    /// follow before the next one is polled.
-    Lent {
-        /// Of the work request.
-        wr_id: u64,
-        /// Bytes received.
-        byte_len: u32,
-    },
-    /// There is no completion.
-    Nothing,
-    /// Only [`Nic::poll_recv`] knows.
-    Unknown,
-}
-
-/// A whole frame of [`Wire::Frames`] in one receive, without errors.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BareFrame {
-    /// Of the work request.
-    pub wr_id: u64,
-    /// Bytes received.
-    pub byte_len: u32,
-    /// Whether the NIC found its transport checksum right.
-    pub verified: bool,
 }
 
 /// What a message consists of.

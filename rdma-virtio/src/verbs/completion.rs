@@ -11,6 +11,7 @@ use super::work_completion::WorkCompletion;
 use crate::nic::DeviceError;
 use std::ffi::c_void;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -188,11 +189,27 @@ pub struct PollFailure {
     pub errno: i32,
 }
 
+/// What a poll says that took no number of completions between none and all.
+#[cold]
+fn failed_poll(taken: i32) -> PollFailure {
+    // More than was asked for is beyond the place that there is for it.
+    let errno = if taken < 0 { taken.checked_neg().unwrap_or(libc::EIO) } else { libc::EPROTO };
+    PollFailure { errno }
+}
+
 /// A completion queue. A handle: its clones are the same queue.
 #[derive(Clone)]
 pub struct CompletionQueue {
     inner: Arc<QueueInner>,
+    /// Its address and the operation that polls it, which a provider sets when the context is made.
+    queue: NonNull<sys::ibv_cq>,
+    poll: sys::PollCq,
 }
+
+// SAFETY: libibverbs may be called from any thread.
+unsafe impl Send for CompletionQueue {}
+// SAFETY: as above.
+unsafe impl Sync for CompletionQueue {}
 
 impl fmt::Debug for CompletionQueue {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -237,11 +254,13 @@ impl CompletionQueue {
             }
         };
         let inner = QueueInner { context, channel, queue, cookie };
-        Ok(CompletionQueue { inner: Arc::new(inner) })
+        // SAFETY: the queue lives.
+        let poll = unsafe { sys::poll_cq_of(queue.as_ptr()) };
+        Ok(CompletionQueue { inner: Arc::new(inner), queue, poll })
     }
 
     pub(super) fn as_ptr(&self) -> *mut sys::ibv_cq {
-        self.inner.queue.as_ptr()
+        self.queue.as_ptr()
     }
 
     pub(super) fn inner(&self) -> &Arc<QueueInner> {
@@ -262,14 +281,34 @@ impl CompletionQueue {
     /// If the queue or the device has failed.
     #[inline]
     pub fn poll(&self, out: &mut [WorkCompletion]) -> Result<usize, PollFailure> {
-        let room = i32::try_from(out.len()).unwrap_or(i32::MAX);
-        // SAFETY: the queue lives; a WorkCompletion is an ibv_wc and nothing else.
-        let taken = unsafe { sys::ibv_poll_cq(self.as_ptr(), room, out.as_mut_ptr().cast()) };
-        match usize::try_from(taken) {
-            Ok(taken) if taken <= out.len() => Ok(taken),
-            // More than was asked for, beyond the place that there is for it.
-            Ok(_) => Err(PollFailure { errno: libc::EPROTO }),
-            Err(_) => Err(PollFailure { errno: taken.checked_neg().unwrap_or(libc::EIO) }),
+        // SAFETY: so many places, which are borrowed.
+        match unsafe { self.poll_into(out.as_mut_ptr(), out.len()) } {
+            Ok(taken) => Ok(taken.get()),
+            Err(None) => Ok(0),
+            Err(Some(failure)) => Err(failure),
+        }
+    }
+
+    /// As [`CompletionQueue::poll`], into an array of `len` places; no failure if there are none.
+    ///
+    /// # Safety
+    /// There are so many, and nobody else uses them meanwhile.
+    #[inline(always)]
+    pub(super) unsafe fn poll_into(
+        &self,
+        out: *mut WorkCompletion,
+        len: usize,
+    ) -> Result<NonZeroUsize, Option<PollFailure>> {
+        let room = i32::try_from(len).unwrap_or(i32::MAX);
+        // SAFETY: the queue lives, and the operation is its own; a WorkCompletion is an ibv_wc and
+        // nothing else; the places are the caller's promise.
+        let taken = unsafe { (self.poll)(self.as_ptr(), room, out.cast()) };
+        // A negative one is above all others.
+        let found = usize::try_from(taken.cast_unsigned()).unwrap_or(usize::MAX);
+        match NonZeroUsize::new(found) {
+            Some(found) if found.get() <= len => Ok(found),
+            Some(_) => Err(Some(failed_poll(taken))),
+            None => Err(None),
         }
     }
 

@@ -14,7 +14,9 @@
 pub mod address;
 mod array;
 pub mod attributes;
+mod chain;
 pub mod completion;
+pub mod completion_batch;
 pub mod connect;
 pub mod context;
 pub mod device;
@@ -30,6 +32,7 @@ pub mod queue_pair;
 pub mod receive_slots;
 pub mod region;
 pub mod shared_receive;
+mod short_sends;
 #[doc(hidden)]
 pub mod sys;
 pub mod transition;

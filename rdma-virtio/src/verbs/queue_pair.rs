@@ -171,8 +171,22 @@ impl PairInner {
 /// A queue pair in state `S`.
 pub struct QueuePair<S: State> {
     pub(super) inner: Arc<PairInner>,
+    poster: Poster,
     state: PhantomData<S>,
 }
+
+/// A queue pair's address and the operation that posts its sends, which a provider sets when the
+/// context is made.
+#[derive(Clone, Copy)]
+struct Poster {
+    pair: NonNull<sys::ibv_qp>,
+    post_send: sys::PostSend,
+}
+
+// SAFETY: libibverbs may be called from any thread.
+unsafe impl Send for Poster {}
+// SAFETY: as above.
+unsafe impl Sync for Poster {}
 
 impl QueuePair<Reset> {
     pub(super) fn new(
@@ -229,7 +243,10 @@ impl QueuePair<Reset> {
         if calls == SendCalls::Extended && inner.extended.is_none() {
             return Err(inner.context().failure("ibv_qp_to_qp_ex", libc::EOPNOTSUPP));
         }
-        Ok(QueuePair { inner: Arc::new(inner), state: PhantomData })
+        // SAFETY: the queue pair lives.
+        let post_send = unsafe { sys::post_send_of(pair.as_ptr()) };
+        let poster = Poster { pair, post_send };
+        Ok(QueuePair { inner: Arc::new(inner), poster, state: PhantomData })
     }
 
     /// To the state in which receives may be posted.
@@ -272,7 +289,9 @@ impl<S: Receives> QueuePair<S> {
     /// If one was not taken: those from it on stay in the list.
     #[inline]
     pub fn post_recv(&self, list: &mut ReceiveList) -> Result<(), PostFailure> {
-        list.post(self.inner.pair)
+        let pair = self.inner.as_ptr();
+        // SAFETY: the queue pair lives; the chain ends, and what it points at is the list's.
+        list.post(|head, bad| unsafe { sys::ibv_post_recv(pair, head, bad) })
     }
 
     /// The same with receives that keep their elements; says how many were posted.
@@ -290,9 +309,12 @@ impl QueuePair<Rts> {
     ///
     /// # Errors
     /// If one was not taken: those from it on stay in the list.
-    #[inline]
+    #[inline(always)]
     pub fn post_send(&self, list: &mut SendList) -> Result<(), PostFailure> {
-        list.post(self.inner.pair)
+        let Poster { pair, post_send } = self.poster;
+        // SAFETY: the queue pair lives, and the operation is its own; the chain ends, and what it
+        // points at is the list's.
+        list.post(|head, bad| unsafe { post_send(pair.as_ptr(), head, bad) })
     }
 }
 
@@ -304,7 +326,7 @@ impl<S: State> QueuePair<S> {
         mask: sys::ibv_qp_attr_mask,
     ) -> Result<QueuePair<T>, DeviceError> {
         self.inner.modify(attr, mask)?;
-        Ok(QueuePair { inner: self.inner, state: PhantomData })
+        Ok(QueuePair { inner: self.inner, poster: self.poster, state: PhantomData })
     }
 
     /// To the error state: everything posted completes as flushed, which is how a queue is drained.

@@ -5,9 +5,10 @@
 //! were made. Invariants: a request names its own part of the element array for ever; those that
 //! are staged are one chain that ends, each of them once, in the order in which they were staged.
 
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 
 use super::array::Array;
+use super::chain::Chain;
 use super::sys::{self, Zero};
 use super::work_list::PostFailure;
 use crate::nic::{Lkey, Sge};
@@ -20,7 +21,7 @@ const ONCE: u64 = 1 << 48;
 
 /// A receive, and what its owner notes with it.
 #[derive(Clone)]
-#[repr(C)]
+#[repr(C, align(64))]
 struct Slot {
     /// Comes first, so that a pointer to it is one to the slot.
     request: sys::ibv_recv_wr,
@@ -34,11 +35,8 @@ pub struct ReceiveSlots {
     slots: Array<Slot>,
     sges: Array<sys::ibv_sge>,
     sges_each: usize,
-    /// Stands before those that are staged, as if it were one.
-    head: Array<sys::ibv_recv_wr>,
-    /// The last of them, or the head; what it says of a next one counts only when they are posted.
-    last: *mut sys::ibv_recv_wr,
-    staged: usize,
+    /// Those that are staged.
+    staged: Chain<sys::ibv_recv_wr>,
     /// The completed one that [`PostedSlot::lend`] put aside.
     lent: Option<NonNull<Slot>>,
 }
@@ -61,9 +59,7 @@ impl ReceiveSlots {
             let request = sys::ibv_recv_wr { sg_list, ..empty.request };
             slots.write(slot, Slot { request, ..empty });
         }
-        let head = Array::new(sys::ibv_recv_wr::zero(), 1);
-        let last = head.at(0);
-        ReceiveSlots { slots, sges, sges_each, head, last, staged: 0, lent: None }
+        ReceiveSlots { slots, sges, sges_each, staged: Chain::new(), lent: None }
     }
 
     #[inline]
@@ -192,92 +188,49 @@ impl ReceiveSlots {
     /// This is the last request of the chain from now on.
     #[inline(always)]
     fn chain(&mut self, request: *mut sys::ibv_recv_wr) {
-        // SAFETY: the head or of the array, of which `&mut self` is the only user.
-        unsafe { (*self.last).next = request };
-        self.last = request;
-        self.staged += 1;
+        // SAFETY: of the array, which goes with the chain; staged once until it is posted.
+        unsafe { self.staged.append(request) };
     }
 
     /// Receives that are staged.
     #[must_use]
     #[inline]
     pub fn staged(&self) -> usize {
-        self.staged
+        self.staged.len()
     }
 
     /// Takes a staged receive out of those that will be posted, the first one first.
     pub fn unstage(&mut self) -> Option<u16> {
-        if self.staged == 0 {
-            return None;
-        }
-        self.staged -= 1;
-        let request = self.first();
-        // SAFETY: of the array, of which `&mut self` is the only user.
-        let next = unsafe { (*request).next };
-        // SAFETY: the head, of which this is the only user.
-        unsafe { (*self.head.at(0)).next = next };
-        if self.staged == 0 {
-            self.last = self.head.at(0);
-        }
+        let request = self.staged.take_first()?;
         u16::try_from(self.slot_of(request)).ok()
-    }
-
-    /// The first of those that are staged, if any are.
-    #[inline]
-    fn first(&self) -> *mut sys::ibv_recv_wr {
-        // SAFETY: the head, of which this is the only user.
-        unsafe { (*self.head.at(0)).next }
     }
 
     fn slot_of(&self, request: *mut sys::ibv_recv_wr) -> usize {
         request.addr().wrapping_sub(self.slots.at(0).addr()) / size_of::<Slot>()
     }
 
-    /// Posts what is staged with `post`, which returns an errno and sets the pointer to the first
-    /// request that was not posted. That one and those behind it stay staged; all count as posted,
-    /// and their memory as the device's, if the library names none of them.
+    /// Says what the second element of the receive is that was staged last, and notes something
+    /// with it: its bytes are somebody else's now. False if none is staged.
     #[inline]
-    fn post_by(
-        &mut self,
-        post: impl FnOnce(*mut sys::ibv_recv_wr, &mut *mut sys::ibv_recv_wr) -> i32,
-    ) -> Result<usize, PostFailure> {
-        let staged = self.staged;
-        if staged == 0 {
-            return Ok(0);
-        }
-        // SAFETY: of the array, of which `&mut self` is the only user.
-        unsafe { (*self.last).next = ptr::null_mut() };
-        let mut bad = ptr::null_mut();
-        let result = post(self.first(), &mut bad);
-        match super::error::check(result) {
-            Ok(()) => {
-                self.staged = 0;
-                self.last = self.head.at(0);
-                Ok(staged)
-            }
-            Err(errno) => {
-                let mut posted = 0;
-                while self.staged > 0 && !ptr::eq(self.first(), bad) {
-                    self.unstage();
-                    posted += 1;
-                }
-                Err(PostFailure { posted, errno })
-            }
-        }
+    pub fn exchange_last(&mut self, second: Sge, note: u64) -> bool {
+        let Some(request) = self.staged.last() else { return false };
+        let at: *mut Slot = request.cast();
+        PostedSlot { slots: self, at }.exchange(second, note);
+        true
     }
 
     /// Posts what is staged to a queue pair; says how many that were.
     #[inline]
     pub(super) fn post(&mut self, qp: NonNull<sys::ibv_qp>) -> Result<usize, PostFailure> {
         // SAFETY: the queue pair lives; the chain ends, and what it points at is the slots' own.
-        self.post_by(|head, bad| unsafe { sys::ibv_post_recv(qp.as_ptr(), head, bad) })
+        self.staged.post(|head, bad| unsafe { sys::ibv_post_recv(qp.as_ptr(), head, bad) })
     }
 
     /// Posts what is staged to a shared receive queue; says how many that were.
     #[inline]
     pub(super) fn post_shared(&mut self, srq: NonNull<sys::ibv_srq>) -> Result<usize, PostFailure> {
         // SAFETY: the queue lives; the chain ends, and what it points at is the slots' own.
-        self.post_by(|head, bad| unsafe { sys::ibv_post_srq_recv(srq.as_ptr(), head, bad) })
+        self.staged.post(|head, bad| unsafe { sys::ibv_post_srq_recv(srq.as_ptr(), head, bad) })
     }
 }
 
@@ -327,19 +280,18 @@ impl PostedSlot<'_> {
         unsafe { (*self.at).note }
     }
 
-    /// Says what its second element is, and notes something; then stages it. Gives the former note.
+    /// Says what its second element is, and notes something.
     #[inline(always)]
-    pub fn stage_with(self, second: Sge, note: u64) -> u64 {
+    fn exchange(self, second: Sge, note: u64) {
         let Sge { addr, length, lkey } = second;
         // SAFETY: as for `second`.
         unsafe { self.second_at().write(sys::ibv_sge { addr, length, lkey: lkey.0 }) };
         // SAFETY: of the array, which is borrowed.
-        let former = unsafe { std::mem::replace(&mut (*self.at).note, note) };
-        self.stage();
-        former
+        unsafe { (*self.at).note = note };
     }
 
-    /// Appends it, which has completed, to those that will be posted, as it is.
+    /// Appends it, which has completed, to those that will be posted, as it is; until then
+    /// [`ReceiveSlots::exchange_last`] may follow.
     #[inline(always)]
     pub fn stage(self) {
         // SAFETY: of the array, which is borrowed.
@@ -388,7 +340,7 @@ mod tests {
             slots.stage(slot, 7);
         }
         let mut seen = Vec::new();
-        let posted = slots.post_by(|head, _| {
+        let posted = slots.staged.post(|head, _| {
             seen = read(head);
             0
         });
@@ -407,25 +359,27 @@ mod tests {
         assert_eq!(slots.posted(id(1)).unwrap().second(), sge(101));
         assert!(slots.take_lent().is_none(), "nothing was");
         slots.posted(id(1)).unwrap().lend();
-        assert_eq!(slots.take_lent().unwrap().stage_with(sge(9), 77), 0);
+        assert!(!slots.exchange_last(sge(9), 77), "none is staged");
+        slots.take_lent().unwrap().stage();
         assert!(slots.take_lent().is_none(), "once");
+        assert!(slots.exchange_last(sge(9), 77));
         assert_eq!(number(&mut slots, id(1)), None, "its completion came");
         assert_eq!((slots.second(1), slots.get(1, 1), slots.note(1)), (sge(9), sge(9), 77));
         assert_eq!(slots.staged(), 1);
-        let posted = slots.post_by(|head, _| {
+        let posted = slots.staged.post(|head, _| {
             seen = read(head);
             0
         });
         assert_eq!((posted, &seen[..]), (Ok(1), &[(ONCE | id(1), vec![100, 9])][..]));
         assert_eq!(number(&mut slots, ONCE | id(1)), Some(1));
         slots.stage(0, 8);
-        let posted = slots.post_by(|head, _| {
+        let posted = slots.staged.post(|head, _| {
             seen = read(head);
             0
         });
         let id = (2 * ONCE) | (8 << 32);
         assert_eq!((posted, &seen[..]), (Ok(1), &[(id, vec![0, 1])][..]), "back twice, and new");
-        assert_eq!(slots.post_by(|_, _| panic!("nothing is staged")), Ok(0));
+        assert_eq!(slots.staged.post(|_, _| panic!("nothing is staged")), Ok(0));
     }
 
     #[test]
@@ -435,7 +389,7 @@ mod tests {
             slots.stage(slot, 0);
         }
         let second = slots.request(2);
-        let failure = slots.post_by(|_, bad| {
+        let failure = slots.staged.post(|_, bad| {
             *bad = second;
             libc::ENOMEM
         });
@@ -443,7 +397,7 @@ mod tests {
         assert_eq!([slots.unstage(), slots.unstage(), slots.unstage()], [Some(2), Some(0), None]);
         slots.stage(0, 0);
         // A library that names no request of ours: nothing is said to stay.
-        let failure = slots.post_by(|_, _| libc::EIO);
+        let failure = slots.staged.post(|_, _| libc::EIO);
         assert_eq!(failure, Err(PostFailure { posted: 1, errno: libc::EIO }));
         assert_eq!(slots.staged(), 0);
     }

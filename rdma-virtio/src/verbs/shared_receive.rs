@@ -95,7 +95,9 @@ impl SharedReceiveQueue {
     /// If one was not taken: those from it on stay in the list.
     #[inline]
     pub fn post_recv(&self, list: &mut ReceiveList) -> Result<(), PostFailure> {
-        list.post_shared(self.inner.queue)
+        let queue = self.inner.as_ptr();
+        // SAFETY: the queue lives; the chain ends, and what it points at is the list's.
+        list.post(|head, bad| unsafe { sys::ibv_post_srq_recv(queue, head, bad) })
     }
 
     /// The same with receives that keep their elements; says how many were posted.

@@ -1,15 +1,17 @@
 //! Lists of work requests: built by the caller in memory made at start, posted with one call.
 //!
-//! Owns the arrays that `ibv_send_wr` and `ibv_recv_wr` lie in. Nothing is allocated after they
-//! were made. Invariants: what is in a list is one chain that ends, each request pointing at its
+//! Owns the arrays that `ibv_send_wr` and `ibv_recv_wr` lie in, but for short sends
+//! (`short_sends`). Nothing is allocated after they were made. Invariants: what is in a list is one chain that ends, each request pointing at its
 //! own part of the element array; what could not be posted stays in the list.
 
 use super::address::AddressHandle;
 use super::array::Array;
+use super::chain::{Chain, Linked};
+use super::short_sends::ShortSends;
+pub use super::short_sends::{COPY_MAX, QuickLength, QuickLengths};
 use super::sys::{self, Zero};
 use crate::nic::Sge;
-use std::hint::assert_unchecked;
-use std::ptr::{self, NonNull};
+use std::ptr;
 
 /// A request was not taken into a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -35,77 +37,32 @@ pub struct PostFailure {
     pub errno: i32,
 }
 
-/// What both kinds of request have.
-trait Request: Clone {
-    fn link(&mut self, next: *mut Self);
-    fn gather(&mut self, sges: *mut sys::ibv_sge);
-}
-
-impl Request for sys::ibv_send_wr {
-    #[inline]
-    fn link(&mut self, next: *mut Self) {
-        self.next = next;
-    }
-
-    #[inline]
-    fn gather(&mut self, sges: *mut sys::ibv_sge) {
-        self.sg_list = sges;
-    }
-}
-
-impl Request for sys::ibv_recv_wr {
-    #[inline]
-    fn link(&mut self, next: *mut Self) {
-        self.next = next;
-    }
-
-    #[inline]
-    fn gather(&mut self, sges: *mut sys::ibv_sge) {
-        self.sg_list = sges;
-    }
-}
-
-/// A chain of requests with their elements.
-struct Chain<R> {
+/// Requests with the elements that each of them may name.
+struct Requests<R> {
     requests: Array<R>,
     sges: Array<sys::ibv_sge>,
     sges_each: usize,
-    /// The first request that is not posted.
-    first: usize,
-    /// One past the last.
-    end: usize,
+    /// Those before this one are in the list's chain.
+    used: usize,
 }
 
-impl<R: Request + Zero> Chain<R> {
-    fn new(capacity: usize, sges_each: usize) -> Chain<R> {
+impl<R: Linked> Requests<R> {
+    fn new(capacity: usize, sges_each: usize) -> Requests<R> {
         let sges = capacity.checked_mul(sges_each).expect("a list that fits into memory");
-        let mut requests = Array::new(R::zero(), capacity);
         let sges = Array::new(sys::ibv_sge::zero(), sges);
-        for place in 0..capacity {
-            let mut request = R::zero();
-            request.gather(sges.at(place * sges_each));
-            requests.write(place, request);
-        }
-        Chain { requests, sges, sges_each, first: 0, end: 0 }
-    }
-
-    /// The request that was appended last.
-    fn last_mut(&mut self) -> &mut R {
-        assert!(self.first < self.end, "there is one");
-        // SAFETY: written by `append`; within the array, of which `&mut self` is the only user.
-        unsafe { &mut *self.requests.at(self.end - 1) }
+        Requests { requests: Array::new(R::zero(), capacity), sges, sges_each, used: 0 }
     }
 
     /// Copies the elements of the next request; returns where they lie and how many.
     #[inline]
     fn take_sges(&mut self, sges: &[Sge]) -> Result<(*mut sys::ibv_sge, i32), PushError> {
-        if self.end == self.requests.len {
+        if self.used == self.requests.len {
             return Err(PushError::Full);
         }
         if sges.len() > self.sges_each {
             return Err(PushError::SgeCount);
         }
-        let start = self.end * self.sges_each;
+        let start = self.used * self.sges_each;
         for (offset, sge) in sges.iter().enumerate() {
             let sge = sys::ibv_sge { addr: sge.addr, length: sge.length, lkey: sge.lkey.0 };
             self.sges.write(start + offset, sge);
@@ -114,58 +71,13 @@ impl<R: Request + Zero> Chain<R> {
         Ok((self.sges.at(start), count))
     }
 
-    /// Appends a request whose elements were taken, and which has no successor.
+    /// Writes the next request, whose elements were taken: it is to be chained.
     #[inline]
-    fn append(&mut self, request: R) {
-        self.requests.write(self.end, request);
-        self.extend(self.requests.at(self.end));
-    }
-
-    /// The list ends with this request from now on, which is at its end and has no successor.
-    #[inline(always)]
-    fn extend(&mut self, request: *mut R) {
-        if self.end != self.first {
-            // SAFETY: written before this one; within the array, which only this list uses.
-            unsafe { (*self.requests.at(self.end - 1)).link(request) };
-        }
-        self.end += 1;
-    }
-
-    fn clear(&mut self) {
-        (self.first, self.end) = (0, 0);
-    }
-
-    /// Posts what is there with `post`, which returns an errno and sets the pointer to the first
-    /// request that was not posted.
-    #[inline(always)]
-    fn post(&mut self, post: impl FnOnce(*mut R, &mut *mut R) -> i32) -> Result<(), PostFailure> {
-        if self.first == self.end {
-            return Ok(());
-        }
-        let mut bad = ptr::null_mut();
-        let result = post(self.requests.place(self.first), &mut bad);
-        if result == 0 {
-            self.clear();
-            return Ok(());
-        }
-        match super::error::check(result) {
-            Ok(()) => {
-                self.clear();
-                Ok(())
-            }
-            Err(errno) => {
-                let posted = self.posted_before(bad);
-                self.first += posted;
-                Err(PostFailure { posted, errno })
-            }
-        }
-    }
-
-    /// How many requests stand before the bad one; none if it is not one of ours.
-    fn posted_before(&self, bad: *mut R) -> usize {
-        let head = self.requests.at(self.first).addr();
-        let offset = bad.addr().wrapping_sub(head) / size_of::<R>();
-        if offset < self.end - self.first { offset } else { 0 }
+    fn write(&mut self, request: R) -> *mut R {
+        let place = self.used;
+        self.requests.write(place, request);
+        self.used = place + 1;
+        self.requests.at(place)
     }
 }
 
@@ -229,16 +141,13 @@ pub struct SendListSize {
     pub copies: bool,
 }
 
-/// Most bytes of a send that is copied into a list.
-pub const COPY_MAX: usize = 256;
-
 /// A list of sends.
 pub struct SendList {
     chain: Chain<sys::ibv_send_wr>,
+    requests: Requests<sys::ibv_send_wr>,
     headers: Array<u8>,
     header_max: usize,
-    /// Bytes of each request's own, for sends that are copied.
-    copies: Array<[u8; COPY_MAX]>,
+    shorts: ShortSends,
     /// The handle that each place last named, held until another replaces it.
     handles: Vec<Option<AddressHandle>>,
 }
@@ -252,44 +161,56 @@ impl SendList {
     #[must_use]
     pub fn new(size: SendListSize) -> SendList {
         let headers = size.requests.checked_mul(size.header).expect("a list that fits into memory");
-        let copies = if size.copies { size.requests } else { 0 };
         SendList {
-            chain: Chain::new(size.requests, size.sges.max(usize::from(size.copies))),
+            chain: Chain::new(),
+            requests: Requests::new(size.requests, size.sges),
             headers: Array::new(0, headers),
             header_max: size.header,
-            copies: Array::new([0; COPY_MAX], copies),
+            shorts: ShortSends::new(if size.copies { size.requests } else { 0 }),
             handles: vec![None; size.requests],
         }
     }
 
     /// Requests in the list.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
-        self.chain.end - self.chain.first
+        self.chain.len()
     }
 
     /// Whether there is none.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Forgets all requests.
+    #[inline]
     pub fn clear(&mut self) {
         self.chain.clear();
+        self.free_all();
+    }
+
+    /// The chain is empty: all places are free.
+    #[inline(always)]
+    fn free_all(&mut self) {
+        self.requests.used = 0;
+        self.shorts.clear();
     }
 
     /// Forgets all requests, and lets go of the address handles that they named.
     pub fn release_handles(&mut self) {
-        self.chain.clear();
+        self.clear();
         self.handles.fill(None);
     }
 
     /// Asks for a completion of the last request, if there is one.
     #[inline]
     pub fn signal_last(&mut self) {
-        if !self.is_empty() {
-            self.chain.last_mut().send_flags |= sys::IBV_SEND_SIGNALED;
+        if let Some(last) = self.chain.last() {
+            // SAFETY: of the list's own arrays, of which `&mut self` is the only user.
+            unsafe { (*last).send_flags |= sys::IBV_SEND_SIGNALED };
         }
     }
 
@@ -324,59 +245,24 @@ impl SendList {
     #[inline(always)]
     pub unsafe fn push_copied<'d, const N: usize>(
         &mut self,
-        (wr_id, signalled): (u64, bool),
-        header: impl FnOnce() -> [u8; N],
-        (message, quick): (&Sge, Option<QuickLength>),
+        id: (u64, bool),
+        header: impl FnOnce(&mut [u8; N]),
+        message: (&Sge, Option<QuickLength>),
         destination: impl FnOnce() -> Option<Destination<'d>>,
     ) -> bool {
-        const { assert!(N + QUICK_TO as usize <= COPY_MAX) };
-        let place = self.chain.end;
-        let length = quick.map_or(message.length as usize, QuickLength::bytes);
-        let fits = quick.is_some() || N + length <= COPY_MAX;
-        if place >= self.copies.len || !fits {
+        // SAFETY: the caller's promise.
+        let Some(request) = (unsafe { self.shorts.fill(id, header, message, destination) }) else {
             return false;
-        }
-        let request = self.chain.requests.place(place);
-        // SAFETY: within the array, which is as long as that of copies where there is one, and of
-        // which `&mut self` is the only user; its pointer to its own elements was set when the
-        // array was made.
-        let wr = unsafe { &mut *request };
-        wr.wr_id = wr_id;
-        wr.next = ptr::null_mut();
-        wr.num_sge = 1;
-        wr.opcode = sys::IBV_WR_SEND;
-        wr.send_flags = if signalled {
-            sys::IBV_SEND_INLINE | sys::IBV_SEND_SIGNALED
-        } else {
-            sys::IBV_SEND_INLINE
         };
-        if let Some(to) = destination() {
-            wr.wr.ud.ah = to.handle.as_ptr();
-            wr.wr.ud.remote_qpn = to.queue_pair;
-            wr.wr.ud.remote_qkey = to.qkey;
-        }
-        let to: *mut u8 = self.copies.place(place).cast();
-        let addr = u64::try_from(to.expose_provenance()).unwrap_or(0);
-        let both = u32::try_from(N).unwrap_or(0) + message.length;
-        // SAFETY: the first of this request's own elements, of which there is one at least.
-        unsafe { wr.sg_list.write(sys::ibv_sge { addr, length: both, lkey: 0 }) };
-        // SAFETY: COPY_MAX bytes of this place's own, which are enough for both.
-        unsafe { to.cast::<[u8; N]>().write_unaligned(header()) };
-        let from = ptr::with_exposed_provenance(usize::try_from(message.addr).unwrap_or(0));
-        match quick {
-            // SAFETY: as above; the caller vouches for what is read.
-            Some(length) => unsafe { copy_quick(from, to.wrapping_add(N), length) },
-            // SAFETY: the same.
-            None => unsafe { ptr::copy_nonoverlapping(from, to.wrapping_add(N), length) },
-        }
-        self.chain.extend(request);
+        // SAFETY: of the list's own places, which are free again when the chain is empty.
+        unsafe { self.chain.append(request) };
         true
     }
 
     #[inline]
     fn push_with(&mut self, request: &SendRequest<'_>, flags: u32) -> Result<(), PushError> {
-        let place = self.chain.end;
-        let (sg_list, num_sge) = self.chain.take_sges(request.sges)?;
+        let place = self.requests.used;
+        let (sg_list, num_sge) = self.requests.take_sges(request.sges)?;
         let mut wr = sys::ibv_send_wr::zero();
         wr.wr_id = request.wr_id;
         wr.sg_list = sg_list;
@@ -402,7 +288,9 @@ impl SendList {
             wr.wr.ud.remote_qpn = to.queue_pair;
             wr.wr.ud.remote_qkey = to.qkey;
         }
-        self.chain.append(wr);
+        let request = self.requests.write(wr);
+        // SAFETY: as in `push_copied`.
+        unsafe { self.chain.append(request) };
         Ok(())
     }
 
@@ -427,74 +315,16 @@ impl SendList {
         }
     }
 
-    /// Posts the list: one call, one doorbell.
-    #[inline]
-    pub(super) fn post(&mut self, qp: NonNull<sys::ibv_qp>) -> Result<(), PostFailure> {
-        // SAFETY: the queue pair lives; the chain ends, and what it points at is the list's own.
-        self.chain.post(|head, bad| unsafe { sys::ibv_post_send(qp.as_ptr(), head, bad) })
-    }
-}
-
-/// From so many bytes to so many are copied without a call: the usual lengths of small frames.
-const QUICK_FROM: u32 = 64;
-const QUICK_TO: u32 = 128;
-
-/// Lengths that are copied without a call, up to some length.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct QuickLengths {
-    /// How many, from [`QUICK_FROM`] on; none of them is above [`QUICK_TO`].
-    count: u32,
-}
-
-/// A length that is copied without a call: from [`QUICK_FROM`] to [`QUICK_TO`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct QuickLength(u32);
-
-impl QuickLengths {
-    /// Those that are at most `max`.
-    #[must_use]
-    pub fn up_to(max: u32) -> QuickLengths {
-        QuickLengths { count: (max.min(QUICK_TO) + 1).saturating_sub(QUICK_FROM) }
-    }
-
-    /// This length, if it is one of them.
-    #[must_use]
+    /// Posts the list with `post`: one call, one doorbell.
     #[inline(always)]
-    pub fn find(self, length: u32) -> Option<QuickLength> {
-        (length.wrapping_sub(QUICK_FROM) < self.count).then_some(QuickLength(length))
+    pub(super) fn post(
+        &mut self,
+        post: impl FnOnce(*mut sys::ibv_send_wr, &mut *mut sys::ibv_send_wr) -> i32,
+    ) -> Result<(), PostFailure> {
+        self.chain.post(post)?;
+        self.free_all();
+        Ok(())
     }
-}
-
-impl QuickLength {
-    /// In bytes.
-    #[must_use]
-    #[inline(always)]
-    fn bytes(self) -> usize {
-        // SAFETY: only `QuickLengths::find` makes one.
-        unsafe { assert_unchecked(QUICK_FROM <= self.0 && self.0 <= QUICK_TO) };
-        self.0 as usize
-    }
-}
-
-/// Copies in two pieces that may overlap, the second one half as long if that is enough.
-///
-/// # Safety
-/// As for [`ptr::copy_nonoverlapping`].
-#[inline(always)]
-unsafe fn copy_quick(from: *const u8, to: *mut u8, length: QuickLength) {
-    const PIECE: usize = QUICK_FROM as usize;
-    // SAFETY: as the caller promised; the first ones of at least as many bytes.
-    unsafe { ptr::copy_nonoverlapping(from, to, PIECE) };
-    let length = length.bytes();
-    let rest = length - PIECE / 2;
-    if rest <= PIECE {
-        let (from, to) = (from.wrapping_add(rest), to.wrapping_add(rest));
-        // SAFETY: as the caller promised; the last ones of at least as many bytes.
-        return unsafe { ptr::copy_nonoverlapping(from, to, PIECE / 2) };
-    }
-    let (from, to) = (from.wrapping_add(length - PIECE), to.wrapping_add(length - PIECE));
-    // SAFETY: the same.
-    unsafe { ptr::copy_nonoverlapping(from, to, PIECE) };
 }
 
 /// The member of a send that describes segmentation.
@@ -503,47 +333,24 @@ type Tso = sys::ibv_send_wr__bindgen_ty_4__bindgen_ty_2;
 /// A list of receives.
 pub struct ReceiveList {
     chain: Chain<sys::ibv_recv_wr>,
+    requests: Requests<sys::ibv_recv_wr>,
 }
 
 // SAFETY: the pointers in the requests lead into the list's own arrays, which go with it.
 unsafe impl Send for ReceiveList {}
 
 impl ReceiveList {
-    /// Appends a receive of one element.
-    ///
-    /// # Errors
-    /// If the list is full; it is as before.
-    #[inline]
-    pub fn push_one(&mut self, wr_id: u64, sge: Sge) -> Result<(), PushError> {
-        let chain = &mut self.chain;
-        if chain.end == chain.requests.len || chain.sges_each == 0 {
-            return Err(PushError::Full);
-        }
-        let request = chain.requests.at(chain.end);
-        // SAFETY: within the array, of which `&mut self` is the only user; its pointer to its own
-        // elements was set when the array was made.
-        let wr = unsafe { &mut *request };
-        wr.wr_id = wr_id;
-        wr.next = ptr::null_mut();
-        wr.num_sge = 1;
-        let element = sys::ibv_sge { addr: sge.addr, length: sge.length, lkey: sge.lkey.0 };
-        // SAFETY: the first of this request's own elements, of which there is one at least.
-        unsafe { wr.sg_list.write(element) };
-        chain.extend(request);
-        Ok(())
-    }
-
     /// Makes an empty list for so many requests of so many elements each; all its memory is
     /// allocated here.
     #[must_use]
     pub fn new(requests: usize, sges: usize) -> ReceiveList {
-        ReceiveList { chain: Chain::new(requests, sges) }
+        ReceiveList { chain: Chain::new(), requests: Requests::new(requests, sges) }
     }
 
     /// Requests in the list.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.chain.end - self.chain.first
+        self.chain.len()
     }
 
     /// Whether there is none.
@@ -555,6 +362,7 @@ impl ReceiveList {
     /// Forgets all requests.
     pub fn clear(&mut self) {
         self.chain.clear();
+        self.requests.used = 0;
     }
 
     /// Appends a receive.
@@ -563,23 +371,23 @@ impl ReceiveList {
     /// If it does not fit; the list is as before.
     #[inline]
     pub fn push(&mut self, wr_id: u64, sges: &[Sge]) -> Result<(), PushError> {
-        let (sg_list, num_sge) = self.chain.take_sges(sges)?;
-        self.chain.append(sys::ibv_recv_wr { wr_id, next: ptr::null_mut(), sg_list, num_sge });
+        let (sg_list, num_sge) = self.requests.take_sges(sges)?;
+        let wr = sys::ibv_recv_wr { wr_id, next: ptr::null_mut(), sg_list, num_sge };
+        let request = self.requests.write(wr);
+        // SAFETY: of the list's own array, whose places are free again when the chain is empty.
+        unsafe { self.chain.append(request) };
         Ok(())
     }
 
-    /// Posts the list to a queue pair.
+    /// Posts the list with `post`.
     #[inline]
-    pub(super) fn post(&mut self, qp: NonNull<sys::ibv_qp>) -> Result<(), PostFailure> {
-        // SAFETY: the queue pair lives; the chain ends, and what it points at is the list's own.
-        self.chain.post(|head, bad| unsafe { sys::ibv_post_recv(qp.as_ptr(), head, bad) })
-    }
-
-    /// Posts the list to a shared receive queue.
-    #[inline]
-    pub(super) fn post_shared(&mut self, srq: NonNull<sys::ibv_srq>) -> Result<(), PostFailure> {
-        // SAFETY: the queue lives; the chain ends, and what it points at is the list's own.
-        self.chain.post(|head, bad| unsafe { sys::ibv_post_srq_recv(srq.as_ptr(), head, bad) })
+    pub(super) fn post(
+        &mut self,
+        post: impl FnOnce(*mut sys::ibv_recv_wr, &mut *mut sys::ibv_recv_wr) -> i32,
+    ) -> Result<(), PostFailure> {
+        self.chain.post(post)?;
+        self.requests.used = 0;
+        Ok(())
     }
 }
 

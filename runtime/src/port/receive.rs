@@ -152,7 +152,7 @@ impl Port {
     }
 
     /// Hands up a lent frame whose checksum the device answers for.
-    #[inline(always)]
+    #[inline(never)]
     fn receive_vouched(&mut self, stack: &mut Stack, now: Instant, lent: Lent) {
         let mut memory = StackMemory { arena: self.interface.memory(), low: &self.low };
         let taken = stack.on_plain_frame(now, to_stack(lent.piece()), &mut memory);

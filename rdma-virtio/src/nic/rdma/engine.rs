@@ -26,14 +26,12 @@ use crate::nic::NicEvent;
 use crate::verbs::address::{AddressHandle, Path};
 use crate::verbs::attributes::Mtu;
 use crate::verbs::completion::{CompletionChannel, CompletionQueue};
+use crate::verbs::completion_batch::CompletionBatch;
 use crate::verbs::context::Context;
 use crate::verbs::domain::ProtectionDomain;
 use crate::verbs::gid::{Gid, GidWish};
 use crate::verbs::queue_pair::{QueuePair, QueueSizes, Rts};
-use crate::verbs::work_completion::WorkCompletion;
 
-/// Completions taken at a time.
-pub(super) const BATCH: usize = 16;
 /// The GRH area in front of a datagram.
 pub(super) const GRH_LEN: u32 = 40;
 /// virtio-net header and Ethernet header: the shortest frame.
@@ -132,10 +130,8 @@ pub(super) struct Engine {
     pub(super) lane: LanePlan,
     pub(super) tags: u16,
     pub(super) random: u64,
-    /// Completions of receives, and which of them were not looked at yet.
-    pub(super) completions: Box<[WorkCompletion; BATCH]>,
-    pub(super) at: usize,
-    pub(super) count: usize,
+    /// Completions of receives.
+    pub(super) arrivals: CompletionBatch,
     /// Messages that were taken the short way and are not in the books yet.
     pub(super) plain: u32,
     /// So many staged ones make work: as many as are posted together, or any number.
@@ -230,9 +226,7 @@ impl Engine {
             lane: parts.lane,
             tags: 0,
             random: parts.random,
-            completions: Box::new([WorkCompletion::default(); BATCH]),
-            at: 0,
-            count: 0,
+            arrivals: CompletionBatch::default(),
             plain: 0,
             attend_at: 1,
             touched: Vec::with_capacity(places),

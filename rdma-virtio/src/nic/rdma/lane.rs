@@ -194,7 +194,7 @@ impl Lane {
     pub(super) unsafe fn push_short<'d>(
         &mut self,
         signalled: bool,
-        header: impl FnOnce() -> [u8; HEADER_LEN],
+        header: impl FnOnce(&mut [u8; HEADER_LEN]),
         message: (&Sge, Option<QuickLength>),
         destination: impl FnOnce() -> Option<Destination<'d>>,
     ) -> bool {

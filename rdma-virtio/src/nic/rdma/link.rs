@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::lane::Lane;
-use super::wire::credit::Credit;
+use super::wire::credit::{Credit, Delivery};
 use super::wire::header::{HEADER_LEN, START_LEN};
 use super::wire::peer::PeerId;
 use crate::verbs::address::AddressHandle;
@@ -165,17 +165,30 @@ pub(super) struct Calm {
 pub(super) struct Links {
     /// By peer; the place of the one at hand is empty.
     all: Box<[Link]>,
-    near: Option<Box<Full>>,
-    /// Its peer; [`NOBODY`] if there is none.
-    near_peer: PeerId,
+    /// The session at hand; that of nobody if there is none, with which no message can be
+    /// exchanged.
+    near: Box<Full>,
+    /// Its peer's number; [`NO_NUMBER`] if there is none.
+    near_number: u32,
+    /// The session of nobody, while another is at hand.
+    nobody: Option<Box<Full>>,
 }
+
+/// No peer's number.
+const NO_NUMBER: u32 = u32::MAX;
 
 /// No peer.
 const NOBODY: PeerId = PeerId(u16::MAX);
 
 impl Links {
     pub(super) fn new(count: u16) -> Links {
-        Links { all: (0..count).map(|_| Link::None).collect(), near: None, near_peer: NOBODY }
+        let nobody = Full::new(NOBODY, Credit::new(Delivery::Reliable, 0, 0), None, None);
+        Links {
+            all: (0..count).map(|_| Link::None).collect(),
+            near: Box::new(nobody),
+            near_number: NO_NUMBER,
+            nobody: None,
+        }
     }
 
     /// The peers that there may be.
@@ -183,23 +196,22 @@ impl Links {
         (0..u16::try_from(self.all.len()).unwrap_or(u16::MAX)).map(PeerId)
     }
 
-    /// The session at hand.
+    /// The session at hand, or that of nobody.
     #[inline(always)]
-    pub(super) fn near(&mut self) -> Option<&mut Full> {
-        self.near.as_deref_mut()
+    pub(super) fn near(&mut self) -> &mut Full {
+        &mut self.near
     }
 
-    /// The peer at hand; nobody's number if there is none.
     #[inline(always)]
-    pub(super) fn near_peer(&self) -> PeerId {
-        self.near_peer
+    fn is_near(&self, peer: PeerId) -> bool {
+        u32::from(peer.0) == self.near_number
     }
 
     /// The session with a peer.
     #[inline]
     pub(super) fn full(&mut self, peer: PeerId) -> Option<&mut Full> {
-        if peer == self.near_peer {
-            return self.near.as_deref_mut();
+        if self.is_near(peer) {
+            return Some(&mut self.near);
         }
         match self.all.get_mut(usize::from(peer.0)) {
             Some(Link::Full(full)) => Some(full),
@@ -210,12 +222,13 @@ impl Links {
     /// The session with a peer, which lies at hand from now on.
     #[inline(never)]
     pub(super) fn bring_near(&mut self, peer: PeerId) -> Option<&mut Full> {
-        if peer != self.near_peer {
+        if !self.is_near(peer) {
             let found = self.all.get_mut(usize::from(peer.0))?;
             match std::mem::replace(found, Link::None) {
                 Link::Full(full) => {
                     self.put_back();
-                    (self.near, self.near_peer) = (Some(full), peer);
+                    self.nobody = Some(std::mem::replace(&mut self.near, full));
+                    self.near_number = u32::from(peer.0);
                 }
                 other => {
                     *found = other;
@@ -223,14 +236,15 @@ impl Links {
                 }
             }
         }
-        self.near.as_deref_mut()
+        Some(&mut self.near)
     }
 
     fn put_back(&mut self) {
-        if let Some(full) = self.near.take() {
-            self.all[usize::from(self.near_peer.0)] = Link::Full(full);
-            self.near_peer = NOBODY;
-        }
+        let Some(nobody) = self.nobody.take() else { return };
+        let full = std::mem::replace(&mut self.near, nobody);
+        let place = usize::from(full.peer.0);
+        self.all[place] = Link::Full(full);
+        self.near_number = NO_NUMBER;
     }
 
     /// A peer's place.

@@ -39,7 +39,7 @@ use std::os::fd::RawFd;
 use self::engine::{Engine, EngineCounters};
 pub use self::open::Settings;
 use self::options::RdmaOptions;
-pub(super) use self::reception::Look;
+use super::polled::PolledWords;
 use super::{
     Armed, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne, PostError,
     RecvBatch, RecvWr, RegionView, SendWr,
@@ -88,14 +88,24 @@ impl RdmaNic {
         })
     }
 
-    /// As [`Nic::poll_recv_lent`], of what there can be: this NIC lends messages, or keeps them.
-    #[inline]
-    pub(super) fn look(&mut self) -> Look {
+    /// As [`Nic::poll_recv_lent`].
+    #[inline(never)]
+    pub(super) fn look(&mut self) -> PolledWords {
         let engine = self.engine.get_mut();
-        let found = engine.look();
-        let lent = matches!(found, Look::Lent(..));
-        self.is_spent.set(lent && engine.is_spent());
-        found
+        match engine.look() {
+            PolledOne::LentInTurn { wr_id, byte_len } => {
+                self.is_spent.set(engine.arrivals.is_spent());
+                PolledWords::lent_in_turn(wr_id, byte_len)
+            }
+            PolledOne::Nothing => {
+                self.is_spent.set(false);
+                PolledWords::NOTHING
+            }
+            _ => {
+                self.is_spent.set(false);
+                PolledWords::UNKNOWN
+            }
+        }
     }
 
     /// What was chosen, by name, for people.
@@ -200,7 +210,7 @@ impl Nic for RdmaNic {
         open::INLINE_MAX - wire::header::HEADER_BYTES
     }
 
-    #[inline]
+    #[inline(never)]
     fn post_send_short(&mut self, segment: Segment) -> bool {
         self.engine.get_mut().post_short(segment.sge())
     }
@@ -218,11 +228,7 @@ impl Nic for RdmaNic {
 
     #[inline]
     fn poll_recv_lent(&mut self) -> PolledOne {
-        match self.look() {
-            Look::Lent(wr_id, byte_len) => PolledOne::Lent { wr_id, byte_len },
-            Look::Nothing => PolledOne::Nothing,
-            Look::Other => PolledOne::Unknown,
-        }
+        self.look().polled()
     }
 
     #[inline]

@@ -49,14 +49,26 @@ pub(super) struct ReceivePlan {
 struct FreeBuffers {
     list: Vec<(u64, Sge)>,
     max: usize,
-    /// Bytes of the last one, and those beyond the shortest frame; 0 if there is none.
-    last_len: u32,
-    last_room: u32,
+    lengths: Lengths,
+    /// Whether messages that were taken wait, which none may overtake.
+    is_waited_for: bool,
+    /// How many lengths beyond the shortest frame a message may have that is in one buffer alone
+    /// and may be lent: none if no buffer is free, they are not all alike, or messages wait.
+    lendable: u32,
+}
+
+/// Bytes of all buffers that ever came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lengths {
+    None,
+    All(u32),
+    Differ,
 }
 
 impl FreeBuffers {
     fn new(max: usize) -> FreeBuffers {
-        FreeBuffers { list: Vec::with_capacity(max), max, last_len: 0, last_room: 0 }
+        let list = Vec::with_capacity(max);
+        FreeBuffers { list, max, lengths: Lengths::None, is_waited_for: false, lendable: 0 }
     }
 
     fn len(&self) -> usize {
@@ -67,30 +79,48 @@ impl FreeBuffers {
         self.max.saturating_sub(self.list.len())
     }
 
+    /// Buffers of this length come, too.
+    fn admit(&mut self, length: u32) {
+        self.lengths = match self.lengths {
+            Lengths::None => Lengths::All(length),
+            Lengths::All(all) if all == length => return,
+            Lengths::All(_) | Lengths::Differ => Lengths::Differ,
+        };
+    }
+
+    /// Messages wait, or wait no more.
+    fn wait(&mut self, waits: bool) {
+        self.is_waited_for = waits;
+        self.look_at_lengths();
+    }
+
     #[inline]
     fn extend(&mut self, buffers: impl IntoIterator<Item = (u64, Sge)>) {
         self.list.extend(buffers);
-        self.look_at_last();
+        self.look_at_lengths();
     }
 
     #[inline]
     fn pop(&mut self) -> Option<(u64, Sge)> {
         let buffer = self.list.pop();
-        self.look_at_last();
+        self.look_at_lengths();
         buffer
     }
 
-    fn look_at_last(&mut self) {
-        self.last_len = self.list.last().map_or(0, |(_, sge)| sge.length);
-        self.last_room = self.last_len.saturating_sub(FRAME_MIN);
+    fn look_at_lengths(&mut self) {
+        self.lendable = match self.lengths {
+            Lengths::All(length) if !self.list.is_empty() && !self.is_waited_for => {
+                (length + 1).saturating_sub(FRAME_MIN)
+            }
+            _ => 0,
+        };
     }
 }
 
 /// A completed receive.
 pub(super) struct Arrived<'a> {
     slot: PostedSlot<'a>,
-    free_len: u32,
-    free_room: u32,
+    lendable: u32,
 }
 
 impl Arrived<'_> {
@@ -99,20 +129,22 @@ impl Arrived<'_> {
         self.slot.number()
     }
 
-    /// The first buffer, if a message with `rest` bytes beyond the shortest frame is in it alone,
-    /// and another of its length is free: one of another length may make the receive too short,
-    /// or longer than needed.
+    /// The shortest frame in the first buffer, if no other message waits, one with `rest` bytes beyond that is in it
+    /// alone, and another of its length is free: one of another length may make the receive too
+    /// short, or longer than needed.
     #[inline(always)]
     pub(super) fn only(&self, rest: u32) -> Option<Sge> {
         let sge = self.slot.second();
-        (sge.length == self.free_len && rest <= self.free_room).then_some(sge)
+        // All buffers have room for the shortest frame if any message may be lent.
+        (rest < self.lendable).then_some(Sge { length: FRAME_MIN, ..sge })
     }
 
-    /// Puts the receive aside until it is known whether that buffer is kept; what names it.
+    /// Stages the receive as it is, for [`Receives::take_lent`] or not; what names the buffer. It
+    /// is not posted before the message was looked at.
     #[inline(always)]
     pub(super) fn lend(self) -> u64 {
         let id = self.slot.note();
-        self.slot.lend();
+        self.slot.stage();
         id
     }
 }
@@ -176,6 +208,7 @@ impl Receives {
             let refusal = match wr.sges {
                 [_] if self.free.room() == 0 => PostError::QueueFull,
                 [sge] => {
+                    self.free.admit(sge.length);
                     self.free.extend([(wr.wr_id, *sge)]);
                     continue;
                 }
@@ -195,6 +228,7 @@ impl Receives {
             return Err(PostError::QueueFull);
         }
         let (length, lkey) = (batch.length, batch.lkey);
+        self.free.admit(length);
         let buffers = places.iter().map(|at| (at.wr_id, Sge { addr: at.addr, length, lkey }));
         self.free.extend(buffers);
         Ok(places.len())
@@ -328,8 +362,7 @@ impl Receives {
     /// The same, to be delivered at once.
     #[inline(always)]
     pub(super) fn arrived(&mut self, wr_id: u64) -> Option<Arrived<'_>> {
-        let (free_len, free_room) = (self.free.last_len, self.free.last_room);
-        Some(Arrived { slot: self.slots.posted(wr_id)?, free_len, free_room })
+        Some(Arrived { slot: self.slots.posted(wr_id)?, lendable: self.free.lendable })
     }
 
     /// It is not with the device any more.
@@ -358,6 +391,7 @@ impl Receives {
 
     /// A completed receive holds `length` bytes for the stack: reports the filled buffers.
     pub(super) fn deliver(&mut self, index: u16, length: u32) {
+        self.free.wait(true);
         let mut left = length;
         let mut filled = 0;
         let count = self.count(index);
@@ -402,22 +436,12 @@ impl Receives {
         }
     }
 
-    /// The first buffer of the receive that was lent is the stack's from now on: the free one that
-    /// [`Arrived::only`] saw takes its place.
+    /// The first buffer of the receive that was lent last is the stack's from now on: the free one
+    /// that [`Arrived::only`] saw takes its place.
     #[inline]
     pub(super) fn take_lent(&mut self) {
-        if let Some(slot) = self.slots.take_lent()
-            && let Some((id, fresh)) = self.free.pop()
-        {
-            slot.stage_with(fresh, id);
-        }
-    }
-
-    /// That receive is to be posted again as it is.
-    #[inline(always)]
-    pub(super) fn repost_lent(&mut self) {
-        if let Some(slot) = self.slots.take_lent() {
-            slot.stage();
+        if let Some((id, fresh)) = self.free.pop() {
+            self.slots.exchange_last(fresh, id);
         }
     }
 
@@ -434,12 +458,14 @@ impl Receives {
         for (place, completion) in out.iter_mut().zip(self.done.drain(..count)) {
             *place = completion;
         }
+        self.free.wait(!self.done.is_empty());
         count
     }
 
     /// Everything comes back in error: the device is gone.
     pub(super) fn fail_all(&mut self) {
         self.take_back();
+        self.free.wait(true);
         while let Some((wr_id, _)) = self.free.pop() {
             self.done.push_back(Completion {
                 wr_id,

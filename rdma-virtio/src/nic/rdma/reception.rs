@@ -4,26 +4,15 @@
 //! nothing that a message says is used before its session, incarnation and queue pair were found
 //! to be those of one peer.
 
-use super::engine::{BATCH, Engine, FRAME_MIN, GRH_LEN, SOURCE_AT};
+use super::engine::{Engine, FRAME_MIN, GRH_LEN, SOURCE_AT};
 use super::scratch::mac_at;
 use super::wire::credit::Arrival;
 use super::wire::exchange::Mode;
 use super::wire::header::{HEADER_BYTES, HEADER_LEN, Header};
 use super::wire::macs::Source;
 use super::wire::peer::PeerId;
-use crate::nic::Completion;
+use crate::nic::{Completion, PolledOne};
 use crate::verbs::work_completion::WorkCompletion;
-
-/// What a look for a message found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::nic) enum Look {
-    /// A whole message in one buffer, which is lent: what names the buffer, and bytes.
-    Lent(u64, u32),
-    /// No completion.
-    Nothing,
-    /// What goes the long way.
-    Other,
-}
 
 /// The peer that a header names by its session, as an index.
 #[inline]
@@ -35,33 +24,25 @@ impl Engine {
     /// Whether there is a completion of a receive, or a message that was taken out of one.
     #[inline]
     pub(super) fn has_received(&mut self) -> bool {
-        self.at < self.count || self.receives.has_done() || self.poll_receives()
-    }
-
-    /// Whether all was taken that the last look found, which did not fill its batch.
-    #[inline(always)]
-    pub(super) fn is_spent(&self) -> bool {
-        self.at == self.count && self.count < BATCH
+        !self.arrivals.is_empty() || self.receives.has_done() || self.poll_receives()
     }
 
     /// Looks for completions, none of an earlier look being left; says whether there are some.
-    #[inline(always)]
     fn poll_receives(&mut self) -> bool {
-        match self.objects.recv_queue.poll(&mut self.completions[..]) {
-            Ok(0) => {
-                if !self.dirty.is_empty() || !self.unflushed.is_empty() {
-                    self.on_idle();
-                }
-                false
-            }
-            Ok(found) => {
-                (self.at, self.count) = (0, found);
-                true
-            }
-            Err(_) => {
-                self.on_poll_failed();
-                false
-            }
+        if self.arrivals.poll(&self.objects.recv_queue).is_some() {
+            return true;
+        }
+        self.on_none();
+        false
+    }
+
+    /// A poll found nothing.
+    #[inline]
+    fn on_none(&mut self) {
+        if self.arrivals.take_failure() {
+            self.on_poll_failed();
+        } else if !self.dirty.is_empty() || !self.unflushed.is_empty() {
+            self.on_idle();
         }
     }
 
@@ -84,7 +65,7 @@ impl Engine {
 
     /// Takes received messages, as completions of the stack's buffers.
     pub(super) fn take_received(&mut self, out: &mut [Completion]) -> usize {
-        while !self.receives.has_done() && (self.at < self.count || self.poll_receives()) {
+        while !self.receives.has_done() && (!self.arrivals.is_empty() || self.poll_receives()) {
             while let Some((index, length)) = self.take_message() {
                 self.receives.deliver(index, length);
             }
@@ -95,22 +76,23 @@ impl Engine {
 
     /// The next message if it is a plain one, as nearly all are, which is lent; or what there is.
     #[inline(always)]
-    pub(super) fn look(&mut self) -> Look {
-        if self.receives.has_done() || (self.at == self.count && !self.poll_receives()) {
-            return self.take_other();
-        }
+    pub(super) fn look(&mut self) -> PolledOne {
         match self.lend_plain() {
-            Some((wr_id, byte_len)) => Look::Lent(wr_id, byte_len),
+            Some((wr_id, byte_len)) => PolledOne::LentInTurn { wr_id, byte_len },
             None => self.look_closer(),
         }
     }
 
     /// The next completion, if it is the next data message of the session at hand in one buffer,
-    /// and nothing else is to be done: what names the buffer, and the message's length. Otherwise
-    /// nothing was done.
+    /// no other message waits, and nothing else is to be done: what names the buffer, and the message's length. Otherwise
+    /// nothing was done, but that the queue was looked at if nothing was left of the last look.
     #[inline(always)]
     fn lend_plain(&mut self) -> Option<(u64, u32)> {
-        let completion = &self.completions[self.at & (BATCH - 1)];
+        let head = match self.arrivals.head() {
+            Some(head) => head,
+            None => self.arrivals.poll(&self.objects.recv_queue)?,
+        };
+        let completion = head.completion();
         let rest = completion.byte_len().wrapping_sub(self.before_rest);
         let from = match self.mode {
             Mode::Rc => completion.queue_pair(),
@@ -120,27 +102,34 @@ impl Engine {
             return None;
         }
         let receive = self.receives.arrived(completion.wr_id())?;
-        let peer = self.links.near_peer();
-        let full = self.links.near()?;
+        let full = self.links.near();
         let sge = receive.only(rest)?;
         // SAFETY: a posted buffer, whose receive is complete and which was not reported yet.
         let source = unsafe { mac_at(&sge, SOURCE_AT) }?;
         if full.source != from
-            || !full.is_from_itself(source) && !self.macs.is_last(source, peer)
+            || !full.is_from_itself(source) && !self.macs.is_last(source, full.peer)
             || !full.take_next(self.scratch.read(receive.number()))
         {
             return None;
         }
         self.plain += 1;
-        self.at += 1;
+        head.take();
         Some((receive.lend(), rest + FRAME_MIN))
     }
 
-    /// The next completion is of another session than that at hand, or its session is not calm:
-    /// most often it is a plain message all the same, after which there may be more to do.
+    /// Nothing came; or the next completion is of another session than that at hand, or its session
+    /// is not calm: most often it is a plain message all the same, after which there may be more to
+    /// do.
     #[inline(never)]
-    fn look_closer(&mut self) -> Look {
-        let wr_id = self.completions[self.at & (BATCH - 1)].wr_id();
+    fn look_closer(&mut self) -> PolledOne {
+        if self.receives.has_done() {
+            return PolledOne::Unknown;
+        }
+        let Some(head) = self.arrivals.head() else {
+            self.on_none();
+            return PolledOne::Nothing;
+        };
+        let wr_id = head.completion().wr_id();
         let number = self.receives.arrived(wr_id).map(|receive| receive.number());
         let session = number.map(|number| session_index(self.scratch.read(number)));
         let peer = PeerId(session.unwrap_or(u16::MAX));
@@ -148,11 +137,9 @@ impl Engine {
             full.credit.calm_down(1);
             if let Some((wr_id, byte_len)) = self.lend_plain() {
                 self.attend_to(peer);
-                return Look::Lent(wr_id, byte_len);
+                return PolledOne::LentInTurn { wr_id, byte_len };
             }
-            if let Some(full) = self.links.near() {
-                full.credit.be_careful();
-            }
+            self.links.near().credit.be_careful();
         }
         self.take_other()
     }
@@ -169,44 +156,32 @@ impl Engine {
     /// The message that was lent was looked at: its receive is posted again as it is.
     #[inline(always)]
     pub(super) fn repost_lent(&mut self) {
-        self.receives.repost_lent();
         if self.receives.staged_count() >= self.attend_at {
             self.after_receives();
         }
     }
 
-    /// What there is if it is no plain message: nothing, or what goes the long way.
-    #[inline(never)]
-    fn take_other(&mut self) -> Look {
-        if self.receives.has_done() {
-            return Look::Other;
-        }
-        if self.at == self.count {
-            return Look::Nothing;
-        }
+    /// What is no plain message goes the long way.
+    fn take_other(&mut self) -> PolledOne {
         if let Some((index, length)) = self.take_message() {
             self.receives.deliver(index, length);
         }
         if self.receives.staged_count() >= self.attend_at {
             self.after_receives();
         }
-        Look::Other
+        PolledOne::Unknown
     }
 
     /// The receive of the next completion that is a message, and its length with virtio-net header.
     /// Nothing if no completion is left.
     fn take_message(&mut self) -> Option<(u16, u32)> {
         self.keep_books();
-        while self.at < self.count {
-            let at = self.at;
-            self.at += 1;
-            let Some(index) = self.receives.completed(self.completions[at].wr_id()) else {
-                continue;
-            };
+        while let Some(completion) = self.arrivals.pop() {
+            let Some(index) = self.receives.completed(completion.wr_id()) else { continue };
             self.receives.take(index);
             self.counters.rx_messages += 1;
             self.ledger.on_completed();
-            if let Some(length) = self.judge(index, at) {
+            if let Some(length) = self.judge(index, &completion) {
                 self.counters.rx_delivered += 1;
                 return Some((index, length));
             }
@@ -257,11 +232,9 @@ impl Engine {
 
     /// The length of a frame with its virtio-net header; nothing if there is none to pass on, which
     /// is counted.
-    fn judge(&mut self, index: u16, at: usize) -> Option<u32> {
-        let completion = &self.completions[at];
+    fn judge(&mut self, index: u16, completion: &WorkCompletion) -> Option<u32> {
         if !completion.is_success() {
-            let completion = *completion;
-            self.on_receive_failed(&completion);
+            self.on_receive_failed(completion);
             return None;
         }
         let in_front = match self.mode {
@@ -290,8 +263,7 @@ impl Engine {
                 full
             }
             _ => {
-                let completion = *completion;
-                self.on_stranger(&completion);
+                self.on_stranger(completion);
                 return None;
             }
         };

@@ -16,7 +16,7 @@ use super::wire::header::{HEADER_BYTES, Header, Kind};
 use super::wire::macs::{Target, number};
 use super::wire::peer::PeerId;
 use crate::nic::{PostError, SendWr, Sge, WcStatus};
-use crate::verbs::work_list::Destination;
+use crate::verbs::work_list::{Destination, QuickLength};
 
 /// A frame that waits for credit so long is dropped, in nanoseconds.
 pub(super) const WAIT_NS_MAX: u64 = 1_000_000_000;
@@ -85,25 +85,46 @@ impl Engine {
         // SAFETY: memory that the sender owns and has registered; the device half looked the range
         // up, and nobody writes it during this call.
         let Some(mac) = (unsafe { mac_at(&sge, DESTINATION_AT) }) else { return false };
-        if let Some(full) = self.links.near()
-            && let Some(quick) = full.quick(mac, sge.length)
+        let full = self.links.near();
+        if let Some(quick) = full.quick(mac, sge.length)
             && full.credit.available() != 0
-            && let Some(lane) = full.lane.as_mut().or(self.shared.as_mut())
+        {
+            let Full { peer, lane: Some(lane), credit, start_out, .. } = full else {
+                return self.post_short_datagram(&sge, quick);
+            };
+            if lane.is_quick() {
+                let header = |to: &mut _| Header::write_data(to, start_out, credit.data_counts());
+                // SAFETY: as above.
+                if unsafe { !lane.push_short(false, header, (&sge, Some(quick)), || None) } {
+                    return false;
+                }
+                self.unflushed.add(*peer, || lane.has_one());
+                self.counters.on_data_sent(sge.length + HEADER_BYTES);
+                return true;
+            }
+        }
+        self.post_short_closer(mac, &sge)
+    }
+
+    /// The same for a datagram to the peer at hand, who has credit.
+    #[inline(never)]
+    fn post_short_datagram(&mut self, sge: &Sge, quick: QuickLength) -> bool {
+        let Full { peer, way, credit, start_out, mac_number, .. } = self.links.near();
+        if let Some(lane) = &mut self.shared
             && lane.is_quick()
         {
-            let Full { peer, way, credit, start_out, .. } = full;
-            let header = || Header::data(start_out, credit.data_counts());
-            // SAFETY: as above; the handle outlives the list (`dismantle`).
-            if unsafe {
-                !lane.push_short(false, header, (&sge, Some(quick)), || destination_of(way))
-            } {
+            let header = |to: &mut _| Header::write_data(to, start_out, credit.data_counts());
+            let to = || destination_of(way);
+            // SAFETY: as in `post_short`; the handle outlives the list (`dismantle`).
+            if unsafe { !lane.push_short(false, header, (sge, Some(quick)), to) } {
                 return false;
             }
             self.unflushed.add(*peer, || lane.has_one());
             self.counters.on_data_sent(sge.length + HEADER_BYTES);
             return true;
         }
-        self.post_short_closer(mac, &sge)
+        let mac = *mac_number;
+        self.post_short_closer(mac, sge)
     }
 
     /// The frame is for another session than that at hand, or of no usual length; or the lane wants
@@ -121,11 +142,11 @@ impl Engine {
         }
         if lane.is_half_full() {
             let before = self.local.signals;
-            self.poll_sends();
+            self.collect_sends();
             return self.local.signals != before && self.post_short_closer(mac, sge);
         }
         let signalled = !lane.is_quick() && !lane.quicken();
-        let header = || Header::data(start_out, credit.data_counts());
+        let header = |to: &mut _| Header::write_data(to, start_out, credit.data_counts());
         // SAFETY: as in `post_short`.
         if unsafe { !lane.push_short(signalled, header, (sge, quick), || destination_of(way)) } {
             return false;
@@ -373,7 +394,8 @@ impl Engine {
         }
     }
 
-    /// Posts every list: one doorbell for each queue pair that has one.
+    /// Posts every list: one doorbell for each queue pair that has one. Peers to whom that failed
+    /// are given up.
     #[inline(always)]
     pub(super) fn flush_all(&mut self) {
         if let Some(peer) = self.unflushed.take_first() {
@@ -386,10 +408,18 @@ impl Engine {
 
     #[cold]
     fn flush_others(&mut self) {
+        self.flush_lists();
+        self.retire_broken();
+    }
+
+    /// The same, but nobody is given up yet.
+    pub(super) fn flush_lists(&mut self) {
+        while let Some(peer) = self.unflushed.take_first() {
+            self.flush(peer);
+        }
         while let Some(peer) = self.unflushed.others().pop() {
             self.flush(peer);
         }
-        self.retire_broken();
     }
 
     #[inline(always)]

@@ -191,17 +191,21 @@ macro_rules! operation {
     }};
 }
 
-/// `ibv_poll_cq`: completions taken, negative for an error.
+/// What polls a queue, `poll_cq` of `ibv_context_ops`: completions taken, negative for an error.
+pub type PollCq = unsafe extern "C" fn(*mut ibv_cq, c_int, *mut ibv_wc) -> c_int;
+
+/// What polls queues whose provider cannot.
+unsafe extern "C" fn no_poll_cq(_: *mut ibv_cq, _: c_int, _: *mut ibv_wc) -> c_int {
+    -libc::EOPNOTSUPP
+}
+
+/// `ibv_poll_cq` of a queue, to be called many times: a provider sets its operations when it makes
+/// the context.
 ///
 /// # Safety
-/// See the module; `wc` has room for `entries`.
-#[inline]
-pub unsafe fn ibv_poll_cq(cq: *mut ibv_cq, entries: c_int, wc: *mut ibv_wc) -> c_int {
-    match operation!(cq, poll_cq) {
-        // SAFETY: the operation of this queue's context.
-        Some(poll) => unsafe { poll(cq, entries, wc) },
-        None => -libc::EOPNOTSUPP,
-    }
+/// See the module.
+pub unsafe fn poll_cq_of(cq: *mut ibv_cq) -> PollCq {
+    operation!(cq, poll_cq).unwrap_or(no_poll_cq)
 }
 
 /// `ibv_req_notify_cq`: an errno, 0 if it was done.
@@ -217,21 +221,27 @@ pub unsafe fn ibv_req_notify_cq(cq: *mut ibv_cq, solicited_only: c_int) -> c_int
     }
 }
 
-/// `ibv_post_send`: an errno, 0 if all were posted.
+/// What posts sends, `post_send` of `ibv_context_ops`: an errno, 0 if all of a list that ends were
+/// posted.
+pub type PostSend =
+    unsafe extern "C" fn(*mut ibv_qp, *mut ibv_send_wr, *mut *mut ibv_send_wr) -> c_int;
+
+/// What posts sends whose provider cannot.
+unsafe extern "C" fn no_post_send(
+    _: *mut ibv_qp,
+    _: *mut ibv_send_wr,
+    _: *mut *mut ibv_send_wr,
+) -> c_int {
+    libc::EOPNOTSUPP
+}
+
+/// `ibv_post_send` of a queue pair, to be called many times: a provider sets its operations when it
+/// makes the context.
 ///
 /// # Safety
-/// See the module; `wr` begins a list that ends.
-#[inline]
-pub unsafe fn ibv_post_send(
-    qp: *mut ibv_qp,
-    wr: *mut ibv_send_wr,
-    bad: &mut *mut ibv_send_wr,
-) -> c_int {
-    match operation!(qp, post_send) {
-        // SAFETY: the operation of this queue pair's context.
-        Some(post) => unsafe { post(qp, wr, bad) },
-        None => libc::EOPNOTSUPP,
-    }
+/// See the module.
+pub unsafe fn post_send_of(qp: *mut ibv_qp) -> PostSend {
+    operation!(qp, post_send).unwrap_or(no_post_send)
 }
 
 /// `ibv_post_recv`: an errno, 0 if all were posted.

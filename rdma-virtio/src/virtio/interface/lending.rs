@@ -8,7 +8,7 @@ use crate::memory::region::Segment;
 use crate::memory::slot::Slot;
 use crate::nic::{BareFrame, Nic, PolledOne};
 use crate::virtio::driver::{Lent, Received};
-use crate::virtio::net_header::{GSO_NONE, NetHeader};
+use crate::virtio::net_header::{DATA_VALID, GSO_NONE, NetHeader};
 use crate::virtio::ring::UsedElement;
 
 /// What [`NetInterface::look_for_plain`] found.
@@ -16,7 +16,7 @@ use crate::virtio::ring::UsedElement;
 #[must_use]
 pub enum Looked {
     /// A frame in one buffer, lent, whose header is that of most ([`NetHeader::is_partial_v4`]) and
-    /// not put out yet.
+    /// not put out yet; or that came without one, its checksum verified.
     Plain(Lent),
     /// Nothing more is there now.
     Nothing,
@@ -55,6 +55,8 @@ pub(super) enum Found {
     Returned,
     /// As [`PolledOne::Lent`].
     Lent(u64, u32),
+    /// As [`PolledOne::Verified`].
+    Verified(u64, u32),
     /// As [`PolledOne::Taken`].
     Taken(u64, u32),
     /// As [`PolledOne::Unknown`].
@@ -106,14 +108,27 @@ impl<N: Nic> NetInterface<N> {
         if self.has_returned {
             return self.found(Found::Returned);
         }
-        let (wr_id, byte_len) = match self.nic.poll_recv_lent() {
-            PolledOne::Lent { wr_id, byte_len } => (wr_id, byte_len),
-            PolledOne::Taken { wr_id, byte_len } => {
-                return self.found(Found::Taken(wr_id, byte_len));
-            }
-            PolledOne::Nothing => return Looked::Nothing,
-            PolledOne::Unknown => return self.found(Found::Unknown),
-        };
+        match self.nic.poll_recv_lent() {
+            PolledOne::Lent { wr_id, byte_len } => self.look_at_known(wr_id, byte_len),
+            PolledOne::LentInTurn { wr_id, byte_len } => self.look_at_plain(wr_id, byte_len),
+            PolledOne::Verified { wr_id, byte_len } => self.look_at_verified(wr_id, byte_len),
+            other => self.look_at_other(other),
+        }
+    }
+
+    /// What is not to be looked at yet.
+    #[inline(never)]
+    fn look_at_other(&mut self, polled: PolledOne) -> Looked {
+        match polled {
+            PolledOne::Nothing => Looked::Nothing,
+            PolledOne::Taken { wr_id, byte_len } => self.found(Found::Taken(wr_id, byte_len)),
+            _ => self.found(Found::Unknown),
+        }
+    }
+
+    /// A message that is mostly in the buffer that was lent last.
+    #[inline(always)]
+    fn look_at_known(&mut self, wr_id: u64, byte_len: u32) -> Looked {
         let known = &self.known;
         if wr_id == known.wr_id
             && byte_len <= known.len_max
@@ -127,20 +142,44 @@ impl<N: Nic> NetInterface<N> {
     }
 
     /// The same for a buffer that is not the one that was lent last.
-    #[inline(always)]
+    #[inline(never)]
     fn look_anew(&mut self, wr_id: u64, byte_len: u32) -> Looked {
+        let looked = self.look_at_plain(wr_id, byte_len);
+        if let Looked::Plain(lent) = &looked {
+            let room = self.device.room(u32::from(lent.head()));
+            let len_max = room.length().min(self.arena.receive_len());
+            self.known = Known { wr_id, len_max, room, slot: lent.piece().slot };
+        }
+        looked
+    }
+
+    /// A message with a header in any buffer.
+    #[inline(always)]
+    fn look_at_plain(&mut self, wr_id: u64, byte_len: u32) -> Looked {
         if let Some((used, header)) = self.device.lend((wr_id, byte_len))
             && header.is_partial_v4()
         {
-            let Some(lent) = self.driver.lend(&mut self.arena, used, &header) else {
-                return self.refused(used.id);
+            return match self.driver.lend(&mut self.arena, used, &header) {
+                Some(lent) => Looked::Plain(lent.with_header_before()),
+                None => self.refused(used.id),
             };
-            let room = self.device.room(used.id);
-            let len_max = room.length().min(self.arena.receive_len());
-            self.known = Known { wr_id, len_max, room, slot: lent.piece().slot };
-            return Looked::Plain(lent.with_header_before());
         }
         self.found(Found::Lent(wr_id, byte_len))
+    }
+
+    /// A frame without a header in any buffer, whose checksum the NIC verified.
+    #[inline(always)]
+    fn look_at_verified(&mut self, wr_id: u64, byte_len: u32) -> Looked {
+        let bare = BareFrame { wr_id, byte_len, verified: true };
+        if let Some((used, header)) = self.device.lend_bare(&bare)
+            && header.flags == DATA_VALID
+        {
+            return match self.driver.lend(&mut self.arena, used, &header) {
+                Some(lent) => Looked::Plain(lent.without_header()),
+                None => self.refused(used.id),
+            };
+        }
+        self.found(Found::Verified(wr_id, byte_len))
     }
 
     #[inline(always)]
@@ -162,6 +201,9 @@ impl<N: Nic> NetInterface<N> {
             }
             Found::Unknown => self.look_longer(frame),
             Found::Lent(wr_id, byte_len) => self.look_at_lent((wr_id, byte_len), frame),
+            Found::Verified(wr_id, byte_len) => {
+                self.look_at_bare(BareFrame { wr_id, byte_len, verified: true }, frame)
+            }
         }
     }
 
@@ -256,6 +298,12 @@ impl<N: Nic> NetInterface<N> {
         let Some(bare) = self.nic.poll_bare_lent() else {
             return Arrived::of(self.receive_batch(frame));
         };
+        self.look_at_bare(bare, frame)
+    }
+
+    /// A frame without a header that the NIC lends.
+    #[inline]
+    fn look_at_bare(&mut self, bare: BareFrame, frame: &mut Received) -> Arrived {
         let Some((used, header)) = self.device.lend_bare(&bare) else {
             cold_path();
             self.nic.take_lent();

@@ -1,9 +1,8 @@
 //! Receives: buffers of the device half as work requests of the queue pair, and the frames that
 //! land in them.
 //!
-//! Frames land where the stack reads them. Invariants: receives complete in posting order; each
-//! comes back once, by its completion or flushed after its link was dropped; received = delivered
-//! + each kind of drop.
+//! Frames land where the stack reads them. Invariants: each receive comes back once, by its
+//! completion or flushed after its link was dropped; received = delivered + each kind of drop.
 
 use arrayvec::ArrayVec;
 
@@ -15,11 +14,10 @@ use crate::nic::rdma::scratch::read_at;
 use crate::nic::{
     BareFrame, Completion, Lkey, PostError, RecvBatch, RecvWr, Sge, WcChecksum, WcStatus,
 };
+use crate::verbs::completion_batch::CompletionBatch;
+use crate::verbs::receive_slots::ReceiveSlots;
 use crate::verbs::work_completion::WorkCompletion;
-use crate::verbs::work_list::ReceiveList;
 
-/// Completions taken at a time.
-const BATCH: usize = 16;
 /// Receives posted with one call.
 const LIST_LEN: usize = 32;
 /// Elements of a receive at most, without those that a VLAN adds.
@@ -49,41 +47,27 @@ pub(super) struct ReceiveCounters {
 /// Receives that were lent are posted again so many at a time, or an eighth of the queue.
 const TOGETHER: usize = 16;
 
-/// A receive that is with the device.
-#[derive(Clone, Copy, Debug)]
-struct Posted {
-    wr_id: u64,
-    /// Its first element.
-    sge: Sge,
-    /// Whether that is all of it.
-    is_single: bool,
-}
-
-impl Posted {
-    const NONE: Posted =
-        Posted { wr_id: 0, sge: Sge { addr: 0, length: 0, lkey: Lkey(0) }, is_single: false };
-}
-
 /// The receive queue.
 pub(super) struct Arrivals {
-    completions: Box<[WorkCompletion; BATCH]>,
-    /// Those that were polled and not taken.
-    at: usize,
-    count: usize,
-    ring: Box<[Posted]>,
-    /// Where the receive of the frame is that is lent, and how many of those are posted together.
-    lent: usize,
+    completions: CompletionBatch,
+    /// Each one's note is what names it to its poster.
+    slots: ReceiveSlots,
+    depth: u16,
+    /// Receives that are neither posted nor to come back, and how many others there are.
+    idle: Vec<u16>,
+    outstanding: u32,
+    /// How many of those that were lent are posted together.
     together: usize,
-    next: u32,
-    oldest: u32,
-    depth: u32,
     /// Receives of links that are no more.
-    to_flush: u32,
-    generation: u32,
-    list: ReceiveList,
+    to_flush: Vec<u16>,
+    generation: u16,
     tag: Option<Tag>,
-    /// Whether each frame is looked at before it is handed over.
-    looks: bool,
+    sorter: Sorter,
+    /// Whether frames may be lent: none is to be looked at before it is handed over, each is in one
+    /// element, and no receive is to come back.
+    lends: bool,
+    /// Whether each receive so far had one element.
+    is_single: bool,
     /// Whether the device's word on checksums counts.
     pub(super) trusts_checksums: bool,
     /// What went wrong: the link is to be made anew.
@@ -105,27 +89,27 @@ impl ReceiveCounters {
 
 impl Arrivals {
     pub(super) fn new(depth: u32, sges: usize, tag: Option<Tag>) -> Arrivals {
-        let places = usize::try_from(depth.next_power_of_two()).unwrap_or(1);
+        let depth = u16::try_from(depth).unwrap_or(u16::MAX);
         let sges = sges + if tag.is_some() { SGES_OF_TAG } else { 0 };
-        Arrivals {
-            completions: Box::new([WorkCompletion::default(); BATCH]),
-            at: 0,
-            count: 0,
-            ring: vec![Posted::NONE; places].into_boxed_slice(),
-            lent: 0,
-            together: TOGETHER.min(places / 8).max(1),
-            next: 0,
-            oldest: 0,
+        let mut arrivals = Arrivals {
+            completions: CompletionBatch::default(),
+            slots: ReceiveSlots::new(usize::from(depth), sges.max(2)),
             depth,
-            to_flush: 0,
+            idle: (0..depth).rev().collect(),
+            outstanding: 0,
+            together: TOGETHER.min(usize::from(depth) / 8).max(1),
+            to_flush: Vec::with_capacity(usize::from(depth)),
             generation: 0,
-            list: ReceiveList::new(LIST_LEN, sges),
-            looks: tag.is_some(),
             tag,
+            sorter: Sorter::Device,
+            lends: false,
+            is_single: true,
             trusts_checksums: false,
             failed: false,
             counters: ReceiveCounters::default(),
-        }
+        };
+        arrivals.look_whether_it_lends();
+        arrivals
     }
 
     /// The tag of this host's VLAN, if it is in one.
@@ -135,173 +119,163 @@ impl Arrivals {
 
     /// Follows who sorts frames.
     pub(super) fn sort_by(&mut self, sorter: Sorter) {
-        self.looks = self.tag.is_some() || sorter == Sorter::Process;
+        self.sorter = sorter;
+        self.look_whether_it_lends();
     }
 
-    #[inline]
-    fn index(&self, number: u32) -> usize {
-        usize::try_from(number).unwrap_or(0) & (self.ring.len() - 1)
+    fn look_whether_it_lends(&mut self) {
+        let looks = self.tag.is_some() || self.sorter == Sorter::Process;
+        self.lends = !looks && self.is_single && self.to_flush.is_empty();
     }
 
     /// Receives that have not come back.
     #[inline]
     pub(super) fn outstanding(&self) -> u32 {
-        self.next.wrapping_sub(self.oldest)
+        self.outstanding
     }
 
     /// Posts receives that are alike; returns how many were taken.
-    #[inline]
     pub(super) fn post_batch(
         &mut self,
         link: &Link,
         batch: &RecvBatch<'_>,
     ) -> Result<usize, PostError> {
-        let mut taken = 0;
-        self.post_reposted(Some(link));
-        for part in batch.places.chunks(LIST_LEN) {
-            for place in part {
-                let sge = Sge { addr: place.addr, length: batch.length, lkey: batch.lkey };
-                if self.stage_one(place.wr_id, sge) {
-                    continue;
-                }
-                if let Err(error) = self.stage(place.wr_id, &[sge]) {
-                    taken += self.post(link);
-                    return if taken == 0 { Err(error) } else { Ok(taken) };
-                }
-            }
-            taken += self.post(link);
-            if self.failed {
-                break;
-            }
-        }
-        Ok(taken)
+        let (length, lkey) = (batch.length, batch.lkey);
+        let wrs = batch.places.iter().map(|at| (at.wr_id, [Sge { addr: at.addr, length, lkey }]));
+        self.post_each(link, wrs)
     }
 
     /// Posts receives of any shape; returns how many were taken.
     pub(super) fn post_all(&mut self, link: &Link, wrs: &[RecvWr<'_>]) -> Result<usize, PostError> {
+        self.post_each(link, wrs.iter().map(|wr| (wr.wr_id, wr.sges)))
+    }
+
+    #[inline]
+    fn post_each<S: AsRef<[Sge]>>(
+        &mut self,
+        link: &Link,
+        wrs: impl Iterator<Item = (u64, S)>,
+    ) -> Result<usize, PostError> {
         let mut taken = 0;
-        self.post_reposted(Some(link));
-        for part in wrs.chunks(LIST_LEN) {
-            for wr in part {
-                if let Err(error) = self.stage(wr.wr_id, wr.sges) {
-                    taken += self.post(link);
-                    return if taken == 0 { Err(error) } else { Ok(taken) };
+        self.post_reposted(link);
+        for (wr_id, sges) in wrs {
+            if let Err(error) = self.stage(wr_id, sges.as_ref()) {
+                taken += self.post(link);
+                return if taken == 0 { Err(error) } else { Ok(taken) };
+            }
+            if self.slots.staged() == LIST_LEN {
+                taken += self.post(link);
+                if self.failed {
+                    return Ok(taken);
                 }
             }
-            taken += self.post(link);
-            if self.failed {
-                break;
-            }
         }
-        Ok(taken)
+        Ok(taken + self.post(link))
     }
 
-    /// Puts a receive of one element into the list; false if that is not all there is to do.
-    #[inline]
-    fn stage_one(&mut self, wr_id: u64, sge: Sge) -> bool {
-        if self.tag.is_some() || self.outstanding() >= self.depth {
-            return false;
-        }
-        let id = u64::from(self.generation) << 32 | u64::from(self.next);
-        if self.list.push_one(id, sge).is_err() {
-            return false;
-        }
-        let at = self.index(self.next);
-        self.ring[at] = Posted { wr_id, sge, is_single: true };
-        self.next = self.next.wrapping_add(1);
-        true
-    }
-
-    /// Puts a receive into the list.
+    /// Makes a receive that is to be posted.
     #[inline]
     fn stage(&mut self, wr_id: u64, sges: &[Sge]) -> Result<(), PostError> {
-        if self.outstanding() >= self.depth {
-            return Err(PostError::QueueFull);
-        }
-        let Some(first) = sges.first().filter(|_| sges.len() <= SGES_MAX) else {
+        if sges.is_empty() || sges.len() > SGES_MAX {
             return Err(PostError::SgeCount);
-        };
-        let id = u64::from(self.generation) << 32 | u64::from(self.next);
-        let pushed = match &self.tag {
-            None => self.list.push(id, sges),
+        }
+        let Some(&slot) = self.idle.last() else { return Err(PostError::QueueFull) };
+        match &self.tag {
+            None => self.describe(slot, sges),
             Some(tag) => {
                 let split: Option<ArrayVec<Sge, { SGES_MAX + SGES_OF_TAG }>> =
-                    tag.receive(self.next, sges);
-                self.list.push(id, &split.ok_or(PostError::SgeCount)?)
+                    tag.receive(u32::from(slot), sges);
+                self.describe(slot, &split.ok_or(PostError::SgeCount)?);
             }
-        };
-        pushed.map_err(|_| PostError::SgeCount)?;
-        let at = self.index(self.next);
-        self.ring[at] = Posted { wr_id, sge: *first, is_single: false };
-        self.next = self.next.wrapping_add(1);
+        }
+        if self.is_single && sges.len() != 1 {
+            self.is_single = false;
+            self.look_whether_it_lends();
+        }
+        self.slots.set_note(slot, wr_id);
+        self.slots.stage(slot, self.generation);
+        self.idle.pop();
+        self.outstanding += 1;
         Ok(())
     }
 
-    /// Posts the list: one call. Returns how many were posted; the others are as if never staged.
     #[inline]
+    fn describe(&mut self, slot: u16, sges: &[Sge]) {
+        for (place, sge) in sges.iter().enumerate() {
+            self.slots.set(slot, place, *sge);
+        }
+        self.slots.set_count(slot, sges.len());
+    }
+
+    /// Posts what is staged: one call. Returns how many were posted; the others are as if never
+    /// staged.
     fn post(&mut self, link: &Link) -> usize {
-        let staged = self.list.len();
-        if staged == 0 {
+        if self.slots.staged() == 0 {
             return 0;
         }
-        self.counters.lists += 1;
-        match link.pair.pair().post_recv(&mut self.list) {
-            Ok(()) => staged,
-            Err(failure) => {
-                self.list.clear();
-                self.counters.posts_failed += 1;
-                self.failed = true;
-                let lost = u32::try_from(staged - failure.posted).unwrap_or(0);
-                self.next = self.next.wrapping_sub(lost);
-                failure.posted
-            }
+        let posted = self.post_staged(link);
+        while let Some(slot) = self.slots.unstage() {
+            self.free(slot);
         }
+        posted
+    }
+
+    /// Posts what is staged, of which some may stay.
+    fn post_staged(&mut self, link: &Link) -> usize {
+        self.counters.lists += 1;
+        link.pair.pair().post_slots(&mut self.slots).unwrap_or_else(|failure| {
+            self.counters.posts_failed += 1;
+            self.failed = true;
+            failure.posted
+        })
+    }
+
+    /// A receive is not posted any more.
+    #[inline]
+    fn free(&mut self, slot: u16) {
+        self.slots.set_in(slot);
+        self.idle.push(slot);
+        self.outstanding -= 1;
     }
 
     /// Looks at the queue, if nothing is left of the last look. Says whether there is something.
     #[inline]
     pub(super) fn look(&mut self, link: Option<&Link>) -> bool {
-        if self.at < self.count || self.to_flush > 0 {
+        if !self.completions.is_empty() || !self.to_flush.is_empty() {
             return true;
         }
         let Some(link) = link else { return false };
-        match link.recv_queue.poll(&mut self.completions[..]) {
-            Ok(0) => false,
-            Ok(found) => {
-                (self.at, self.count) = (0, found);
-                true
-            }
-            Err(_) => {
-                self.on_poll_failed();
-                false
-            }
+        if self.completions.poll(&link.recv_queue).is_some() {
+            return true;
         }
+        self.on_none();
+        false
     }
 
-    /// Whether all was taken that the last look found, which did not fill its batch.
+    /// Whether all was taken that the last look found, and the queue had no more then.
     #[inline(always)]
     pub(super) fn is_spent(&self) -> bool {
-        self.at == self.count && self.count < BATCH && self.to_flush == 0
+        self.completions.is_spent()
     }
 
-    #[cold]
-    fn on_poll_failed(&mut self) {
-        self.counters.polls_failed += 1;
-        self.failed = true;
+    /// A poll found nothing.
+    #[inline]
+    fn on_none(&mut self) {
+        if self.completions.take_failure() {
+            self.counters.polls_failed += 1;
+            self.failed = true;
+        }
     }
 
     /// The receive whose frame was lent is to be posted again as it is, with others.
     #[inline(always)]
     pub(super) fn repost(&mut self, link: Option<&Link>) {
-        let Posted { wr_id, sge, .. } = self.ring[self.lent];
-        let id = u64::from(self.generation) << 32 | u64::from(self.next);
-        // There is room: the list is posted long before it is full.
-        if self.list.push_one(id, sge).is_ok() {
-            let at = self.index(self.next);
-            self.ring[at] = Posted { wr_id, sge, is_single: true };
-            self.next = self.next.wrapping_add(1);
+        if let Some(slot) = self.slots.take_lent() {
+            slot.stage();
         }
-        if self.list.len() >= self.together {
+        if self.slots.staged() >= self.together
+            && let Some(link) = link
+        {
             self.post_reposted(link);
         }
     }
@@ -309,34 +283,46 @@ impl Arrivals {
     /// Posts those. What is not taken comes back with all others when the link, which failed, is
     /// dropped.
     #[inline(never)]
-    fn post_reposted(&mut self, link: Option<&Link>) {
-        let Some(link) = link else { return };
-        let next = self.next;
-        self.post(link);
-        self.next = next;
+    fn post_reposted(&mut self, link: &Link) {
+        if self.slots.staged() == 0 {
+            return;
+        }
+        self.post_staged(link);
+        while self.slots.unstage().is_some() {}
     }
 
-    /// Lends the oldest frame, if it is one that needs no look.
-    #[inline]
-    pub(super) fn lend_one(&mut self, link: Option<&Link>) -> Option<BareFrame> {
-        if (self.at == self.count && !self.look(link)) || self.looks || self.to_flush > 0 {
+    /// The receive whose frame was lent is its poster's.
+    pub(super) fn take_lent(&mut self) {
+        let number = self.slots.take_lent().map(|slot| slot.number());
+        if let Some(slot) = number.and_then(|number| u16::try_from(number).ok()) {
+            self.free(slot);
+        }
+    }
+
+    /// Lends the next frame, if it is one that needs no look; and only a verified one, if that is
+    /// wanted.
+    #[inline(always)]
+    pub(super) fn lend_one(
+        &mut self,
+        link: Option<&Link>,
+        wants_verified: bool,
+    ) -> Option<BareFrame> {
+        if !self.lends {
             return None;
         }
-        let completion = &self.completions[self.at & (BATCH - 1)];
-        let id = u64::from(self.generation) << 32 | u64::from(self.oldest);
-        if !completion.is_success() || completion.wr_id() != id || self.outstanding() == 0 {
-            return None;
-        }
-        let byte_len = completion.byte_len();
+        let head = match self.completions.head() {
+            Some(head) => head,
+            None => self.completions.poll(&link?.recv_queue)?,
+        };
+        let completion = head.completion();
         let verified = completion.checksum_verified() && self.trusts_checksums;
-        let place = self.index(self.oldest);
-        let Posted { wr_id, is_single, .. } = self.ring[place];
-        if !is_single {
+        if !completion.is_success() || (wants_verified && !verified) {
             return None;
         }
-        self.lent = place;
-        self.at += 1;
-        self.oldest = self.oldest.wrapping_add(1);
+        let slot = self.slots.posted(completion.wr_id())?;
+        let (wr_id, byte_len) = (slot.note(), completion.byte_len());
+        slot.lend();
+        head.take();
         self.counters.frames += 1;
         self.counters.bytes += u64::from(byte_len);
         if !verified {
@@ -354,13 +340,13 @@ impl Arrivals {
     ) -> usize {
         let mut taken = 0;
         while taken < out.len() {
-            let next = if self.to_flush > 0 {
-                self.to_flush -= 1;
+            let next = if let Some(slot) = self.to_flush.pop() {
                 self.counters.flushed += 1;
-                Some(self.come_back(WcStatus::Flushed, 0, false))
-            } else if self.look(link) {
-                let completion = self.completions[self.at];
-                self.at += 1;
+                self.look_whether_it_lends();
+                Some(self.come_back(slot, WcStatus::Flushed, 0, false))
+            } else if self.look(link)
+                && let Some(completion) = self.completions.pop()
+            {
                 self.on_received(&completion, steering)
             } else {
                 break;
@@ -373,10 +359,16 @@ impl Arrivals {
         taken
     }
 
-    /// The oldest receive, with what became of it.
-    fn come_back(&mut self, status: WcStatus, byte_len: u32, verified: bool) -> Completion {
-        let wr_id = self.ring[self.index(self.oldest)].wr_id;
-        self.oldest = self.oldest.wrapping_add(1);
+    /// A receive, with what became of it.
+    fn come_back(
+        &mut self,
+        slot: u16,
+        status: WcStatus,
+        byte_len: u32,
+        verified: bool,
+    ) -> Completion {
+        let wr_id = self.slots.note(slot);
+        self.free(slot);
         let checksum = if verified { WcChecksum::Valid } else { WcChecksum::Unknown };
         Completion { wr_id, status, byte_len, more: false, checksum }
     }
@@ -386,44 +378,44 @@ impl Arrivals {
         completion: &WorkCompletion,
         steering: &Steering,
     ) -> Option<Completion> {
-        let id = u64::from(self.generation) << 32 | u64::from(self.oldest);
-        if completion.wr_id() != id || self.outstanding() == 0 {
-            // Of a link that is no more, or out of order, which verbs rule out.
+        let number = self.slots.posted(completion.wr_id()).map(|slot| slot.number());
+        let Some(slot) = number.and_then(|number| u16::try_from(number).ok()) else {
+            // Of a link that is no more, or a second one of a receive, which verbs rule out.
             self.counters.unknown += 1;
-            let generation = u32::try_from(completion.wr_id() >> 32).unwrap_or(u32::MAX);
-            self.failed |= generation == self.generation;
+            let generation = (completion.wr_id() >> 32) & u64::from(u16::MAX);
+            self.failed |= generation == u64::from(self.generation);
             return None;
-        }
+        };
         if !completion.is_success() {
             self.failed = true;
             let status = status_of(completion.status());
             let flushed = status == WcStatus::Flushed;
             self.counters.flushed += u64::from(flushed);
             self.counters.failed += u64::from(!flushed);
-            return Some(self.come_back(status, 0, false));
+            return Some(self.come_back(slot, status, 0, false));
         }
         self.counters.frames += 1;
         let mut byte_len = completion.byte_len();
         if let Some(tag) = &self.tag {
-            if !tag.is_ours(self.oldest) || byte_len <= TAG_LEN {
+            if !tag.is_ours(u32::from(slot)) || byte_len <= TAG_LEN {
                 self.counters.dropped_vlan += 1;
                 // A frame without bytes is one that the device half drops.
-                return Some(self.come_back(WcStatus::Success, 0, false));
+                return Some(self.come_back(slot, WcStatus::Success, 0, false));
             }
             byte_len -= TAG_LEN;
         }
-        if steering.sorter == Sorter::Process && !self.is_wanted(steering, byte_len) {
+        if steering.sorter == Sorter::Process && !self.is_wanted(slot, steering, byte_len) {
             self.counters.dropped_not_ours += 1;
-            return Some(self.come_back(WcStatus::Success, 0, false));
+            return Some(self.come_back(slot, WcStatus::Success, 0, false));
         }
         let verified = completion.checksum_verified() && self.trusts_checksums;
         self.counters.bytes += u64::from(byte_len);
         self.counters.unverified += u64::from(!verified);
-        Some(self.come_back(WcStatus::Success, byte_len, verified))
+        Some(self.come_back(slot, WcStatus::Success, byte_len, verified))
     }
 
-    fn is_wanted(&self, steering: &Steering, byte_len: u32) -> bool {
-        let Sge { addr, .. } = self.ring[self.index(self.oldest)].sge;
+    fn is_wanted(&self, slot: u16, steering: &Steering, byte_len: u32) -> bool {
+        let Sge { addr, .. } = self.slots.get(slot, 0);
         let sge = Sge { addr, length: byte_len, lkey: Lkey(0) };
         // SAFETY: the buffer of a receive that is complete and was not handed over yet.
         let addresses = unsafe { read_at::<12>(&sge, 0) };
@@ -436,8 +428,9 @@ impl Arrivals {
     pub(super) fn take_back(&mut self) {
         self.generation = self.generation.wrapping_add(1);
         self.failed = false;
-        (self.at, self.count) = (0, 0);
-        self.list.clear();
-        self.to_flush = self.outstanding();
+        self.completions.clear();
+        while self.slots.unstage().is_some() {}
+        self.to_flush.extend((0..self.depth).filter(|slot| self.slots.is_out(*slot)));
+        self.look_whether_it_lends();
     }
 }

@@ -34,9 +34,10 @@ use self::steering::Steering;
 use super::conversation::Watch;
 use super::open::Settings;
 use super::options::RdmaOptions;
+use crate::nic::polled::PolledWords;
 use crate::nic::{
-    Armed, BareFrame, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PostError,
-    RecvBatch, RecvWr, RegionView, SendWr, Sge,
+    Armed, BareFrame, Capabilities, Completion, DeviceError, Lkey, Nic, NicEvent, PolledOne,
+    PostError, RecvBatch, RecvWr, RegionView, SendWr, Sge,
 };
 use crate::verbs::region::{Access, Region};
 
@@ -109,6 +110,24 @@ impl RawNic {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// As [`Nic::poll_recv_lent`].
+    #[inline(never)]
+    pub(in crate::nic) fn look_for_verified(&mut self) -> PolledWords {
+        match self.lend_one(true) {
+            Some(BareFrame { wr_id, byte_len, .. }) => PolledWords::verified(wr_id, byte_len),
+            None => PolledWords::UNKNOWN,
+        }
+    }
+
+    /// Lends the next frame, if it is one that needs no look, and is verified if that is wanted.
+    #[inline]
+    fn lend_one(&mut self, verified: bool) -> Option<BareFrame> {
+        let arrivals = self.arrivals.get_mut();
+        let found = arrivals.lend_one(self.link.as_ref(), verified);
+        self.is_spent.set(found.is_some() && arrivals.is_spent());
+        found
     }
 
     #[inline(never)]
@@ -192,7 +211,7 @@ impl Nic for RawNic {
         self.sends.post_short(link, sge, checksum)
     }
 
-    #[inline]
+    #[inline(never)]
     fn doorbell(&mut self) {
         if let Some(link) = &mut self.link {
             self.sends.flush(link);
@@ -209,17 +228,21 @@ impl Nic for RawNic {
         self.arrivals.get_mut().take(self.link.as_ref(), &self.steering, out)
     }
 
+    fn take_lent(&mut self) {
+        self.arrivals.get_mut().take_lent();
+    }
+
     #[inline(always)]
     fn repost_lent(&mut self) {
         self.arrivals.get_mut().repost(self.link.as_ref());
     }
 
-    #[inline]
+    fn poll_recv_lent(&mut self) -> PolledOne {
+        self.look_for_verified().polled()
+    }
+
     fn poll_bare_lent(&mut self) -> Option<BareFrame> {
-        let arrivals = self.arrivals.get_mut();
-        let found = arrivals.lend_one(self.link.as_ref());
-        self.is_spent.set(found.is_some() && arrivals.is_spent());
-        found
+        self.lend_one(false)
     }
 
     fn poll_send(&mut self, out: &mut [Completion]) -> usize {

@@ -85,16 +85,17 @@ impl Header {
         [[s0, s1, s2, s3], [l0, l1, l2, l3], [e0, e1, e2, e3]].map(u32::from_be_bytes)
     }
 
-    /// A data message's header, as it lies on the wire, of how its session's begin.
-    #[must_use]
-    #[inline]
-    pub fn data(start: &[u8; START_LEN], counts: (u32, u32, u32)) -> [u8; HEADER_LEN] {
-        let mut bytes = [0; HEADER_LEN];
+    /// Writes a data message's header, as it lies on the wire, of how its session's begin.
+    #[inline(always)]
+    pub fn write_data(
+        bytes: &mut [u8; HEADER_LEN],
+        start: &[u8; START_LEN],
+        counts: (u32, u32, u32),
+    ) {
         bytes[..START_LEN].copy_from_slice(start);
         bytes[12..16].copy_from_slice(&counts.0.to_be_bytes());
         bytes[16..20].copy_from_slice(&counts.1.to_be_bytes());
         bytes[20..24].copy_from_slice(&counts.2.to_be_bytes());
-        bytes
     }
 
     /// As it lies on the wire.

@@ -11,7 +11,7 @@ use crate::counters::DriverCounters;
 use crate::memory::arena::Arena;
 use crate::memory::slot::{Piece, Slot};
 use crate::virtio::low_word;
-use crate::virtio::net_header::{NET_HEADER_LEN, NetHeader};
+use crate::virtio::net_header::{DATA_VALID, NET_HEADER_LEN, NetHeader};
 use crate::virtio::ring::{Policy, UsedElement};
 
 /// A received frame in one buffer that stays on the queue, under its head, until it is known
@@ -21,13 +21,15 @@ use crate::virtio::ring::{Policy, UsedElement};
 #[must_use]
 pub struct Lent {
     slot: Slot,
-    /// From the lowest bit on: its length, 32 bits; the head of its chain, 16 bits; and
-    /// [`HEADER_BEFORE`].
+    /// From the lowest bit on: its length, 32 bits; the head of its chain, 16 bits; and at most one
+    /// of [`HEADER_BEFORE`] and [`NO_HEADER`].
     word: u64,
 }
 
 /// The header was not put out but lies before the frame.
 const HEADER_BEFORE: u64 = 1 << 48;
+/// None was put out, for it has none; its checksum is right.
+const NO_HEADER: u64 = 1 << 49;
 
 impl Lent {
     #[inline(always)]
@@ -70,15 +72,24 @@ impl Lent {
         Lent { word: self.word | HEADER_BEFORE, ..self }
     }
 
+    /// The same frame, which came without a header, its checksum verified.
+    #[inline(always)]
+    pub(in crate::virtio) fn without_header(self) -> Lent {
+        Lent { word: self.word | NO_HEADER, ..self }
+    }
+
     /// The same frame, whose header was put out now.
     #[inline(always)]
     pub(in crate::virtio) fn with_header_put_out(self) -> Lent {
-        Lent { word: self.word & !HEADER_BEFORE, ..self }
+        Lent { word: self.word & !(HEADER_BEFORE | NO_HEADER), ..self }
     }
 
     /// Its header, if that was not put out.
     #[inline]
     pub(in crate::virtio) fn header(&self, arena: &Arena) -> Option<NetHeader> {
+        if self.word & NO_HEADER != 0 {
+            return Some(NetHeader { flags: DATA_VALID, ..NetHeader::RECEIVED });
+        }
         if self.word & HEADER_BEFORE == 0 {
             return None;
         }
