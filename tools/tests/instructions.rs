@@ -48,6 +48,22 @@ fn more_than_three_percent_fail() {
 }
 
 #[test]
+fn one_name_is_held_to_so_many_above_another() {
+    let base = "rr 1000 as ever\nrc 1500 (within 9 %) (at most 500 above rr) by verbs\n";
+    for (counts, passes, says) in [
+        ("rr 1000\nrc 1500\n", true, "500  above rr, at most 500"),
+        ("rr 999\nrc 1500\n", false, "501  above rr, at most 500  WORSE"),
+        ("rr 1020\nrc 1510\n", true, "490  above rr"),
+    ] {
+        let (passed, text) = judge(counts, base, base);
+        assert_eq!(passed, passes, "{counts}{text}");
+        assert!(text.contains(says), "{counts}{text}");
+    }
+    let (passed, text) = judge("rc 1\n", "rc 1 (at most 5 above rr) by verbs\n", "");
+    assert!(!passed && text.contains("in no baseline"), "{text}");
+}
+
+#[test]
 fn a_number_rises_with_another_reason_only() {
     let (counts, older) = ("rr 1100\n", "rr 1000 as ever\n");
     for (base, passes) in [

@@ -9,6 +9,7 @@ pub mod completions;
 pub mod connect;
 pub mod exchange;
 pub mod figures;
+pub mod load;
 pub mod memory;
 pub mod options;
 pub mod rounds;

@@ -2,6 +2,7 @@
 //!
 //! Owns the command line. Both ends are given the same test, transport, size and number.
 
+use crate::load::{Load, When};
 use crate::shape::Like;
 use clap::{Parser, ValueEnum};
 use std::net::SocketAddr;
@@ -99,6 +100,16 @@ pub struct Options {
     /// How much of Roceway's shape the calls have; by lists only
     #[arg(long, value_enum, default_value = "bare")]
     pub like: Like,
+    /// Instructions of no use for each message, of round trips
+    #[arg(long, default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=100_000_000))]
+    pub spend: u32,
+    /// Pages that are read for each message, of round trips
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=65_536))]
+    pub touch: u32,
+    /// When that is done: before an end sends, or after
+    #[arg(long, value_enum, default_value = "before")]
+    pub when: When,
     /// Seconds without a completion after which it gives up
     #[arg(long, default_value_t = 10)]
     pub patience: u64,
@@ -109,6 +120,12 @@ impl Options {
     #[must_use]
     pub fn length(&self) -> usize {
         usize::try_from(self.size).unwrap_or(usize::MAX)
+    }
+
+    /// The work beside each message.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load::new(self.when, self.spend, self.touch)
     }
 
     /// How long no completion may come.

@@ -6,8 +6,10 @@
 use crate::Failure;
 use crate::completions::{BATCH, Seen};
 use crate::figures::Samples;
+use crate::load::{Load, When};
 use crate::setup::{Ready, SEND_ID};
 use crate::shape::SIGNALLED_EACH;
+use std::hint::black_box;
 use std::time::Instant;
 
 /// Messages that were received and sent.
@@ -43,8 +45,10 @@ impl Progress {
         Ok(())
     }
 
-    /// Sends message `number`. One that nobody waits for is as good as sent.
-    fn send(&mut self, ready: &mut Ready, number: u64) -> Result<(), Failure> {
+    /// Sends message `number`, with the work around it. One that nobody waits for is as good as
+    /// sent.
+    fn send(&mut self, ready: &mut Ready, number: u64, load: &Load) -> Result<(), Failure> {
+        black_box(load.bear(When::Before));
         let apart = ready.end.base.sends_are_apart();
         ready.push_send(number, !apart || number % SIGNALLED_EACH == SIGNALLED_EACH - 1)?;
         ready.post_sends()?;
@@ -52,6 +56,7 @@ impl Progress {
             ready.end.base.sent_apart()?;
             self.sent = number + 1;
         }
+        black_box(load.bear(When::After));
         Ok(())
     }
 }
@@ -60,12 +65,12 @@ impl Progress {
 ///
 /// # Errors
 /// If a message does not come back, or comes back altered.
-pub fn ask(ready: &mut Ready, count: u64) -> Result<Samples, Failure> {
+pub fn ask(ready: &mut Ready, count: u64, load: &Load) -> Result<Samples, Failure> {
     let mut samples = Samples::new(usize::try_from(count).unwrap_or(0));
     let mut progress = Progress::default();
     for number in 0..count {
         let start = Instant::now();
-        progress.send(ready, number)?;
+        progress.send(ready, number, load)?;
         while progress.received <= number || progress.sent <= number {
             progress.advance(ready)?;
         }
@@ -84,13 +89,13 @@ fn post_the_rest(ready: &mut Ready) -> Result<(), Failure> {
 ///
 /// # Errors
 /// If a question does not come, or comes altered.
-pub fn answer(ready: &mut Ready, count: u64) -> Result<(), Failure> {
+pub fn answer(ready: &mut Ready, count: u64, load: &Load) -> Result<(), Failure> {
     let mut progress = Progress::default();
     for number in 0..count {
         while progress.received <= number {
             progress.advance(ready)?;
         }
-        progress.send(ready, number)?;
+        progress.send(ready, number, load)?;
     }
     while progress.sent < count {
         progress.advance(ready)?;

@@ -56,11 +56,12 @@ fn run(options: &Options) -> Result<(), Failure> {
 fn measure(ready: &mut setup::Ready, options: &Options) -> Result<(), Failure> {
     let count = u64::from(options.count);
     let asks = options.connect.is_some();
+    let load = options.load();
     match (options.test, asks) {
-        (Test::Pingpong, false) => rounds::answer(ready, count),
+        (Test::Pingpong, false) => rounds::answer(ready, count, &load),
         (Test::Stream, false) => stream::receive(ready, count),
         (Test::Pingpong, true) => {
-            let mut samples = rounds::ask(ready, count)?;
+            let mut samples = rounds::ask(ready, count, &load)?;
             println!("pingpong {} {}", manner(ready, options), samples.summary());
             Ok(())
         }
