@@ -22,6 +22,8 @@ use roceway_runtime::{OffloadWish, Prefix, WorkerConfig};
 use link::Link;
 
 const PORT: u16 = 7;
+/// The set of offloads that a worker has unless told otherwise.
+const DEFAULT: &str = "all,-gro,+gso_uso";
 
 /// Two workers on one link.
 struct Worlds {
@@ -357,13 +359,15 @@ fn main() {
         // The same in frames of 1500 bytes, step by step.
         "frames_64k_none" => tcp_stream_64k(count, Link::Soft, "none"),
         "frames_64k_checksum" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum"),
+        "frames_64k_gso_uso" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum,gso_uso"),
         "frames_64k_gso" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum,gso"),
         "frames_64k_gro" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum,gro"),
         "frames_64k_gso_gro" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum,gso,gro"),
         // The same with every checksum computed and verified, sums taken with the copy.
-        "tcp_stream_64k_csum" => tcp_stream_64k(count, Link::NoChecksums, "all,-gro"),
+        "tcp_stream_64k_csum" => tcp_stream_64k(count, Link::NoChecksums, DEFAULT),
         // Datagrams in frames of 1500 bytes, by who cuts them.
         "datagrams_64k_checksum" => datagrams_64k(count, "csum,guest_csum"),
+        "datagrams_64k_gso_uso" => datagrams_64k(count, "csum,guest_csum,gso_uso"),
         "datagrams_64k_gso" => datagrams_64k(count, "csum,guest_csum,gso"),
         "segment_received" => segment_received(count, Link::Soft),
         "segment_received_csum" => segment_received(count, Link::NoChecksums),
