@@ -195,8 +195,8 @@ fn tcp_stream_64k(count: u64, link: Link, offload: &str) {
 }
 
 /// 64 KiB given at once as datagrams of full size, sent, received and read one by one.
-fn datagrams_64k(count: u64, offload: &str) {
-    let worlds = Worlds::over(Link::Soft, offload);
+fn datagrams_64k(count: u64, link: Link, offload: &str) {
+    let worlds = Worlds::over(link, offload);
     let server = UdpSocket::bind(&worlds.server, worlds.server_addr).expect("a socket");
     let client = UdpSocket::bind(&worlds.client, "0.0.0.0:0".parse().expect("an address"))
         .expect("a socket");
@@ -365,10 +365,13 @@ fn main() {
         "frames_64k_gso_gro" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum,gso,gro"),
         // The same with every checksum computed and verified, sums taken with the copy.
         "tcp_stream_64k_csum" => tcp_stream_64k(count, Link::NoChecksums, DEFAULT),
+        // The default over a NIC that does not segment: the stack cuts streams, software the rest.
+        "tcp_stream_64k_no_tso" => tcp_stream_64k(count, Link::NoSegmentation, DEFAULT),
+        "datagrams_64k_no_uso" => datagrams_64k(count, Link::NoSegmentation, DEFAULT),
         // Datagrams in frames of 1500 bytes, by who cuts them.
-        "datagrams_64k_checksum" => datagrams_64k(count, "csum,guest_csum"),
-        "datagrams_64k_gso_uso" => datagrams_64k(count, "csum,guest_csum,gso_uso"),
-        "datagrams_64k_gso" => datagrams_64k(count, "csum,guest_csum,gso"),
+        "datagrams_64k_checksum" => datagrams_64k(count, Link::Soft, "csum,guest_csum"),
+        "datagrams_64k_gso_uso" => datagrams_64k(count, Link::Soft, "csum,guest_csum,gso_uso"),
+        "datagrams_64k_gso" => datagrams_64k(count, Link::Soft, "csum,guest_csum,gso"),
         "segment_received" => segment_received(count, Link::Soft),
         "segment_received_csum" => segment_received(count, Link::NoChecksums),
         "ack_received" => ack_received(count),

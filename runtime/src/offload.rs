@@ -87,8 +87,8 @@ pub struct Understood {
 }
 
 /// All that a device can, and in software what was seen to pay. Joining does not: one frame more
-/// or less costs the stack less. Cutting does for datagrams, and not for TCP, which lays a write out
-/// in the segments that leave.
+/// or less costs the stack less. Cutting does for datagrams, and not for TCP, which lays a write
+/// out in the segments that leave.
 impl Default for OffloadWish {
     fn default() -> OffloadWish {
         OffloadWish { gso: Gso::Datagrams, gro: false, ..OffloadWish::ALL }
