@@ -22,6 +22,8 @@ use roceway_runtime::{OffloadWish, Prefix, WorkerConfig};
 use link::Link;
 
 const PORT: u16 = 7;
+/// The set of offloads that a worker has unless told otherwise.
+const DEFAULT: &str = "all,-gro,+gso_uso";
 
 /// Two workers on one link.
 struct Worlds {
@@ -193,8 +195,8 @@ fn tcp_stream_64k(count: u64, link: Link, offload: &str) {
 }
 
 /// 64 KiB given at once as datagrams of full size, sent, received and read one by one.
-fn datagrams_64k(count: u64, offload: &str) {
-    let worlds = Worlds::over(Link::Soft, offload);
+fn datagrams_64k(count: u64, link: Link, offload: &str) {
+    let worlds = Worlds::over(link, offload);
     let server = UdpSocket::bind(&worlds.server, worlds.server_addr).expect("a socket");
     let client = UdpSocket::bind(&worlds.client, "0.0.0.0:0".parse().expect("an address"))
         .expect("a socket");
@@ -357,14 +359,19 @@ fn main() {
         // The same in frames of 1500 bytes, step by step.
         "frames_64k_none" => tcp_stream_64k(count, Link::Soft, "none"),
         "frames_64k_checksum" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum"),
+        "frames_64k_gso_uso" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum,gso_uso"),
         "frames_64k_gso" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum,gso"),
         "frames_64k_gro" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum,gro"),
         "frames_64k_gso_gro" => tcp_stream_64k(count, Link::Soft, "csum,guest_csum,gso,gro"),
         // The same with every checksum computed and verified, sums taken with the copy.
-        "tcp_stream_64k_csum" => tcp_stream_64k(count, Link::NoChecksums, "all,-gro"),
+        "tcp_stream_64k_csum" => tcp_stream_64k(count, Link::NoChecksums, DEFAULT),
+        // The default over a NIC that does not segment: the stack cuts streams, software the rest.
+        "tcp_stream_64k_no_tso" => tcp_stream_64k(count, Link::NoSegmentation, DEFAULT),
+        "datagrams_64k_no_uso" => datagrams_64k(count, Link::NoSegmentation, DEFAULT),
         // Datagrams in frames of 1500 bytes, by who cuts them.
-        "datagrams_64k_checksum" => datagrams_64k(count, "csum,guest_csum"),
-        "datagrams_64k_gso" => datagrams_64k(count, "csum,guest_csum,gso"),
+        "datagrams_64k_checksum" => datagrams_64k(count, Link::Soft, "csum,guest_csum"),
+        "datagrams_64k_gso_uso" => datagrams_64k(count, Link::Soft, "csum,guest_csum,gso_uso"),
+        "datagrams_64k_gso" => datagrams_64k(count, Link::Soft, "csum,guest_csum,gso"),
         "segment_received" => segment_received(count, Link::Soft),
         "segment_received_csum" => segment_received(count, Link::NoChecksums),
         "ack_received" => ack_received(count),

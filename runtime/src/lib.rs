@@ -32,7 +32,7 @@ mod zero_copy;
 
 pub use config::{Prefix, WorkerConfig};
 pub use error::StartError;
-pub use offload::{OffloadWish, OffloadsInUse, Understood};
+pub use offload::{Gso, OffloadWish, OffloadsInUse, Understood};
 pub use roceway_busypoll as busypoll;
 pub use roceway_rdma_virtio as rdma_virtio;
 pub use roceway_stack as stack;

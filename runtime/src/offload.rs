@@ -12,9 +12,6 @@ use roceway_rdma_virtio::virtio::features::{Features, Wish};
 /// What is agreed on in any case.
 const BASE: Features = Features::VERSION_1.with(Features::INDIRECT_DESC);
 
-/// What software can segment as well as a device.
-const BY_GSO: Features = Features::HOST_LARGE;
-
 /// Everything that a user may switch and a device may offer, in the order in which it is shown.
 const NAMES: &[(&str, Features)] = &[
     ("csum", Features::CSUM),
@@ -30,8 +27,9 @@ const NAMES: &[(&str, Features)] = &[
     ("guest_uso6", Features::GUEST_USO6),
     ("mrg_rxbuf", Features::MRG_RXBUF),
 ];
-/// Segmentation in software, as late as can be.
+/// Segmentation in software, as late as can be: of everything, and of datagrams alone.
 const GSO: &str = "gso";
+const GSO_USO: &str = "gso_uso";
 /// Joining of received segments in software, as early as can be.
 const GRO: &str = "gro";
 /// Receive buffers for the largest packet instead of ones that are merged.
@@ -40,11 +38,42 @@ const BIG_PACKETS: &str = "big_packets";
 const UFO: [&str; 2] = ["guest_ufo", "host_ufo"];
 const UFO_BITS: u64 = 1 << 10 | 1 << 14;
 
+/// What software cuts, last, of what the device does not cut. That TCP alone is cut by it is no
+/// state: a stream's segments cost less laid out by the stack, datagrams of a call cost more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gso {
+    /// Nothing: the stack cuts.
+    Nothing,
+    /// Several datagrams of a call; TCP is cut by the stack.
+    Datagrams,
+    /// Both.
+    All,
+}
+
+impl Gso {
+    /// What software segments as a device would.
+    const fn features(self) -> Features {
+        match self {
+            Gso::Nothing => Features::NONE,
+            Gso::Datagrams => Features::HOST_USO,
+            Gso::All => Features::HOST_LARGE,
+        }
+    }
+
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Gso::Nothing => None,
+            Gso::Datagrams => Some(GSO_USO),
+            Gso::All => Some(GSO),
+        }
+    }
+}
+
 /// Which offloads are wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OffloadWish {
     features: Features,
-    gso: bool,
+    gso: Gso,
     gro: bool,
 }
 
@@ -57,28 +86,32 @@ pub struct Understood {
     pub cleared: Vec<&'static str>,
 }
 
-/// All but joining in software: one frame more or less costs the stack less than joining it.
+/// All that a device can, and in software what was seen to pay. Joining does not: one frame more
+/// or less costs the stack less. Cutting does for datagrams, and not for TCP, which lays a write
+/// out in the segments that leave.
 impl Default for OffloadWish {
     fn default() -> OffloadWish {
-        OffloadWish { gro: false, ..OffloadWish::ALL }
+        OffloadWish { gso: Gso::Datagrams, gro: false, ..OffloadWish::ALL }
     }
 }
 
 impl OffloadWish {
     /// Every name that can be switched on its own.
-    pub const NAMES: [&'static str; NAMES.len() + 2] = {
-        let mut names = [GSO; NAMES.len() + 2];
+    pub const NAMES: [&'static str; NAMES.len() + 3] = {
+        let mut names = [GSO; NAMES.len() + 3];
         let mut place = 0;
         while place < NAMES.len() {
             names[place] = NAMES[place].0;
             place += 1;
         }
-        names[NAMES.len() + 1] = GRO;
+        names[NAMES.len() + 1] = GSO_USO;
+        names[NAMES.len() + 2] = GRO;
         names
     };
 
     /// Nothing: checksums and segments are the stack's own, and packets fit a buffer.
-    pub const NONE: OffloadWish = OffloadWish { features: Features::NONE, gso: false, gro: false };
+    pub const NONE: OffloadWish =
+        OffloadWish { features: Features::NONE, gso: Gso::Nothing, gro: false };
 
     /// Everything that the device can, and in software what it cannot.
     pub const ALL: OffloadWish = OffloadWish {
@@ -96,7 +129,7 @@ impl OffloadWish {
                 | Features::GUEST_USO6.0
                 | Features::MRG_RXBUF.0,
         ),
-        gso: true,
+        gso: Gso::All,
         gro: true,
     };
 
@@ -124,9 +157,11 @@ impl OffloadWish {
                 (name, None) => return Err(format!("changes only, such as +{name} or -{name}")),
             }
         }
-        let both = |name: &str| words.iter().any(|word| word.trim_start_matches('+') == name);
-        if both(BIG_PACKETS) && both("mrg_rxbuf") {
-            return Err("one of big_packets and mrg_rxbuf: they exclude each other".to_owned());
+        let has = |name: &str| words.iter().any(|word| word.trim_start_matches('+') == name);
+        for (one, other) in [(BIG_PACKETS, "mrg_rxbuf"), (GSO, GSO_USO)] {
+            if has(one) && has(other) {
+                return Err(format!("one of {one} and {other}: they exclude each other"));
+            }
         }
         wish.check().map_err(|why| format!("a legal set, but {why}"))?;
         Ok(Understood { wish, cleared })
@@ -145,7 +180,8 @@ impl OffloadWish {
             return Ok(());
         }
         match (name, NAMES.iter().find(|(known, _)| *known == name)) {
-            (GSO, _) => self.gso = on,
+            (GSO, _) => self.gso = if on { Gso::All } else { Gso::Nothing },
+            (GSO_USO, _) => self.gso = if on { Gso::Datagrams } else { Gso::Nothing },
             (GRO, _) => self.gro = on,
             (BIG_PACKETS, _) => self.set(Features::MRG_RXBUF, !on),
             (_, Some((_, feature))) => self.set(*feature, on),
@@ -165,15 +201,15 @@ impl OffloadWish {
     /// The name of what is missing.
     pub fn check(&self) -> Result<(), String> {
         self.features.with(BASE).check().map_err(|error| error.to_string().to_lowercase())?;
-        if self.gso && !self.features.has(Features::CSUM) {
-            return Err("gso needs csum".to_owned());
+        match self.gso.name() {
+            Some(name) if !self.features.has(Features::CSUM) => Err(format!("{name} needs csum")),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    /// Whether software segments what the device does not.
+    /// What software segments of what the device does not.
     #[must_use]
-    pub fn gso(&self) -> bool {
+    pub fn gso(&self) -> Gso {
         self.gso
     }
 
@@ -208,24 +244,32 @@ impl OffloadWish {
                 self.features = self.features.without(sent);
             }
         }
-        let has_tso = [Features::HOST_TSO4, Features::HOST_TSO6].map(|tso| self.features.has(tso));
-        if has_tso == [false, false] {
-            self.features = self.features.without(Features::HOST_ECN);
-        }
+        self.features = without_lone_ecn(self.features);
         self
     }
 
     /// What a device with these capabilities is asked for.
     pub(crate) fn for_device(&self, nic: &Capabilities) -> Wish {
         let native = Features::native(nic);
-        let asked = self.features.with(BASE);
-        if self.gso {
-            return Wish { features: asked.with(BY_GSO), software: BY_GSO.without(self.features) };
-        }
-        // Without it nobody does in software what the stack does at less cost.
-        let by_device = Features::HOST_LARGE.with(Features::CSUM);
-        Wish::from(asked.without(by_device.without(native)))
+        let by_software = self.gso.features();
+        // What software does not cut it does not do at all: the stack does it at less cost. A
+        // checksum in software is for what is cut.
+        let by_device = Features::HOST_LARGE.without(by_software);
+        let by_device = match self.gso {
+            Gso::Nothing => by_device.with(Features::CSUM),
+            Gso::Datagrams | Gso::All => by_device,
+        };
+        let asked = self.features.with(BASE).with(by_software).without(by_device.without(native));
+        Wish { features: without_lone_ecn(asked), software: by_software.without(self.features) }
     }
+}
+
+/// Congestion marks on large frames make no sense where none of TCP are left.
+fn without_lone_ecn(features: Features) -> Features {
+    if features.has(Features::HOST_TSO4.with(Features::HOST_TSO6)) {
+        return features;
+    }
+    features.without(Features::HOST_ECN)
 }
 
 fn of_mask(text: &str, cleared: &mut Vec<&'static str>) -> Result<OffloadWish, String> {
@@ -241,11 +285,11 @@ fn of_mask(text: &str, cleared: &mut Vec<&'static str>) -> Result<OffloadWish, S
             cleared.push(name);
         }
     }
-    Ok(OffloadWish { features: Features(mask & !UFO_BITS), gso: false, gro: false })
+    Ok(OffloadWish { features: Features(mask & !UFO_BITS), gso: Gso::Nothing, gro: false })
 }
 
 fn all_names() -> impl Iterator<Item = &'static str> {
-    NAMES.iter().map(|(name, _)| *name).chain([GSO, GRO, BIG_PACKETS])
+    NAMES.iter().map(|(name, _)| *name).chain([GSO, GSO_USO, GRO, BIG_PACKETS])
 }
 
 fn wanted() -> String {
@@ -263,7 +307,7 @@ fn nearest(name: &str) -> String {
 impl fmt::Display for OffloadWish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut names: Vec<&str> = named(self.features).collect();
-        names.extend(self.gso.then_some(GSO));
+        names.extend(self.gso.name());
         names.extend(self.gro.then_some(GRO));
         f.write_str(&if names.is_empty() { "none".to_owned() } else { names.join(",") })
     }
@@ -288,10 +332,10 @@ pub struct OffloadsInUse {
 impl OffloadsInUse {
     /// What became of a wish: `features` were agreed on, `native` is what the device does of them.
     pub(crate) fn new(wish: OffloadWish, features: Features, native: Features) -> OffloadsInUse {
-        let software = BY_GSO.and(features).without(native);
+        let software = wish.gso.features().and(features).without(native);
         let in_use = features.without(software);
         let mut names: Vec<&str> = named(in_use).collect();
-        names.extend((software != Features::NONE).then_some(GSO));
+        names.extend(wish.gso.name().filter(|_| software != Features::NONE));
         names.extend(wish.gro.then_some(GRO));
         let big = features.has(Features::GUEST_LARGE) && !features.has(Features::MRG_RXBUF);
         names.extend(big.then_some(BIG_PACKETS));
@@ -318,6 +362,9 @@ impl fmt::Display for OffloadsInUse {
 
 #[cfg(test)]
 mod tests {
+    use roceway_rdma_virtio::nic::Nic;
+    use roceway_rdma_virtio::nic::soft::{SoftNic, SoftOptions};
+
     use super::*;
 
     fn understood(text: &str) -> String {
@@ -339,6 +386,9 @@ mod tests {
         let changed = [
             ("all,-mrg_rxbuf,-gso", without(&["mrg_rxbuf", "gso"])),
             ("-gso,-guest_tso6", without(&["gso", "guest_tso6"])),
+            ("-gso_uso", without(&["gso"])),
+            ("+gso_uso", all.replace("gso", "gso_uso")),
+            ("-gro,-gso,+gso_uso", OffloadWish::default().to_string()),
             ("+big_packets,-gro", without(&["mrg_rxbuf", "gro"])),
         ];
         for (text, expected) in changed {
@@ -349,6 +399,11 @@ mod tests {
             ("all", all),
             ("csum, guest_csum", "csum,guest_csum"),
             ("none,+csum,+gso", "csum,gso"),
+            ("csum,gso_uso", "csum,gso_uso"),
+            ("csum,gso,-gso", "csum"),
+            ("csum,gso_uso,-gso", "csum"),
+            ("csum,gso,-gso_uso", "csum"),
+            ("none,+csum,-gso,+gso_uso", "csum,gso_uso"),
             ("0x0", "none"),
             ("0x9883", "csum,guest_csum,host_tso4,host_tso6,guest_tso4,mrg_rxbuf"),
             ("0x883,+gso,+gro", "csum,guest_csum,host_tso4,guest_tso4,gso,gro"),
@@ -361,6 +416,93 @@ mod tests {
         }
         for (name, feature) in NAMES {
             assert_eq!(*name, format!("{feature:?}").to_lowercase());
+        }
+    }
+
+    #[test]
+    fn sets_are_understood_as_they_are_shown() {
+        for wish in [OffloadWish::NONE, OffloadWish::ALL, OffloadWish::default()] {
+            assert_eq!(wish.check(), Ok(()));
+            let shown = wish.to_string();
+            let again = OffloadWish::parse(&shown, OffloadWish::ALL).unwrap().wish;
+            assert_eq!(again, wish, "{shown}");
+        }
+        for name in OffloadWish::NAMES {
+            let alone = OffloadWish::parse(&format!("csum,guest_csum,{name}"), OffloadWish::NONE);
+            let Ok(Understood { wish, .. }) = alone else { continue };
+            assert!(wish.to_string().split(',').any(|shown| shown == name), "{name}: {wish}");
+        }
+        assert_eq!(OffloadWish::default().gso(), Gso::Datagrams);
+        assert_eq!(OffloadWish::ALL.gso(), Gso::All);
+    }
+
+    /// What a NIC is asked for beyond checksums that segments or not, and computes sums or not.
+    #[test]
+    fn software_is_asked_for_what_it_is_to_cut() {
+        let tso = Features::HOST_TSO4.with(Features::HOST_TSO6).with(Features::HOST_ECN);
+        let (uso, large) = (Features::HOST_USO, Features::HOST_LARGE);
+        let (nothing, ecn) = (Features::NONE, Features::HOST_ECN);
+        // Large features that the device does, text, those asked for, of them never the device's.
+        let rows = [
+            (nothing, "all,-gro,+gso_uso", uso, nothing),
+            (nothing, "all,-gro", large, nothing),
+            (nothing, "all,-gso", nothing, nothing),
+            (nothing, "csum,gso_uso", uso, uso),
+            (nothing, "csum,gso", large, large),
+            (tso, "all,-gro,+gso_uso", large, nothing),
+            (tso, "csum,gso_uso", uso, uso),
+            (tso, "all,-gso", tso, nothing),
+            (tso, "csum,host_tso4,gso", large, large.without(Features::HOST_TSO4)),
+            (large, "all,-gro,+gso_uso", large, nothing),
+            (large, "csum,host_tso6,gso_uso", Features::HOST_TSO6.with(uso), uso),
+            // Marks of a family that the device does not segment.
+            (Features::HOST_TSO6.with(ecn), "csum,host_tso4,host_ecn,gso_uso", uso, uso),
+        ];
+        let (nic, _other) = SoftNic::pair(&SoftOptions::default()).unwrap();
+        for (does, text, asked, software) in rows {
+            let wish = OffloadWish::parse(text, OffloadWish::NONE).unwrap().wish;
+            let nic = Capabilities {
+                tx_checksum: true,
+                tso4: does.has(Features::HOST_TSO4),
+                tso6: does.has(Features::HOST_TSO6),
+                tso_ecn: does.has(ecn),
+                uso: does.has(uso),
+                ..nic.capabilities().clone()
+            };
+            let found = wish.for_device(&nic);
+            assert_eq!(found.features.and(large), asked, "{text} over {does:?}");
+            assert_eq!(found.software, software, "{text} over {does:?}");
+            assert_eq!(found.features.check(), Ok(()), "{text} over {does:?}");
+            let without_sums = Capabilities { tx_checksum: false, ..nic };
+            let found = wish.for_device(&without_sums);
+            assert_eq!(found.features.and(large), wish.gso().features(), "{text} without sums");
+            assert_eq!(found.features.has(Features::CSUM), wish.gso() != Gso::Nothing, "{text}");
+            assert_eq!(found.features.check(), Ok(()), "{text} without sums");
+        }
+    }
+
+    #[test]
+    fn what_software_cuts_is_shown_by_the_name_it_was_asked_for_by() {
+        let used = |text: &str, features: Features, native: Features| {
+            let wish = OffloadWish::parse(text, OffloadWish::NONE).unwrap().wish;
+            OffloadsInUse::new(wish, features, native).to_string()
+        };
+        let (csum, uso) = (Features::CSUM, Features::HOST_USO);
+        let rows = [
+            (used("csum,gso_uso", csum.with(uso), csum), "csum,gso_uso"),
+            (used("csum,gso", csum.with(Features::HOST_LARGE), csum), "csum,gso"),
+            (
+                used("csum,gso_uso", csum.with(uso), Features::NONE),
+                "csum,gso_uso (csum in software)",
+            ),
+            (used("csum,host_uso,gso_uso", csum.with(uso), csum.with(uso)), "csum,host_uso"),
+            (
+                used("csum,host_tso4,host_uso,gso_uso", csum.with(uso), csum),
+                "csum,gso_uso (not offered: host_tso4,host_uso)",
+            ),
+        ];
+        for (found, expected) in rows {
+            assert_eq!(found, expected);
         }
     }
 
@@ -387,6 +529,7 @@ mod tests {
                 false,
                 "csum,guest_csum,guest_uso4,mrg_rxbuf",
             ),
+            ("csum,host_uso,gso_uso", false, "csum,gso_uso"),
             ("none", false, "none"),
         ];
         for (text, has_room, expected) in rows {
@@ -406,7 +549,11 @@ mod tests {
             ("guest_uso4", "guest_uso4 needs guest_csum"),
             ("csum,guest_tso6", "guest_tso6 needs guest_csum"),
             ("gso", "gso needs csum"),
+            ("gso_uso", "gso_uso needs csum"),
+            ("csum,gso,gso_uso", "one of gso and gso_uso: they exclude each other"),
+            ("+gso,+gso_uso", "one of gso and gso_uso"),
             ("csum,gsoo", "did you mean gso?"),
+            ("csum,gso-uso", "did you mean gso_uso?"),
             ("csum,none", "none, all, a mask"),
             ("-gso,csum", "changes only, such as +csum or -csum"),
             ("0x10000", "0x10000 is none of them"),

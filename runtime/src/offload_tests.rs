@@ -283,7 +283,9 @@ fn wish(text: &str) -> OffloadWish {
 #[test]
 fn every_legal_set_of_offloads_keeps_every_byte() {
     let sets = legal_sets();
-    assert_eq!(sets.len(), 29 * 29 * 4);
+    // One without CSUM and 14 with it, each of which software adds nothing to, USO or all; as many
+    // with GUEST_CSUM as ever; MRG_RXBUF and GRO.
+    assert_eq!(sets.len(), (1 + 14 * 3) * (1 + 28) * 4);
     for (number, (text, wish)) in sets.iter().enumerate() {
         // Each set meets another one, so that neither end's offloads alone are at work.
         let (other, others) = &sets[(number * 1999 + 1000) % sets.len()];
@@ -335,9 +337,55 @@ fn each_step_of_the_ladder_has_an_effect() {
     let none = work_of("none");
     let gso = work_of("csum,guest_csum,gso");
     let gro = work_of("csum,guest_csum,gso,gro");
+    let uso = work_of("csum,guest_csum,gso_uso");
     let tso = work_of("csum,guest_csum,host_tso4,host_tso6,guest_tso4,guest_tso6");
     assert_eq!((none.1, none.2), (0, 0));
     assert!(gso.1 > 0 && gso.2 == 0, "{gso:?}");
     assert!(gro.1 > 0 && gro.2 > 0, "{gro:?}");
+    // One large frame of datagrams in each family, and none of TCP.
+    assert_eq!((uso.1, uso.2), (2, 0));
     assert!(tso.1 == 0 && tso.2 == 0 && tso.0 < none.0, "{tso:?} {none:?}");
+}
+
+/// Large frames that software cut at one end, of streams and then of datagrams, over a NIC that
+/// computes checksums and does not segment; and what the NIC was given for the streams.
+fn cut_by_software(wish: OffloadWish) -> ([u64; 2], u64) {
+    let link = SoftOptions { large: false, ..SoftOptions::default() };
+    let mut world = World::new([wish, wish], &link);
+    let counts = |world: &World| {
+        let end = &world.ends[0];
+        [end.counter("device", "tx_software_segmented"), end.counter("nic", "soft_sent")]
+    };
+    for v6 in [false, true] {
+        world.ends.iter_mut().for_each(|end| end.bind(v6));
+        world.connect(v6);
+    }
+    let whole = |it: &Stream| it.written == STREAM && it.read == STREAM;
+    for _ in 0..STEPS_MAX {
+        world.step();
+        if world.ends.iter().all(|end| end.streams.iter().all(whole)) {
+            break;
+        }
+    }
+    let [of_streams, sent] = counts(&world);
+    for number in 0..2 {
+        world.ends.iter_mut().for_each(|end| end.send_datagrams(number));
+        (0..20).for_each(|_| world.step());
+    }
+    assert!(world.ends.iter().all(End::is_done), "not everything came");
+    world.ends.iter().for_each(End::check);
+    ([of_streams, counts(&world)[0] - of_streams], sent)
+}
+
+#[test]
+fn by_default_software_cuts_datagrams_and_leaves_tcp_to_the_stack() {
+    // Each family's datagrams are one call, and so one large frame.
+    let ([streams, datagrams], sent) = cut_by_software(OffloadWish::default());
+    assert_eq!([streams, datagrams], [0, 2]);
+    let ([streams, datagrams], cut) = cut_by_software(wish("csum,guest_csum,gso"));
+    assert!(streams > 0 && datagrams == 2, "{streams} {datagrams}");
+    assert_eq!(cut_by_software(wish("csum,guest_csum")).0, [0, 0]);
+    // Either way the NIC is given segments of full size.
+    let least = 2 * STREAM.div_ceil(1460) as u64;
+    assert!(sent >= least && cut >= least, "{sent} {cut} {least}");
 }

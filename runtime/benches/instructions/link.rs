@@ -12,6 +12,8 @@ use roceway_runtime::rdma_virtio::nic::spec;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Link {
     Soft,
+    /// A soft link of frames of 1500 bytes that computes checksums.
+    NoSegmentation,
     /// A soft link of frames of 1500 bytes that computes no checksums.
     NoChecksums,
     /// Plain Ethernet over RAW_PACKET queue pairs.
@@ -27,6 +29,9 @@ impl Link {
     pub(super) fn ends(self) -> (AnyNic, AnyNic) {
         let mode = match self {
             Link::Soft => return soft(&SoftOptions::default()),
+            Link::NoSegmentation => {
+                return soft(&SoftOptions { large: false, ..SoftOptions::default() });
+            }
             Link::NoChecksums => {
                 return soft(&SoftOptions { large: false, csum: false, ..SoftOptions::default() });
             }

@@ -139,7 +139,12 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
     ),
-    key("offload", "all|none|0xMASK|[+-]NAME[,...]", "what the device does for us; all", offload),
+    key(
+        "offload",
+        "all|none|0xMASK|[+-]NAME[,...]",
+        "what the device does for us; all,-gro,+gso_uso",
+        offload,
+    ),
     key("tcp.send_buffer", "4KiB..1GiB", "most unacknowledged and unsent bytes; 1MiB", |s, v| {
         s.worker.tcp.send_buffer = v.size(BUFFER)?;
         Ok(())

@@ -56,6 +56,7 @@ struct WorkerLine {
     #[arg(long, value_name = "BYTES")]
     mtu: Option<String>,
     /// all, none, a list such as csum,guest_csum,gso, changes such as -mrg_rxbuf, or LKL's mask
+    /// [default: all,-gro,+gso_uso]
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     offload: Option<String>,
     /// Takes settings from a TOML file [default: the one that ROCEWAY_CONFIG names]
