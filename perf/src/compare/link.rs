@@ -11,6 +11,7 @@ use roceway_runtime::rdma_virtio::nic::soft::{SoftNic, SoftOptions};
 use super::rivals::{Contender, MESSAGE_LARGE, rtt_row, stream_row};
 use super::{Measured, Plan};
 use crate::arithmetic::{count, nanoseconds, real};
+use crate::block::Block;
 use crate::control::RECEIVE_DEFAULT;
 use crate::histogram::Latency;
 use crate::local::pin;
@@ -224,7 +225,7 @@ fn ask(side: &mut Side, plan: &Plan, gone: Gone<'_>) -> Result<Latency, String> 
 #[derive(Debug)]
 pub(super) struct Source {
     copies: bool,
-    block: Vec<u8>,
+    block: Block,
     round: u64,
     fresh: bool,
 }
@@ -232,7 +233,7 @@ pub(super) struct Source {
 impl Source {
     /// The application's end, with copies or without.
     pub(super) fn new(copies: bool) -> Source {
-        Source { copies, block: vec![0; MESSAGE_LARGE], round: 0, fresh: false }
+        Source { copies, block: Block::new(MESSAGE_LARGE), round: 0, fresh: false }
     }
 
     /// Sends one more message if the link has room; returns whether it did.
@@ -271,7 +272,7 @@ pub(super) fn sent_and_copied(side: &Side) -> Copied {
 pub(super) struct Sink {
     copies: bool,
     /// As the inbox of a stream's receiver.
-    inbox: Vec<u8>,
+    inbox: Block,
     filled: usize,
     copied: u64,
 }
@@ -279,7 +280,7 @@ pub(super) struct Sink {
 impl Sink {
     /// The application's end, with copies or without.
     pub(super) fn new(copies: bool) -> Sink {
-        Sink { copies, inbox: vec![0; RECEIVE_DEFAULT], filled: 0, copied: 0 }
+        Sink { copies, inbox: Block::new(RECEIVE_DEFAULT), filled: 0, copied: 0 }
     }
 
     /// Takes what came.
