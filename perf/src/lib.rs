@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arithmetic;
+pub mod block;
 pub mod catalogue;
 pub mod client;
 pub mod compare;

@@ -11,6 +11,7 @@ use roceway_runtime::rdma_virtio::nic::soft::{SoftNic, SoftOptions};
 use super::rivals::{Contender, MESSAGE_LARGE, rtt_row, stream_row};
 use super::{Measured, Plan};
 use crate::arithmetic::{count, nanoseconds, real};
+use crate::block::Block;
 use crate::control::RECEIVE_DEFAULT;
 use crate::histogram::Latency;
 use crate::local::pin;
@@ -29,7 +30,7 @@ const SPINS: u32 = 256;
 /// A link that is not up after so many rounds of cold work never will be.
 const MAINTAIN_MAX: u64 = 1000;
 
-type Side = BareNic<SoftNic>;
+pub(super) type Side = BareNic<SoftNic>;
 
 /// Which of its two rows a link measures.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,12 +50,17 @@ impl LinkRival {
     pub(super) const ALL: [LinkRival; 4] =
         [LinkRival::RoundTrip, LinkRival::Copy, LinkRival::ZeroCopy, LinkRival::ZeroCopyLarge];
 
-    fn mode(self) -> &'static str {
+    pub(super) fn mode(self) -> &'static str {
         match self {
             Self::RoundTrip | Self::Copy => "copy",
             Self::ZeroCopy => "zero-copy",
             Self::ZeroCopyLarge => ZERO_COPY_LARGE,
         }
+    }
+
+    /// Whether a stream's bytes are copied at either end.
+    pub(super) fn copies(self) -> bool {
+        matches!(self, Self::RoundTrip | Self::Copy)
     }
 
     fn place(self) -> Place {
@@ -63,7 +69,7 @@ impl LinkRival {
     }
 
     /// As many buffers as Roceway has at work in the same mode.
-    fn load(self) -> Load {
+    pub(super) fn load(self) -> Load {
         match self {
             Self::RoundTrip | Self::Copy | Self::ZeroCopy => Load::default(),
             Self::ZeroCopyLarge => Load {
@@ -77,7 +83,7 @@ impl LinkRival {
 
 /// Bytes that an end moved, and those of them that it copied: before or after the NIC did.
 #[derive(Clone, Copy, Debug, Default)]
-struct Copied {
+pub(super) struct Copied {
     bytes: u64,
     of: u64,
 }
@@ -89,7 +95,7 @@ impl Copied {
 }
 
 /// An error in words; by value, for `map_err`.
-fn text<E: Into<Box<dyn std::error::Error>>>(error: E) -> String {
+pub(super) fn text<E: Into<Box<dyn std::error::Error>>>(error: E) -> String {
     error.into().to_string()
 }
 
@@ -118,42 +124,56 @@ impl Contender for LinkRival {
     }
 
     fn measure(&mut self, plan: &Plan) -> Result<Measured, String> {
-        let (mut left, mut right) = linked(self.load())?;
-        let stop = AtomicBool::new(false);
-        let kind = *self;
-        std::thread::scope(|scope| {
-            let other = scope.spawn(|| -> Result<Copied, String> {
-                pin(plan.cores.server).map_err(text)?;
-                match kind {
-                    Self::RoundTrip => answer(&mut right, &stop).map(|()| Copied::default()),
-                    Self::Copy | Self::ZeroCopy | Self::ZeroCopyLarge => {
-                        flood(&mut right, kind == Self::Copy, &stop)
-                    }
-                }
-            });
-            let gone = || other.is_finished();
-            let measured = pin(plan.cores.client).map_err(text).and_then(|()| match kind {
-                Self::RoundTrip => {
-                    let latency = ask(&mut left, plan, gone)?;
-                    Ok((rtt_row("TCP_RR", self.place(), latency), Copied::default()))
-                }
-                Self::Copy | Self::ZeroCopy | Self::ZeroCopyLarge => {
-                    let (copied, elapsed) = drain(&mut left, kind == Self::Copy, plan, gone)?;
-                    let moved = (copied.of, elapsed);
-                    Ok((stream_row(self.place(), PAYLOAD_LEN.into(), moved), copied))
-                }
-            });
-            stop.store(true, Ordering::Relaxed);
-            let before = match other.join() {
-                Ok(before) => before?,
-                Err(_) => return Err("its other thread died".into()),
-            };
-            let (mut measured, after) = measured?;
-            measured.row.copies_per_byte =
-                before.ratio().zip(after.ratio()).map(|(before, after)| before + after);
-            Ok(measured)
-        })
+        let copies = self.copies();
+        if *self == Self::RoundTrip {
+            let here = |side: &mut Side, gone: Gone<'_>| ask(side, plan, gone);
+            let ((), latency) = both_ends(self.load(), plan, answer, here)?;
+            return Ok(rtt_row("TCP_RR", self.place(), latency));
+        }
+        let there = |side: &mut Side, stop: &AtomicBool| flood(side, copies, stop);
+        let here = |side: &mut Side, gone: Gone<'_>| drain(side, copies, plan, gone);
+        let (before, (after, elapsed)) = both_ends(self.load(), plan, there, here)?;
+        Ok(copied_row(self.place(), (before, after), elapsed))
     }
+}
+
+/// Whether the other end has stopped.
+pub(super) type Gone<'a> = &'a dyn Fn() -> bool;
+
+/// The row of a stream of segments: bytes received in so many nanoseconds, and the copies that
+/// sender and receiver made.
+pub(super) fn copied_row(
+    place: Place,
+    (before, after): (Copied, Copied),
+    elapsed_ns: u64,
+) -> Measured {
+    let mut measured = stream_row(place, PAYLOAD_LEN.into(), (after.of, elapsed_ns));
+    measured.row.copies_per_byte =
+        before.ratio().zip(after.ratio()).map(|(before, after)| before + after);
+    measured
+}
+
+/// Runs the two ends of a link, each on its core: `here` on the calling thread until it returns,
+/// `there` until it is told to stop.
+pub(super) fn both_ends<O: Send, H>(
+    load: Load,
+    plan: &Plan,
+    there: impl FnOnce(&mut Side, &AtomicBool) -> Result<O, String> + Send,
+    here: impl FnOnce(&mut Side, Gone<'_>) -> Result<H, String>,
+) -> Result<(O, H), String> {
+    let (mut left, mut right) = linked(load)?;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            pin(plan.cores.server).map_err(text)?;
+            there(&mut right, &stop)
+        });
+        let gone = || other.is_finished();
+        let got = pin(plan.cores.client).map_err(text).and_then(|()| here(&mut left, &gone));
+        stop.store(true, Ordering::Relaxed);
+        let Ok(other) = other.join() else { return Err("its other thread died".into()) };
+        Ok((other?, got?))
+    })
 }
 
 fn answer(side: &mut Side, stop: &AtomicBool) -> Result<(), String> {
@@ -173,7 +193,7 @@ fn answer(side: &mut Side, stop: &AtomicBool) -> Result<(), String> {
     }
 }
 
-fn ask(side: &mut Side, plan: &Plan, gone: impl Fn() -> bool) -> Result<Latency, String> {
+fn ask(side: &mut Side, plan: &Plan, gone: Gone<'_>) -> Result<Latency, String> {
     let mut latency = Latency::new();
     let (warmup, all) = (nanoseconds(plan.warmup), nanoseconds(plan.warmup + plan.length));
     let start = Instant::now();
@@ -200,27 +220,99 @@ fn ask(side: &mut Side, plan: &Plan, gone: impl Fn() -> bool) -> Result<Latency,
     Ok(latency)
 }
 
-fn flood(side: &mut Side, copies: bool, stop: &AtomicBool) -> Result<Copied, String> {
-    let (mut round, mut fresh) = (0_u64, false);
-    let mut block = vec![0; MESSAGE_LARGE];
-    while !stop.load(Ordering::Relaxed) {
-        if copies && !fresh {
-            pattern::rewrite(&mut block, round);
-            fresh = true;
+/// Where the bytes of a stream come from: every message is rewritten once, in a block of the
+/// application's that is copied from, or where it is sent from.
+#[derive(Debug)]
+pub(super) struct Source {
+    copies: bool,
+    block: Block,
+    round: u64,
+    fresh: bool,
+}
+
+impl Source {
+    /// The application's end, with copies or without.
+    pub(super) fn new(copies: bool) -> Source {
+        Source { copies, block: Block::new(MESSAGE_LARGE), round: 0, fresh: false }
+    }
+
+    /// Sends one more message if the link has room; returns whether it did.
+    pub(super) fn send(&mut self, side: &mut Side) -> Result<bool, String> {
+        if self.copies && !self.fresh {
+            pattern::rewrite(&mut self.block, self.round);
+            self.fresh = true;
         }
-        let payload = match copies {
-            true => Payload::Copied(&block),
-            false => Payload::Rewritten(round.to_le_bytes()[0]),
+        let payload = match self.copies {
+            true => Payload::Copied(&self.block),
+            false => Payload::Rewritten(self.round.to_le_bytes()[0]),
         };
-        if side.send_large(payload).map_err(text)? {
-            round += 1;
-            fresh = false;
-        } else {
+        let sent = side.send_large(payload).map_err(text)?;
+        if sent {
+            self.round += 1;
+            self.fresh = false;
+        }
+        Ok(sent)
+    }
+
+    /// Messages that were sent.
+    pub(super) fn round(&self) -> u64 {
+        self.round
+    }
+}
+
+/// Bytes that an end has sent, and those of them that it copied before.
+pub(super) fn sent_and_copied(side: &Side) -> Copied {
+    let (of, bytes) = side.sent_and_copied();
+    Copied { bytes, of }
+}
+
+/// Where the bytes of a stream go: each is read, in an inbox that it was copied to, or where it
+/// was received.
+#[derive(Debug)]
+pub(super) struct Sink {
+    copies: bool,
+    /// As the inbox of a stream's receiver.
+    inbox: Block,
+    filled: usize,
+    copied: u64,
+}
+
+impl Sink {
+    /// The application's end, with copies or without.
+    pub(super) fn new(copies: bool) -> Sink {
+        Sink { copies, inbox: Block::new(RECEIVE_DEFAULT), filled: 0, copied: 0 }
+    }
+
+    /// Takes what came.
+    pub(super) fn take(&mut self, part: &[u8]) {
+        if !self.copies {
+            black_box(pattern::read(part));
+            return;
+        }
+        if self.filled + part.len() > self.inbox.len() {
+            black_box(pattern::read(&self.inbox[..self.filled]));
+            self.filled = 0;
+        }
+        self.inbox[self.filled..self.filled + part.len()].copy_from_slice(part);
+        self.filled += part.len();
+        self.copied += count(part.len());
+    }
+}
+
+impl AsMut<Sink> for Sink {
+    fn as_mut(&mut self) -> &mut Sink {
+        self
+    }
+}
+
+fn flood(side: &mut Side, copies: bool, stop: &AtomicBool) -> Result<Copied, String> {
+    let mut source = Source::new(copies);
+    while !stop.load(Ordering::Relaxed) {
+        if !source.send(side)? {
             spin_loop();
         }
     }
-    let (of, bytes) = side.sent_and_copied();
-    Ok(Copied { bytes, of })
+    Ok(sent_and_copied(side))
 }
 
 /// Receives and reads every byte; returns bytes and nanoseconds after warm-up.
@@ -228,37 +320,36 @@ fn drain(
     side: &mut Side,
     copies: bool,
     plan: &Plan,
-    gone: impl Fn() -> bool,
+    gone: Gone<'_>,
 ) -> Result<(Copied, u64), String> {
-    // As the inbox of a stream's receiver.
-    let mut inbox = vec![0; RECEIVE_DEFAULT];
-    let mut filled = 0;
+    receive_timed(plan, gone, &mut Sink::new(copies), |sink| {
+        side.receive_large(|part| sink.take(part)).map_err(text)
+    })
+}
+
+/// Has `receive` take what comes until the time is over: it returns how many bytes that was.
+/// Returns those after warm-up, and nanoseconds.
+pub(super) fn receive_timed<R: AsMut<Sink>>(
+    plan: &Plan,
+    gone: Gone<'_>,
+    receiver: &mut R,
+    mut receive: impl FnMut(&mut R) -> Result<u64, String>,
+) -> Result<(Copied, u64), String> {
     let (warmup, all) = (nanoseconds(plan.warmup), nanoseconds(plan.warmup + plan.length));
     let start = Instant::now();
-    let (mut bytes, mut copied, mut since) = (0, 0, None);
+    let (mut of, mut since) = (0, None);
     loop {
-        let read = |part: &[u8]| {
-            if !copies {
-                black_box(pattern::read(part));
-                return;
-            }
-            if filled + part.len() > inbox.len() {
-                black_box(pattern::read(&inbox[..filled]));
-                filled = 0;
-            }
-            inbox[filled..filled + part.len()].copy_from_slice(part);
-            filled += part.len();
-            copied += count(part.len());
-        };
-        bytes += side.receive_large(read).map_err(text)?;
+        of += receive(receiver)?;
         let now = nanoseconds(start.elapsed());
         if since.is_none() && now >= warmup {
-            (bytes, copied, since) = (0, 0, Some(now));
+            (of, since) = (0, Some(now));
+            receiver.as_mut().copied = 0;
         }
         if now >= all {
-            return Ok((Copied { bytes: copied, of: bytes }, now - since.unwrap_or(0)));
+            let bytes = receiver.as_mut().copied;
+            return Ok((Copied { bytes, of }, now - since.unwrap_or(0)));
         }
-        if bytes == 0 && gone() {
+        if of == 0 && gone() {
             return Err("the other end stopped".into());
         }
     }

@@ -5,6 +5,7 @@
 //! repetition during which the two virtual cpus shared one physical core, or were moved to another
 //! place, is dropped.
 
+mod bare;
 mod capture;
 mod churn;
 mod idle;
@@ -69,7 +70,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The default: 5 repetitions and 3 spare ones of 23 rows, each 0.25 s and its start.
+    /// The default: 5 repetitions and 3 spare ones of 25 rows, each 0.25 s and its start.
     #[must_use]
     pub fn new(cores: Cores) -> Self {
         Self {

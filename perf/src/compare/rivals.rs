@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use super::bare::BareRival;
 use super::line::LineRival;
 use super::link::LinkRival;
 use super::{Measured, Plan, Told};
@@ -195,13 +196,17 @@ pub struct Extras {
     pub idle: bool,
 }
 
-/// The contenders of the first block: line, link, Roceway over the link, the kernel over loopback.
+/// The contenders of the first block: line, link, what TCP has to do on it, Roceway over it, the
+/// kernel over loopback.
 #[must_use]
 pub fn soft_block(extras: Extras) -> Vec<Box<dyn Contender>> {
     let mut all: Vec<Box<dyn Contender>> =
         vec![Box::new(LineRival::One), Box::new(LineRival::Pair)];
     for link in LinkRival::ALL {
         all.push(Box::new(link));
+    }
+    for bare in BareRival::ALL {
+        all.push(Box::new(bare));
     }
     all.extend(super::over_soft());
     for waiting in [Waiting::Spin, Waiting::Block] {

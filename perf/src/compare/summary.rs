@@ -132,6 +132,9 @@ const LINE_PAIR: Side = Side("line", "soft", Some("pair"));
 const LINK: Side = Side("link", "soft", Some("copy"));
 const LINK_ZERO: Side = Side("link", "soft", Some("zero-copy"));
 const LINK_ZERO_LARGE: Side = Side("link", "soft", Some("zero-copy/64k"));
+const BARE: Side = Side("bare", "soft", Some("copy"));
+const BARE_ZERO: Side = Side("bare", "soft", Some("zero-copy"));
+const BARE_ZERO_LARGE: Side = Side("bare", "soft", Some("zero-copy/64k"));
 const SOFT: Side = Side("roceway", "soft", Some("copy"));
 const ZERO: Side = Side("roceway", "soft", Some("zero-copy"));
 const ZERO_LARGE: Side = Side("roceway", "soft", Some("zero-copy/64k"));
@@ -157,8 +160,9 @@ const CHURN: Side = Side("roceway", "soft", Some("client closes"));
 const KERNEL_CHURN: Side = Side("kernel", "loopback", None);
 const VETH_SPIN: Side = Side("kernel", "veth", Some("spin"));
 
-/// Every ratio. `kernel` is the kernel spinning over loopback unless the name says otherwise.
-const RATIOS: [Wanted; 33] = [
+/// Every ratio. `bare` is what any TCP has to do on the link; `kernel` is the kernel spinning over
+/// loopback unless the name says otherwise.
+const RATIOS: [Wanted; 39] = [
     rr("tcp_rr link/line", "TCP_RR", LINK, LINE, "at most 2"),
     rr("tcp_rr link/line, a line each way", "TCP_RR", LINK, LINE_PAIR, ""),
     rr("tcp_rr roceway/link", "TCP_RR", SOFT, LINK, "at most 1.8"),
@@ -174,6 +178,24 @@ const RATIOS: [Wanted; 33] = [
         ZERO_LARGE,
         LINK_ZERO_LARGE,
         "at least 0.85",
+    ),
+    stream("tcp_stream roceway/bare, 64 KiB messages", LARGE, SOFT, BARE, "at least 0.95"),
+    stream("tcp_stream roceway/bare, zero-copy", LARGE, ZERO, BARE_ZERO, "at least 0.95"),
+    stream(
+        "tcp_stream roceway/bare, zero-copy, 64 KiB buffers",
+        LARGE,
+        ZERO_LARGE,
+        BARE_ZERO_LARGE,
+        "at least 0.95",
+    ),
+    stream("tcp_stream bare/link", LARGE, BARE, LINK, ""),
+    stream("tcp_stream bare/link, zero-copy", LARGE, BARE_ZERO, LINK_ZERO, ""),
+    stream(
+        "tcp_stream bare/link, zero-copy, 64 KiB buffers",
+        LARGE,
+        BARE_ZERO_LARGE,
+        LINK_ZERO_LARGE,
+        "",
     ),
     stream("tcp_stream 4/64 KiB buffers, zero-copy", LARGE, ZERO, ZERO_LARGE, "at least 0.9"),
     stream("tcp_stream roceway/kernel, zero-copy", LARGE, ZERO, SPIN, "at least 1.7"),
@@ -254,7 +276,7 @@ pub fn ratios(rows: &[Row]) -> Vec<Ratio> {
     let figure = |wanted: &Wanted, side: &Side| {
         let row = rows.iter().find(|row| {
             row.test == wanted.test
-                && (row.message_bytes == wanted.message || side.0 == "link")
+                && (row.message_bytes == wanted.message || matches!(side.0, "link" | "bare"))
                 && row.stack == side.0
                 && row.device == side.1
                 && side.2.is_none_or(|mode| row.mode.as_deref() == Some(mode))

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::bare::BareRival;
 use super::rivals::{rtt_row, stream_row};
 use super::*;
 use crate::report::Place;
@@ -165,4 +166,50 @@ fn the_document_has_the_promised_shape() {
     assert_eq!(json["ratios"][0]["value"], 2.0);
     let text = document.text();
     assert!(text.contains("80.0") && text.contains("not a NIC"), "{text}");
+}
+
+/// A stream's row of so many Gbit/s, in messages of so many bytes.
+fn stream_of(stack: &str, mode: &str, message: u64, gbit: u64) -> Row {
+    let place = Place { stack: stack.into(), device: "soft".into(), mode: Some(mode.into()) };
+    stream_row(place, message, (gbit * 1_000_000, 8_000_000)).row
+}
+
+#[test]
+fn what_tcp_has_to_do_is_compared_in_all_three_modes() {
+    let names: Vec<_> = soft_block(Extras::default()).iter().map(|one| one.name()).collect();
+    let mut rows = Vec::new();
+    for mode in ["copy", "zero-copy", "zero-copy/64k"] {
+        assert!(names.contains(&format!("bare, stream, {mode}")), "{names:?}");
+        rows.push(stream_of("link", mode, 65_160, 100));
+        rows.push(stream_of("bare", mode, 65_160, 90));
+        rows.push(stream_of("roceway", mode, 65_536, 81));
+    }
+    let ratios = ratios(&rows);
+    let value = |name: &str| ratios.iter().find(|ratio| ratio.name == name).unwrap().value;
+    for mode in ["", ", zero-copy", ", zero-copy, 64 KiB buffers"] {
+        let messages = if mode.is_empty() { ", 64 KiB messages" } else { mode };
+        assert!((value(&format!("tcp_stream bare/link{mode}")) - 0.9).abs() < 1e-9);
+        assert!((value(&format!("tcp_stream roceway/bare{messages}")) - 0.9).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn the_bare_rows_move_bytes_and_count_their_copies() {
+    // More than one, since on a busy machine an end may have no core for all of a short one.
+    let mut plan = plan(8, 0);
+    (plan.warmup, plan.length) = (Duration::from_millis(5), Duration::from_millis(50));
+    let mut all: Vec<Box<dyn Contender>> = Vec::new();
+    all.extend(BareRival::ALL.map(|one| Box::new(one) as Box<dyn Contender>));
+    let block = run(&plan, &mut all, &mut Look::default, &mut |_, _, _| ());
+    assert_eq!(block.notes, [""; 0]);
+    let modes: Vec<_> = block.rows.iter().map(|row| row.mode.as_deref().unwrap()).collect();
+    assert_eq!(modes, ["copy", "zero-copy", "zero-copy/64k"]);
+    for (row, copies) in block.rows.iter().zip([2.0, 0.0, 0.0]) {
+        assert_eq!(
+            (&*row.stack, &*row.test, row.message_bytes),
+            ("bare", "TCP_STREAM", Some(65_160))
+        );
+        assert!(row.gbit_per_s.unwrap() > 0.0);
+        assert!((row.copies_per_byte.unwrap() - copies).abs() < 1e-9, "{row:?}");
+    }
 }

@@ -6,6 +6,7 @@ use std::io;
 use super::pipe::{Pipe, is_gone};
 use super::{OPERATIONS_MAX, Step};
 use crate::arithmetic::count;
+use crate::block::Block;
 use crate::pacing::Pacer;
 use crate::pattern;
 use crate::recorder::Recorder;
@@ -16,7 +17,7 @@ use crate::transport::{Transport, ready};
 pub struct Sender<T: Transport> {
     pub(super) pipe: Pipe<T>,
     /// The message, where it is copied from; without copies only its length counts.
-    block: Vec<u8>,
+    block: Block,
     sent: usize,
     /// Whether the block was rewritten and nothing of it has left yet.
     fresh: bool,
@@ -38,7 +39,7 @@ impl<T: Transport> Sender<T> {
     /// Sends messages of `message` bytes, at a pace if there is one.
     #[must_use]
     pub fn new(pipe: Pipe<T>, message: usize, pacer: Option<Pacer>) -> Self {
-        let block = vec![0; message.max(1)];
+        let block = Block::new(message.max(1));
         Self { pipe, block, sent: 0, fresh: false, filled: None, round: 0, pacer }
     }
 
@@ -135,14 +136,14 @@ impl<T: Transport> Sender<T> {
 #[derive(Debug)]
 pub struct Receiver<T: Transport> {
     pub(super) pipe: Pipe<T>,
-    inbox: Vec<u8>,
+    inbox: Block,
 }
 
 impl<T: Transport> Receiver<T> {
     /// Receives up to `size` bytes a call.
     #[must_use]
     pub fn new(pipe: Pipe<T>, size: usize) -> Self {
-        Self { pipe, inbox: vec![0; size.max(1)] }
+        Self { pipe, inbox: Block::new(size.max(1)) }
     }
 
     pub(super) fn step(&mut self, transport: &mut T, recorder: &mut Recorder) -> io::Result<Step> {
