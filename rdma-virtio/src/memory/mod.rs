@@ -2,6 +2,7 @@
 
 pub mod arena;
 pub mod buffer;
+pub mod copy;
 mod home;
 pub mod leases;
 pub mod lent;

@@ -341,7 +341,7 @@ impl ReceiveQueue {
         for piece in self.lone.iter().chain(self.pieces.iter()) {
             let room = u32::try_from(out.len() - done).unwrap_or(u32::MAX);
             let source = piece.take(piece.len.min(room));
-            out[done..done + source.len as usize].copy_from_slice(mem.bytes(source));
+            copy(&mut out[done..done + source.len as usize], mem.bytes(source));
             done += source.len as usize;
         }
         done

@@ -221,7 +221,7 @@ impl SendQueue {
                     let behind = mem.copy_and_sum(piece, data);
                     last.sum = Some(sum.plus_at(last.len as usize, behind));
                 }
-                None => mem.bytes_mut(piece).copy_from_slice(data),
+                None => copy(mem.bytes_mut(piece), data),
             }
             last.len += n;
             self.bytes += n;

@@ -8,6 +8,7 @@ use std::hint::cold_path;
 use super::layout::INLINE_MAX_U32;
 use super::options::RECV_ELEMENTS_MAX;
 use super::regions::Regions;
+use crate::memory::copy::copy_long;
 use crate::nic::{PostError, RecvBatch, RecvWr};
 
 /// A place for received bytes.
@@ -383,5 +384,5 @@ fn copy(source: Source, to: u64, count: u32) {
     // the target in a posted receive, in bounds as `post` checked, mapped and untouched by others
     // as the caller of `register` promised. The peer may write the source meanwhile: the bytes
     // are then torn, which the receiver notices or the bytes' consumer must bear.
-    unsafe { std::ptr::copy_nonoverlapping(source.from, to, count) }
+    unsafe { copy_long(source.from, to, count) }
 }
