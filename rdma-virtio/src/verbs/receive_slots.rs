@@ -37,7 +37,7 @@ pub struct ReceiveSlots {
     sges_each: usize,
     /// Those that are staged.
     staged: Chain<sys::ibv_recv_wr>,
-    /// The completed one that [`PostedSlot::lend`] put aside.
+    /// The completed one that [`PostedSlot::lend`] put aside, or that was staged at once.
     lent: Option<NonNull<Slot>>,
 }
 
@@ -209,13 +209,13 @@ impl ReceiveSlots {
         request.addr().wrapping_sub(self.slots.at(0).addr()) / size_of::<Slot>()
     }
 
-    /// Says what the second element of the receive is that was staged last, and notes something
-    /// with it: its bytes are somebody else's now. False if none is staged.
+    /// Says what the second element of the receive is that [`PostedSlot::stage_lent`] staged, and
+    /// notes something with it: its bytes are somebody else's now. To be called before it is
+    /// posted; false if there is none.
     #[inline]
-    pub fn exchange_last(&mut self, second: Sge, note: u64) -> bool {
-        let Some(request) = self.staged.last() else { return false };
-        let at: *mut Slot = request.cast();
-        PostedSlot { slots: self, at }.exchange(second, note);
+    pub fn exchange_lent(&mut self, second: Sge, note: u64) -> bool {
+        let Some(slot) = self.take_lent() else { return false };
+        slot.exchange(second, note);
         true
     }
 
@@ -290,8 +290,14 @@ impl PostedSlot<'_> {
         unsafe { (*self.at).note = note };
     }
 
-    /// Appends it, which has completed, to those that will be posted, as it is; until then
-    /// [`ReceiveSlots::exchange_last`] may follow.
+    /// As [`PostedSlot::stage`]; until it is posted, [`ReceiveSlots::exchange_lent`] may follow.
+    #[inline(always)]
+    pub fn stage_lent(self) {
+        self.slots.lent = NonNull::new(self.at);
+        self.stage();
+    }
+
+    /// Appends it, which has completed, to those that will be posted, as it is.
     #[inline(always)]
     pub fn stage(self) {
         // SAFETY: of the array, which is borrowed.
@@ -359,10 +365,9 @@ mod tests {
         assert_eq!(slots.posted(id(1)).unwrap().second(), sge(101));
         assert!(slots.take_lent().is_none(), "nothing was");
         slots.posted(id(1)).unwrap().lend();
-        assert!(!slots.exchange_last(sge(9), 77), "none is staged");
-        slots.take_lent().unwrap().stage();
-        assert!(slots.take_lent().is_none(), "once");
-        assert!(slots.exchange_last(sge(9), 77));
+        slots.take_lent().unwrap().stage_lent();
+        assert!(slots.exchange_lent(sge(9), 77));
+        assert!(!slots.exchange_lent(sge(8), 78), "once");
         assert_eq!(number(&mut slots, id(1)), None, "its completion came");
         assert_eq!((slots.second(1), slots.get(1, 1), slots.note(1)), (sge(9), sge(9), 77));
         assert_eq!(slots.staged(), 1);

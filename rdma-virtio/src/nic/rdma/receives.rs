@@ -144,7 +144,7 @@ impl Arrived<'_> {
     #[inline(always)]
     pub(super) fn lend(self) -> u64 {
         let id = self.slot.note();
-        self.slot.stage();
+        self.slot.stage_lent();
         id
     }
 }
@@ -440,8 +440,10 @@ impl Receives {
     /// that [`Arrived::only`] saw takes its place.
     #[inline]
     pub(super) fn take_lent(&mut self) {
-        if let Some((id, fresh)) = self.free.pop() {
-            self.slots.exchange_last(fresh, id);
+        if let Some((id, fresh)) = self.free.pop()
+            && !self.slots.exchange_lent(fresh, id)
+        {
+            self.free.extend([(id, fresh)]);
         }
     }
 
