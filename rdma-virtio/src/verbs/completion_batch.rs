@@ -1,7 +1,7 @@
 //! Completions of one look at a queue, taken one after the other.
 //!
-//! Owns the array that they are polled into, which stays where it is. Invariant: as many completions
-//! from `next` on as `left` says were written by the last poll and were not taken yet.
+//! Owns the array that they are polled into, which stays where it is. Invariant: as many
+//! completions from `next` on as `left` says were written by the last poll and not taken yet.
 
 use super::array::Array;
 use super::completion::CompletionQueue;

@@ -1,8 +1,9 @@
 //! Lists of work requests: built by the caller in memory made at start, posted with one call.
 //!
 //! Owns the arrays that `ibv_send_wr` and `ibv_recv_wr` lie in, but for short sends
-//! (`short_sends`). Nothing is allocated after they were made. Invariants: what is in a list is one chain that ends, each request pointing at its
-//! own part of the element array; what could not be posted stays in the list.
+//! (`short_sends`). Nothing is allocated after they were made. Invariants: what is in a list is one
+//! chain that ends, each request pointing at its own part of the element array; what could not be
+//! posted stays in the list.
 
 use super::address::AddressHandle;
 use super::array::Array;

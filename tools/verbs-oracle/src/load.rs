@@ -1,5 +1,5 @@
-//! Work of no use beside each message: what a stack would cost, as instructions and as pages that it
-//! touches, before a message is sent or after.
+//! Work of no use beside each message: what a stack would cost, as instructions and as pages that
+//! it touches, before a message is sent or after.
 //!
 //! Owns the memory. Under emulation an instruction and the first touch of a page since the last
 //! change of process have each their price, and work after a message is sent may be hidden behind

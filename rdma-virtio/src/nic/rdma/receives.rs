@@ -129,9 +129,9 @@ impl Arrived<'_> {
         self.slot.number()
     }
 
-    /// The shortest frame in the first buffer, if no other message waits, one with `rest` bytes beyond that is in it
-    /// alone, and another of its length is free: one of another length may make the receive too
-    /// short, or longer than needed.
+    /// The shortest frame in the first buffer, if no other message waits, one with `rest` bytes
+    /// beyond that is in it alone, and another of its length is free: one of another length may
+    /// make the receive too short, or longer than needed.
     #[inline(always)]
     pub(super) fn only(&self, rest: u32) -> Option<Sge> {
         let sge = self.slot.second();

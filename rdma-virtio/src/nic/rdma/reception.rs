@@ -84,8 +84,9 @@ impl Engine {
     }
 
     /// The next completion, if it is the next data message of the session at hand in one buffer,
-    /// no other message waits, and nothing else is to be done: what names the buffer, and the message's length. Otherwise
-    /// nothing was done, but that the queue was looked at if nothing was left of the last look.
+    /// no other message waits, and nothing else is to be done: what names the buffer, and the
+    /// message's length. Otherwise nothing was done, but that the queue was looked at if nothing
+    /// was left of the last look.
     #[inline(always)]
     fn lend_plain(&mut self) -> Option<(u64, u32)> {
         let head = match self.arrivals.head() {
