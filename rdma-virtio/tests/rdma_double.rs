@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rdma_world::*;
 use roceway_rdma_virtio::nic::any::AnyNic;
-use roceway_rdma_virtio::nic::{Nic, NicEvent, PostError, spec};
+use roceway_rdma_virtio::nic::{Nic, NicEvent, PolledOne, PostError, spec};
 
 fn messages(mode: &str, ports: (u16, u16), lengths: &[usize]) {
     let (mut first, mut second) = pair(mode, ports);
@@ -194,6 +194,62 @@ fn a_session_whose_queue_pair_failed_is_replaced() {
             port += 2;
         }
     });
+}
+
+/// The queue pair of datagrams that fails while a message is lent is given up only afterwards: else
+/// its receives came back, and that of the message with them, twice in the end.
+#[test]
+fn nobody_is_given_up_while_a_message_is_lent() {
+    with_double("nobody_is_given_up_while_a_message_is_lent", || {
+        let (mut first, mut second) = pair("ud", (21_990, 21_991));
+        let (a, b) = (first.mac(), second.mac());
+        // No more than one, so that the first end keeps its credit.
+        first.send(b, a, 80).unwrap();
+        run(&mut [&mut first, &mut second], "a message", |ends| !ends[1].receive().is_empty());
+        let lent = lent_by(&mut first, &mut second, (a, b));
+        control("wc double0 all general_err send");
+        // The double hears it before all credit is used.
+        std::thread::sleep(Duration::from_millis(100));
+        // As a stack does that answers, and finds no room: it sends, rings and reaps.
+        let limit = Instant::now() + Duration::from_secs(10);
+        while first.counter("rdma_sends_failed") + first.counter("rdma_posts_failed") == 0 {
+            assert!(Instant::now() < limit, "nothing failed");
+            let _may_be_full = first.send(b, a, 80);
+            first.reap();
+        }
+        first.reap();
+        assert_eq!(first.counter("rdma_peers_up"), 1);
+        first.nic.take_lent();
+        first.post(lent);
+        run(&mut [&mut first, &mut second], "another session", |ends| {
+            let _no_matter = ends[0].send(b, a, 80);
+            ends[0].reap();
+            ends[0].receive();
+            ends[1].receive();
+            ends[0].counter("wire_sessions_up") > 1 && is_up(ends)
+        });
+        first.check_conservation();
+        let posted = first.counter("rdma_receives_posted");
+        assert!(posted >= 10, "receives were lost: {posted} of 10 are left");
+    });
+}
+
+/// Sends frames from the second end until the first one lends one; what names its buffer.
+fn lent_by(first: &mut End, second: &mut End, (a, b): ([u8; 6], [u8; 6])) -> u64 {
+    let mut lent = None;
+    run(&mut [first, second], "a message that is lent", |ends| {
+        let _no_matter = ends[1].send(a, b, 80);
+        ends[1].reap();
+        match ends[0].nic.poll_recv_lent() {
+            PolledOne::LentInTurn { wr_id, byte_len } => {
+                assert_eq!(byte_len, 80);
+                lent = Some(wr_id);
+            }
+            _ => drop(ends[0].receive()),
+        }
+        lent.is_some()
+    });
+    lent.expect("it was lent")
 }
 
 #[test]

@@ -14,29 +14,23 @@ pub(super) trait Linked: Clone + Zero {
     fn link(&mut self, next: *mut Self);
 }
 
-impl Linked for sys::ibv_send_wr {
-    #[inline(always)]
-    fn next(&self) -> *mut Self {
-        self.next
-    }
+macro_rules! linked {
+    ($($request:ident,)*) => {$(
+        impl Linked for sys::$request {
+            #[inline(always)]
+            fn next(&self) -> *mut Self {
+                self.next
+            }
 
-    #[inline(always)]
-    fn link(&mut self, next: *mut Self) {
-        self.next = next;
-    }
+            #[inline(always)]
+            fn link(&mut self, next: *mut Self) {
+                self.next = next;
+            }
+        }
+    )*};
 }
 
-impl Linked for sys::ibv_recv_wr {
-    #[inline(always)]
-    fn next(&self) -> *mut Self {
-        self.next
-    }
-
-    #[inline(always)]
-    fn link(&mut self, next: *mut Self) {
-        self.next = next;
-    }
-}
+linked! { ibv_send_wr, ibv_recv_wr, }
 
 /// A chain of requests.
 pub(super) struct Chain<R> {

@@ -121,6 +121,18 @@ impl ReceiveSlots {
         Some(PostedSlot { slots: self, at })
     }
 
+    /// Whether one is lent.
+    #[must_use]
+    pub fn has_lent(&self) -> bool {
+        self.lent.is_some()
+    }
+
+    /// The one that [`PostedSlot::stage_lent`] staged stays as it is.
+    #[inline(always)]
+    pub fn settle_lent(&mut self) {
+        self.lent = None;
+    }
+
     /// Whether it was staged, and did not complete since.
     #[must_use]
     pub fn is_out(&self, slot: u16) -> bool {
@@ -210,8 +222,7 @@ impl ReceiveSlots {
     }
 
     /// Says what the second element of the receive is that [`PostedSlot::stage_lent`] staged, and
-    /// notes something with it: its bytes are somebody else's now. To be called before it is
-    /// posted; false if there is none.
+    /// notes something with it: its bytes are somebody else's now. False if there is none.
     #[inline]
     pub fn exchange_lent(&mut self, second: Sge, note: u64) -> bool {
         let Some(slot) = self.take_lent() else { return false };
@@ -290,7 +301,8 @@ impl PostedSlot<'_> {
         unsafe { (*self.at).note = note };
     }
 
-    /// As [`PostedSlot::stage`]; until it is posted, [`ReceiveSlots::exchange_lent`] may follow.
+    /// As [`PostedSlot::stage`]; [`ReceiveSlots::exchange_lent`] or [`ReceiveSlots::settle_lent`]
+    /// follows before it is posted.
     #[inline(always)]
     pub fn stage_lent(self) {
         self.slots.lent = NonNull::new(self.at);

@@ -16,7 +16,7 @@ use super::common::Common;
 use super::{Failure, print};
 
 const EXAMPLES: &str = "Examples:
-  roceway perf compare                     everything, in under a minute
+  roceway perf compare                     everything, in about a minute
   roceway perf compare --json > run.json
   roceway perf compare -T 2,3 --plot rtt.svg
   roceway perf compare --many --idle       with thousands of connections, and at rest

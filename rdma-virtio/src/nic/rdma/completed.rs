@@ -29,14 +29,6 @@ pub(super) fn status_of(status: CompletionStatus) -> WcStatus {
 impl Engine {
     /// Looks for completed sends, and gives up peers whose sends failed.
     pub(super) fn poll_sends(&mut self) {
-        self.collect_sends();
-        self.retire_broken();
-    }
-
-    /// Looks for completed sends. Peers whose sends failed are left, for nobody may be given up
-    /// while a message is lent: the receives that come back then may not be those of what the stack
-    /// is looking at.
-    pub(super) fn collect_sends(&mut self) {
         let mut completions = [WorkCompletion::default(); BATCH];
         loop {
             let Ok(found) = self.objects.send_queue.poll(&mut completions) else {
@@ -51,6 +43,7 @@ impl Engine {
                 break;
             }
         }
+        self.retire_broken();
     }
 
     #[inline]
@@ -103,7 +96,7 @@ impl Engine {
     fn send_what_waited(&mut self, peer: PeerId) {
         if self.full(peer).is_some_and(|full| !full.waiting.is_empty()) {
             self.send_waiting(peer);
-            self.flush_lists();
+            self.flush_all();
         }
     }
 

@@ -110,7 +110,7 @@ impl FreeBuffers {
     fn look_at_lengths(&mut self) {
         self.lendable = match self.lengths {
             Lengths::All(length) if !self.list.is_empty() && !self.is_waited_for => {
-                (length + 1).saturating_sub(FRAME_MIN)
+                length.saturating_sub(FRAME_MIN - 1)
             }
             _ => 0,
         };
@@ -445,6 +445,17 @@ impl Receives {
         {
             self.free.extend([(id, fresh)]);
         }
+    }
+
+    /// That receive is posted again as it is: it was staged when it was lent.
+    #[inline(always)]
+    pub(super) fn repost_lent(&mut self) {
+        self.slots.settle_lent();
+    }
+
+    /// Whether a message is lent, and not settled yet.
+    pub(super) fn has_lent(&self) -> bool {
+        self.slots.has_lent()
     }
 
     /// Whether completions wait to be taken.

@@ -157,6 +157,7 @@ impl Engine {
     /// The message that was lent was looked at: its receive is posted again as it is.
     #[inline(always)]
     pub(super) fn repost_lent(&mut self) {
+        self.receives.repost_lent();
         if self.receives.staged_count() >= self.attend_at {
             self.after_receives();
         }

@@ -329,6 +329,11 @@ impl Engine {
     /// Ends the sessions whose queue pair failed or whose peer broke the rules.
     #[cold]
     pub(super) fn retire_broken(&mut self) {
+        // The stack, which may be what sends, looks at a message whose receive would come back; it
+        // is tried again when that is settled, or with the next cold work.
+        if self.receives.has_lent() {
+            return;
+        }
         while let Some(peer) = self.broken.pop() {
             self.with_peers(|peers, outside| peers.on_broken(peer, outside));
         }

@@ -142,7 +142,7 @@ impl Engine {
         }
         if lane.is_half_full() {
             let before = self.local.signals;
-            self.collect_sends();
+            self.poll_sends();
             return self.local.signals != before && self.post_short_closer(mac, sge);
         }
         let signalled = !lane.is_quick() && !lane.quicken();
@@ -408,18 +408,10 @@ impl Engine {
 
     #[cold]
     fn flush_others(&mut self) {
-        self.flush_lists();
-        self.retire_broken();
-    }
-
-    /// The same, but nobody is given up yet.
-    pub(super) fn flush_lists(&mut self) {
-        while let Some(peer) = self.unflushed.take_first() {
-            self.flush(peer);
-        }
         while let Some(peer) = self.unflushed.others().pop() {
             self.flush(peer);
         }
+        self.retire_broken();
     }
 
     #[inline(always)]

@@ -53,9 +53,8 @@ pub(super) struct Arrivals {
     /// Each one's note is what names it to its poster.
     slots: ReceiveSlots,
     depth: u16,
-    /// Receives that are neither posted nor to come back, and how many others there are.
+    /// Receives that are neither posted nor to come back.
     idle: Vec<u16>,
-    outstanding: u32,
     /// How many of those that were lent are posted together.
     together: usize,
     /// Receives of links that are no more.
@@ -96,7 +95,6 @@ impl Arrivals {
             slots: ReceiveSlots::new(usize::from(depth), sges.max(2)),
             depth,
             idle: (0..depth).rev().collect(),
-            outstanding: 0,
             together: TOGETHER.min(usize::from(depth) / 8).max(1),
             to_flush: Vec::with_capacity(usize::from(depth)),
             generation: 0,
@@ -131,7 +129,7 @@ impl Arrivals {
     /// Receives that have not come back.
     #[inline]
     pub(super) fn outstanding(&self) -> u32 {
-        self.outstanding
+        u32::from(self.depth).saturating_sub(u32::try_from(self.idle.len()).unwrap_or(0))
     }
 
     /// Posts receives that are alike; returns how many were taken.
@@ -195,7 +193,6 @@ impl Arrivals {
         self.slots.set_note(slot, wr_id);
         self.slots.stage(slot, self.generation);
         self.idle.pop();
-        self.outstanding += 1;
         Ok(())
     }
 
@@ -235,7 +232,6 @@ impl Arrivals {
     fn free(&mut self, slot: u16) {
         self.slots.set_in(slot);
         self.idle.push(slot);
-        self.outstanding -= 1;
     }
 
     /// Looks at the queue, if nothing is left of the last look. Says whether there is something.
