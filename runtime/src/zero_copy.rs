@@ -9,7 +9,7 @@ use roceway_rdma_virtio::memory::lent::{Lent, Pieces};
 use roceway_rdma_virtio::virtio::interface::InterfaceError;
 use roceway_stack::memory::{Piece, Slot};
 use roceway_stack::slab::Id;
-use roceway_stack::tcp::{Connection, Kept, ReceiveError, SendError, Taker};
+use roceway_stack::tcp::{Connection, Kept, Most, ReceiveError, SendError, Taken, Taker};
 
 use crate::core::Core;
 use crate::memory::{StackMemory, to_device};
@@ -151,16 +151,33 @@ struct Lender<'a> {
 
 impl Taker<StackMemory<'_>> for Lender<'_> {
     #[inline(always)]
-    fn piece(&mut self, memory: &mut StackMemory<'_>, piece: Piece) -> Kept {
+    fn has_room(&self) -> bool {
+        self.room > 0
+    }
+
+    #[inline(always)]
+    fn run(&mut self, memory: &mut StackMemory<'_>, pieces: &[Piece], most: Most) -> Taken {
         let arena = &mut *memory.arena;
-        self.room -= 1;
-        let more = self.room > 0;
-        let many = arena.lent_slots() >= arena.total_receive() / LENT_PART;
-        if !many && arena.lend(to_device(piece), self.owner, self.out) {
-            return Kept { slot: true, more };
+        let spare = (arena.total_receive() / LENT_PART).saturating_sub(arena.lent_slots());
+        let count = spare.min(self.room).min(u32::from(most.slots));
+        let run = pieces.iter().take(usize::try_from(count).unwrap_or(0));
+        let run = run.map(|piece| to_device(*piece));
+        let (lent, bytes) = arena.lend(run, most.bytes, self.owner, self.out);
+        self.room -= lent;
+        // No more than `most.slots`.
+        Taken { pieces: u16::try_from(lent).unwrap_or(0), bytes }
+    }
+
+    /// A part of a piece, or one that cannot be lent with others.
+    #[cold]
+    fn piece(&mut self, memory: &mut StackMemory<'_>, piece: Piece) -> Kept {
+        let most = Most { slots: 1, bytes: piece.len };
+        if self.run(memory, &[piece], most).pieces == 1 {
+            return Kept { slot: true, more: self.room > 0 };
         }
-        self.copy(arena, piece);
-        Kept { slot: false, more }
+        self.room -= 1;
+        self.copy(memory.arena, piece);
+        Kept { slot: false, more: self.room > 0 }
     }
 
     #[cold]

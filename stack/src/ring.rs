@@ -86,12 +86,41 @@ impl<T: Copy> Ring<T> {
         value
     }
 
-    /// Drops the first value, which exists.
+    /// Appends several values at once, as [`Ring::push_back`] does one.
     #[inline(always)]
-    pub(crate) fn drop_front(&mut self) {
-        debug_assert!(self.len > 0, "only of a queue with values");
-        self.head = self.head.wrapping_add(1);
-        self.len = self.len.saturating_sub(1);
+    pub(crate) fn extend(&mut self, values: impl ExactSizeIterator<Item = T> + Clone) {
+        let more = values.len();
+        while self.slots.len() - self.len() < more {
+            let Some(filler) = values.clone().next() else { return };
+            self.grow(filler);
+        }
+        let mask = self.slots.len().wrapping_sub(1);
+        let mut place = self.place(self.len());
+        let mut added = 0;
+        for value in values {
+            // Masked, so it is one.
+            let Some(slot) = self.slots.get_mut(place) else { break };
+            *slot = value;
+            place = place.wrapping_add(1) & mask;
+            added += 1;
+        }
+        self.len += added;
+    }
+
+    /// The first values, as many as lie one behind the other: all, or up to the buffer's end.
+    #[inline(always)]
+    pub(crate) fn front_run(&self) -> &[T] {
+        let first = self.place(0);
+        let end = (first + self.len()).min(self.slots.len());
+        self.slots.get(first..end).unwrap_or(&[])
+    }
+
+    /// Drops so many first values, which exist.
+    #[inline(always)]
+    pub(crate) fn drop_front(&mut self, count: u32) {
+        debug_assert!(self.len >= count, "only of a queue with values");
+        self.head = self.head.wrapping_add(count);
+        self.len = self.len.saturating_sub(count);
     }
 
     /// Puts a value before the first one.
@@ -132,14 +161,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_ring_is_a_vec_deque(steps in proptest::collection::vec(0u8..4, 0..400)) {
+        fn a_ring_is_a_vec_deque(steps in proptest::collection::vec(0u8..6, 0..400)) {
             let mut ring = Ring::default();
             let mut model = VecDeque::new();
             for (n, step) in steps.into_iter().enumerate() {
                 match step {
                     0 | 1 => { ring.push_back(n); model.push_back(n); }
                     2 => prop_assert_eq!(ring.pop_front(), model.pop_front()),
-                    _ => { ring.push_front(n); model.push_front(n); }
+                    3 => { ring.push_front(n); model.push_front(n); }
+                    4 => {
+                        let values = n..n + n % 7;
+                        ring.extend(values.clone());
+                        model.extend(values);
+                    }
+                    _ => {
+                        let run = ring.front_run().to_vec();
+                        prop_assert!(run.iter().eq(model.iter().take(run.len())));
+                        prop_assert!(!run.is_empty() || model.is_empty());
+                        let dropped = run.len() / 2;
+                        ring.drop_front(u32::try_from(dropped).unwrap());
+                        model.drain(..dropped);
+                    }
                 }
                 prop_assert_eq!(ring.len(), model.len());
                 prop_assert!(ring.iter().eq(model.iter()));

@@ -100,13 +100,14 @@ impl Pieces {
         Arc::ptr_eq(&self.home, home)
     }
 
-    /// Appends a piece; false if there is no room.
+    /// Appends pieces while there is room, and returns how many. No more are asked for than that.
     #[inline(always)]
-    pub(super) fn push(&mut self, held: Held) -> bool {
-        let bytes = held.len as usize;
-        let pushed = self.list.try_push(held).is_ok();
-        self.bytes += if pushed { bytes } else { 0 };
-        pushed
+    pub(super) fn extend(&mut self, held: impl Iterator<Item = Held>) -> u32 {
+        let (before, room) = (self.room(), self.list.remaining_capacity());
+        let mut bytes = 0;
+        self.list.extend(held.take(room).inspect(|held| bytes += held.len as usize));
+        self.bytes += bytes;
+        before - self.room()
     }
 
     /// Pieces for which there is room.

@@ -120,6 +120,26 @@ impl FreeDescriptors<'_> {
     }
 }
 
+/// The free list, while descriptors are given back to it.
+#[derive(Debug)]
+pub(super) struct GivenDescriptors<'a> {
+    next: &'a mut [u16],
+    head: u16,
+    count: u16,
+}
+
+impl GivenDescriptors<'_> {
+    /// Gives one back, which is below the size of the queue.
+    #[inline(always)]
+    pub(super) fn give(&mut self, id: u16) {
+        if let Some(next) = self.next.get_mut(usize::from(id)) {
+            *next = self.head;
+            self.head = id;
+            self.count += 1;
+        }
+    }
+}
+
 impl<P: Policy> DriverRing<P> {
     /// The driver's end of a fresh queue; `event_index` if `VIRTIO_F_EVENT_IDX` was negotiated.
     #[must_use]
@@ -184,6 +204,18 @@ impl<P: Policy> DriverRing<P> {
             self.free_head = id;
             self.free += 1;
         }
+    }
+
+    /// Gives several descriptors back to the free list, as `body` does; returns how many it gave.
+    #[inline(always)]
+    pub(super) fn give_descriptors(&mut self, body: impl FnOnce(&mut GivenDescriptors<'_>)) -> u16 {
+        let next = &mut self.next[..usize::from(self.memory.size())];
+        let mut given = GivenDescriptors { next, head: self.free_head, count: 0 };
+        body(&mut given);
+        let GivenDescriptors { head, count, .. } = given;
+        self.free_head = head;
+        self.free += count;
+        count
     }
 
     /// Gives back a chain of `count` descriptors that were taken one after the other: they are

@@ -68,7 +68,7 @@ pub(crate) use output::EXPECTED_CHECKSUM;
 pub use socket_options::TcpOption;
 pub use state::TcpState;
 pub use tuple::FourTuple;
-pub use zero_copy::{Kept, Taker};
+pub use zero_copy::{Kept, Most, Taken, Taker};
 
 use calls::Listed;
 use connection::{Context, Ownership};

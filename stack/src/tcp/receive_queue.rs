@@ -12,6 +12,7 @@ use core::hint::cold_path;
 
 #[cfg(test)]
 use super::hot_lines::{Place, places};
+use super::zero_copy::Taken;
 use crate::copy::copy;
 use crate::memory::{Memory, Piece};
 use crate::ring::Ring;
@@ -127,13 +128,11 @@ impl ReceiveQueue {
         mem: &mut M,
     ) -> u32 {
         self.line_up();
-        let mut skip = skip;
-        for piece in pieces {
-            let piece = piece.skip(skip);
-            skip = 0;
-            self.bytes += piece.len;
-            self.pieces.push_back(piece);
-        }
+        let Some((first, others)) = pieces.split_first() else { return 0 };
+        let first = first.skip(skip);
+        self.pieces.push_back(first);
+        self.pieces.extend(others.iter().copied());
+        self.bytes += first.len + others.iter().map(|piece| piece.len).sum::<u32>();
         if self.pieces.len() > PIECES_BEFORE_COMPACTION || mem.receive_is_low() {
             return self.compact_if_sparse(mem);
         }
@@ -268,6 +267,16 @@ impl ReceiveQueue {
         n
     }
 
+    /// Shows `each` whole pieces in a row, the first ones, of which it takes some from the front.
+    #[inline(always)]
+    pub(super) fn take_run(&mut self, each: impl FnOnce(&[Piece]) -> Taken) -> Taken {
+        self.line_up();
+        let taken = each(self.pieces.front_run());
+        self.pieces.drop_front(u32::from(taken.pieces));
+        self.bytes -= taken.bytes;
+        taken
+    }
+
     /// Takes unread bytes out in order, at most `max`, and hands them over piece by piece while
     /// `each` says that there is room for more; returns how many bytes that were.
     #[inline]
@@ -285,7 +294,7 @@ impl ReceiveQueue {
             let mut piece = *front;
             let left = max - done;
             if piece.len <= left {
-                self.pieces.drop_front();
+                self.pieces.drop_front(1);
             } else {
                 mem.retain(piece.slot);
                 *front = piece.skip(left);

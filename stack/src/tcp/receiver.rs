@@ -1,5 +1,7 @@
 //! The receiving half of a connection: the window, what arrived, and when to acknowledge.
 
+use core::hint::cold_path;
+
 use arrayvec::ArrayVec;
 
 use super::connection::{Connection, Context, Readiness};
@@ -10,7 +12,7 @@ use super::reassembly::{Data, Reassembly, ReceiveWindow};
 use super::receive_queue::ReceiveQueue;
 use super::seq::SeqNum;
 use super::timers::Timer;
-use super::zero_copy::Taker;
+use super::zero_copy::{Most, Taken, Taker};
 use crate::memory::{Memory, Piece};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{SACK_BLOCKS_MAX, SackBlock};
@@ -283,16 +285,48 @@ impl Receiver {
                 taker.copied(mem, copied);
                 count
             }
-            None => self.queue.take_each(max, mem, |mem, piece| {
-                let kept = taker.piece(mem, piece);
-                slots += u16::from(kept.slot);
-                kept.more && slots < slots_max
-            }),
+            None => {
+                let taken =
+                    self.take_runs(Most { slots: slots_max - slots, bytes: max }, mem, taker);
+                slots += taken.pieces;
+                let mut bytes = taken.bytes;
+                // What is not whole, or cannot stay where it lies.
+                if bytes < max && slots < slots_max && self.queue.len() > 0 && taker.has_room() {
+                    cold_path();
+                    bytes += self.queue.take_each(max - bytes, mem, |mem, piece| {
+                        let kept = taker.piece(mem, piece);
+                        slots += u16::from(kept.slot);
+                        kept.more && slots < slots_max
+                    });
+                }
+                bytes
+            }
         };
         self.lent_slots = slots;
         self.lent += bytes;
         self.steady = 0;
         Ok(bytes)
+    }
+
+    /// Takes whole pieces, in as few runs as they lie in.
+    #[inline(always)]
+    fn take_runs<M: Memory>(
+        &mut self,
+        most: Most,
+        mem: &mut M,
+        taker: &mut impl Taker<M>,
+    ) -> Taken {
+        let mut all = Taken::default();
+        while self.queue.len() > 0 {
+            let most = Most { slots: most.slots - all.pieces, bytes: most.bytes - all.bytes };
+            let taken = self.queue.take_run(|run| taker.run(mem, run, most));
+            if taken.pieces == 0 {
+                break;
+            }
+            all.pieces += taken.pieces;
+            all.bytes += taken.bytes;
+        }
+        all
     }
 
     /// What was taken comes back; says whether more may be taken that could not before.

@@ -25,8 +25,33 @@ pub struct Kept {
     pub more: bool,
 }
 
+/// What was taken of a run of pieces: whole ones, from its front.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Taken {
+    /// Pieces, each of which still lies in its receive slot.
+    pub pieces: u16,
+    /// Their bytes.
+    pub bytes: u32,
+}
+
+/// How much may be taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Most {
+    /// Receive slots.
+    pub slots: u16,
+    /// Bytes.
+    pub bytes: u32,
+}
+
 /// Who takes received bytes without a copy.
 pub trait Taker<M> {
+    /// Whether there is room for a further piece.
+    fn has_room(&self) -> bool;
+
+    /// Some of these pieces, from the front, where the NIC put them, as many as there is room for;
+    /// their references pass to the taker. None if the first one is to come by itself.
+    fn run(&mut self, mem: &mut M, pieces: &[Piece], most: Most) -> Taken;
+
     /// A piece where the NIC put it; its reference passes to the taker.
     fn piece(&mut self, mem: &mut M, piece: Piece) -> Kept;
 

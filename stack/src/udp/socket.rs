@@ -242,7 +242,7 @@ impl ReceiveQueue {
         copy(&mut buffer[..len], &bytes[..len]);
         self.bytes -= datagram.len + OVERHEAD;
         self.slots -= 1;
-        self.datagrams.drop_front();
+        self.datagrams.drop_front(1);
         mem.release(piece.slot);
         Some(len)
     }

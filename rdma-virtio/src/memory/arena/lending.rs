@@ -6,7 +6,7 @@
 use std::hint::cold_path;
 use std::ptr::NonNull;
 
-use super::state::{BLOCK, LENT_MORE, PIN, RECEIVE, RECEIVE_CLASS, REFERENCE};
+use super::state::{BLOCK, FreeList, LENT_MORE, PIN, RECEIVE, RECEIVE_CLASS, REFERENCE, State};
 use super::{Arena, range_in, usize_of};
 use crate::memory::buffer::{Buffer, BufferMut};
 use crate::memory::home::{NO_SLOT, Return};
@@ -166,33 +166,43 @@ impl Arena {
         more.min(out.room())
     }
 
-    /// Lends a received piece under a number of the caller's choice, whose one reference passes to
-    /// `out`. False, and nothing was done, if that is full or another arena's, the piece lies in
-    /// no receive slot, or too much of its slot is lent.
+    /// Lends received pieces under a number of the caller's choice, whose one reference each passes
+    /// to `out`; at most `bytes_max` bytes. Returns how many were lent, and their bytes: it stops
+    /// before a piece that lies in no receive slot, or of whose slot too much is lent, or for which
+    /// `out` has no room. None are if that is another arena's.
     #[inline(always)]
-    pub fn lend(&mut self, piece: Piece, owner: u64, out: &mut Pieces) -> bool {
-        let Some(state) = self.state.get_mut(piece.slot.0 as usize) else { return false };
-        let references = state.references;
-        let offset = range_in(*state, piece.slot, piece.start, piece.len);
-        let is_received = references & (REFERENCE - 1) == RECEIVE_CLASS;
-        let Some(offset) = offset else { return false };
-        if !is_received || references >= PINS_MAX * PIN || !out.is_of(&self.home) {
+    pub fn lend(
+        &mut self,
+        run: impl Iterator<Item = Piece>,
+        bytes_max: u32,
+        owner: u64,
+        out: &mut Pieces,
+    ) -> (u32, u32) {
+        if !out.is_of(&self.home) {
             cold_path();
-            return false;
+            return (0, 0);
         }
-        let first = std::ptr::with_exposed_provenance_mut(usize_of(self.base) + offset);
-        let Some(first) = NonNull::new(first) else { return false };
-        // SAFETY: the piece lies in a receive slot, which the stack cannot write and which is
-        // pinned until it comes back.
-        let held = unsafe { Held::in_slot(first, piece.len, piece.slot, owner) };
-        if !out.push(held) {
-            cold_path();
-            return false;
-        }
-        state.references = references - REFERENCE + PIN;
-        self.lent += 1;
-        self.lent_slots += 1;
-        true
+        let (states, base) = (&mut self.state[..], usize_of(self.base));
+        let mut left = bytes_max;
+        let lent = out.extend(run.map_while(|piece| {
+            let state = states.get_mut(piece.slot.0 as usize)?;
+            let references = state.references;
+            let offset = range_in(*state, piece.slot, piece.start, piece.len)?;
+            let is_received = references & (REFERENCE - 1) == RECEIVE_CLASS;
+            if !is_received || references >= PINS_MAX * PIN || piece.len > left {
+                cold_path();
+                return None;
+            }
+            let first = NonNull::new(std::ptr::with_exposed_provenance_mut(base + offset))?;
+            left -= piece.len;
+            state.references = references - REFERENCE + PIN;
+            // SAFETY: the piece lies in a receive slot, which the stack cannot write and which is
+            // pinned until it comes back.
+            Some(unsafe { Held::in_slot(first, piece.len, piece.slot, owner) })
+        }));
+        self.lent += lent;
+        self.lent_slots += lent;
+        (lent, bytes_max - left)
     }
 
     /// Lends bytes that lie in no slot.
@@ -202,7 +212,7 @@ impl Arena {
     pub fn lend_owned(&mut self, bytes: Box<[u8]>, owner: u64, out: &mut Pieces) {
         assert!(self.lendable(out) > 0, "room was asked for");
         self.lent += 1;
-        let _taken = out.push(Held::owned(bytes, owner));
+        out.extend(std::iter::once(Held::owned(bytes, owner)));
     }
 
     /// Takes pieces back at once, from the arena's own thread, and says of each owner what came
@@ -214,13 +224,27 @@ impl Arena {
         }
         let mut sum = Returned { owner: 0, bytes: 0, slots: 0 };
         let mut slots = 0;
+        let mut free = self.free[RECEIVE];
         for held in pieces.end() {
             let back = match held.into_slot() {
                 Ok((slot, owner, bytes)) => {
                     slots += 1;
-                    self.unpin(slot);
+                    match self.state.get_mut(slot.0 as usize) {
+                        // Nothing else refers to it.
+                        Some(state) if state.references == PIN + RECEIVE_CLASS => {
+                            *state = State::free(free.head);
+                            free = FreeList { head: slot.0, count: free.count + 1 };
+                        }
+                        _ => {
+                            cold_path();
+                            self.free[RECEIVE] = free;
+                            self.unpin(slot);
+                            free = self.free[RECEIVE];
+                        }
+                    }
                     Returned { owner, bytes, slots: 1 }
                 }
+                // Lies in no slot.
                 Err(mut owned) => match self.settle(owned.end()) {
                     Some(back) => back,
                     None => continue,
@@ -236,6 +260,7 @@ impl Arena {
                 sum.slots += back.slots;
             }
         }
+        self.free[RECEIVE] = free;
         self.lent = self.lent.saturating_sub(slots);
         self.lent_slots = self.lent_slots.saturating_sub(slots);
         if sum.bytes > 0 {

@@ -181,24 +181,31 @@ impl<P: Policy> ReceiveQueue<P> {
         let mut start = NET_HEADER_LEN;
         let mut total = 0;
         let mut good = self.layout.mergeable && self.layout.slots == 1;
-        for UsedElement { id, len } in parts {
-            let Some(posted) = self.claim_single(id) else {
-                cold_path();
-                counters.bad_used_id += 1;
-                good = false;
-                continue;
-            };
-            let slot = arena.complete_early(posted);
-            let piece = Piece { slot, start, len: len.wrapping_sub(start) };
-            if len <= start || len > arena.receive_len() || frame.pieces.try_push(piece).is_err() {
-                cold_path();
-                arena.release(slot);
-                good = false;
-                continue;
+        let len_max = arena.receive_len();
+        // As long as the list of descriptors, so that one check of an index holds for both.
+        let slots = &mut self.slots[..usize::from(self.ring.size())];
+        self.posted -= self.ring.give_descriptors(|free| {
+            for UsedElement { id, len } in parts {
+                let posted = slots.get_mut(id as usize).and_then(Option::take);
+                let Some(posted) = posted else {
+                    cold_path();
+                    counters.bad_used_id += 1;
+                    good = false;
+                    continue;
+                };
+                free.give(low_half(id));
+                let slot = arena.complete_early(posted);
+                let piece = Piece { slot, start, len: len.wrapping_sub(start) };
+                if len <= start || len > len_max || frame.pieces.try_push(piece).is_err() {
+                    cold_path();
+                    arena.release(slot);
+                    good = false;
+                    continue;
+                }
+                total += piece.len;
+                start = 0;
             }
-            total += piece.len;
-            start = 0;
-        }
+        });
         counters.rx_returned += 1;
         if !good || !frame.header.check(total) {
             cold_path();
