@@ -11,7 +11,7 @@ const PAGE: usize = 4096;
 const NEAR: usize = 32;
 
 /// Copies `count` bytes. AMD's Zen 3 and Zen 4 are slow at `rep movsb` where the copy begins less
-/// than [`NEAR`] bytes further into its page than what it copies: each load is taken for one of
+/// than `NEAR` bytes further into its page than what it copies: each load is taken for one of
 /// bytes just stored, and they copy 2.8 GB/s where vectors copy 16 to 29 (glibc's bug 30994;
 /// measured on family 25, model 17). There the copy is made in pieces for which vectors are taken.
 ///

@@ -2,7 +2,7 @@
 //!
 //! Owns both objects. Polling makes no system call and no allocation. Invariants: the fd of a
 //! channel never blocks; every event that was taken is acknowledged before its queue is destroyed,
-//! in batches of [`ACKNOWLEDGED_AT_ONCE`] before.
+//! in batches of `ACKNOWLEDGED_AT_ONCE` before.
 
 use super::context::{Context, ContextInner, set_nonblocking};
 use super::error;

@@ -121,7 +121,7 @@ pub struct QuickLengths {
     count: u32,
 }
 
-/// A length that is copied without a call: from [`QUICK_FROM`] to [`QUICK_TO`].
+/// A length that is copied without a call: from `QUICK_FROM` to `QUICK_TO`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QuickLength(u32);
 

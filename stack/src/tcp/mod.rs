@@ -8,7 +8,7 @@
 //! - [`congestion`], [`recovery`], [`rtt`], [`reassembly`], [`timers`] are leaves without
 //!   knowledge of each other.
 //!
-//! Every operation on a connection ends in [`Tcp::settle`], which is where its timers, events and
+//! Every operation on a connection ends in `Tcp::settle`, which is where its timers, events and
 //! its place in the ready queue are brought up to date.
 
 mod acknowledgment;

@@ -46,7 +46,7 @@ impl Memory {
     }
 
     /// Writes the bytes of message `number` at `offset`; of a message that is not among the first
-    /// [`WHOLE`] only the first [`MARK`], so that a long run measures verbs and not this loop.
+    /// `WHOLE` only the first `MARK`, so that a long run measures verbs and not this loop.
     pub fn fill(&self, offset: usize, length: usize, number: u64) {
         let length = looked_at(length, number);
         for (place, byte) in self.bytes[offset..offset + length].iter().enumerate() {

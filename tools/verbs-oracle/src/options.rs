@@ -2,7 +2,7 @@
 //!
 //! Owns the command line. Both ends are given the same test, transport, size and number.
 
-use crate::load::{Load, When};
+use crate::load::{Load, VISITS_MAX, When};
 use crate::shape::Like;
 use clap::{Parser, ValueEnum};
 use std::net::SocketAddr;
@@ -107,6 +107,10 @@ pub struct Options {
     /// Pages that are read for each message, of round trips
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=65_536))]
     pub touch: u32,
+    /// Pieces of code, each another one, that are run through for each message, of round trips
+    #[arg(long, default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=i64::from(VISITS_MAX)))]
+    pub visit: u32,
     /// When that is done: before an end sends, or after
     #[arg(long, value_enum, default_value = "before")]
     pub when: When,
@@ -125,7 +129,7 @@ impl Options {
     /// The work beside each message.
     #[must_use]
     pub fn load(&self) -> Load {
-        Load::new(self.when, self.spend, self.touch)
+        Load::new(self.when, self.spend, self.touch, self.visit)
     }
 
     /// How long no completion may come.

@@ -1,7 +1,7 @@
 //! One way as fast as it goes: the sender keeps its queue filled, the receiver posts its receives
 //! again and says at the end that it has all.
 //!
-//! Owns the loops. One completion in [`SIGNALLED_EACH`] sends; what the receiver has not posted yet
+//! Owns the loops. One completion in `SIGNALLED_EACH` sends; what the receiver has not posted yet
 //! the transport waits for (RNR retry), so that the figure is one of the wire and its pace.
 
 use crate::Failure;

@@ -1,6 +1,6 @@
 //! A software RDMA NIC over shared memory, between two threads or two processes.
 //!
-//! Each side has one link memory that only it writes ([`layout`]): its ring of send slots and its
+//! Each side has one link memory that only it writes (`layout`): its ring of send slots and its
 //! progress in the peer's ring. It shows it, and the regions that it transmits from, to the other
 //! side, which maps them read-only and whose core pulls each message once into its own private
 //! posted receives: that copy is the DMA.
@@ -16,8 +16,8 @@
 //! - Receives stay posted when the link goes down, and take the next peer's messages.
 //! - A message for which too few receives are posted waits in the peer's ring. If it waits longer
 //!   than the timeout, its sender takes the link down.
-//! - When the peer stalls, the oldest send ends with [`WcStatus::RetryExceeded`], all behind it
-//!   with [`WcStatus::Flushed`], as on a reliable connection.
+//! - When the peer stalls, the oldest send ends with [`super::WcStatus::RetryExceeded`], all behind
+//!   it with [`super::WcStatus::Flushed`], as on a reliable connection.
 //! - A message of at most 112 bytes is read by `post_send` even if it is not inline; a longer one
 //!   must lie in regions that are shown, that is, not writable and backed by a memfd.
 //! - Regions that are shown must be registered before the first `maintain`.

@@ -1,4 +1,4 @@
-# title: What instructions and pages cost a round trip over rc and ud, before a message is sent and after
+# title: What instructions, pages and code cost a round trip over rc and ud, before a message is sent and after
 # topologies: pair
 # programs: verbs-pingpong
 # seconds: 290
@@ -13,7 +13,8 @@ ROUNDS=100
 SIZE=103
 INSTRUCTIONS_EACH=20000
 PAGES_EACH=100
-WAYS="like spend-before spend-after touch-before touch-after"
+VISITS_EACH=500
+WAYS="like spend-before spend-after touch-before touch-after visit-before visit-after"
 
 # options WAY MODE: those of verbs-pingpong.
 options() {
@@ -21,6 +22,7 @@ options() {
     [ "$2" != rc ] || echo "--srq"
     case $1 in
         spend-*) echo "--spend $INSTRUCTIONS_EACH --when ${1#spend-}" ;;
+        visit-*) echo "--visit $VISITS_EACH --when ${1#visit-}" ;;
         touch-*) echo "--touch $PAGES_EACH --when ${1#touch-}" ;;
     esac
 }
@@ -56,12 +58,13 @@ b() {
             done
             block=$((block + 1))
         done
-        detail="$INSTRUCTIONS_EACH instructions or $PAGES_EACH pages at each end:"
+        detail="$INSTRUCTIONS_EACH instructions, $PAGES_EACH pages or $VISITS_EACH pieces of code at \
+each end:"
         for way in $WAYS; do
             figure PINGPONG $mode wait=block "load=\"$way\"" "p50_ns=$(median "load-$way")"
             detail="$detail $way $(spread "load-$way") ns,"
         done
-        if [ "$(wc -l <load-touch-after)" = $BLOCKS ]; then
+        if [ "$(wc -l <load-visit-after)" = $BLOCKS ]; then
             passed $mode "${detail%,}"
         else
             failed $mode "${detail%,}"

@@ -14,7 +14,7 @@ pub mod work;
 /// Fails to compile on a big-endian machine.
 const ENDIAN: () = assert!(cfg!(target_endian = "little"), "unions are read as little-endian");
 
-/// Forces the check of [`ENDIAN`].
+/// Forces the check of `ENDIAN`.
 pub const fn checked() {
     ENDIAN
 }
