@@ -3,7 +3,7 @@
 
 use roceway_rdma_virtio::memory::arena::Arena;
 use roceway_rdma_virtio::memory::slot::{self as device, SlotClass as DeviceClass};
-use roceway_rdma_virtio::memory::sum;
+use roceway_rdma_virtio::memory::{copy, sum};
 use roceway_stack::checksum::Sum;
 use roceway_stack::memory::{Memory, Piece, Slot, SlotClass};
 
@@ -95,6 +95,11 @@ impl Memory for StackMemory<'_> {
         let (front, place, rest) = sum::copied_blocks(self.bytes_mut(piece), data);
         place.copy_from_slice(rest);
         Sum::of_parts(front, rest)
+    }
+
+    #[inline(always)]
+    fn copy(to: &mut [u8], from: &[u8]) {
+        copy::copy(to, from);
     }
 
     #[inline(always)]

@@ -110,6 +110,13 @@ pub trait Memory {
     /// these bytes may write them. Panics if the piece leaves its slot.
     fn bytes_mut(&mut self, piece: Piece) -> &mut [u8];
 
+    /// Copies `from` to `to`, which is as long, one of them a slot's. Memory that has a faster way to
+    /// many bytes takes it. Panics if the lengths differ.
+    #[inline]
+    fn copy(to: &mut [u8], from: &[u8]) {
+        to.copy_from_slice(from);
+    }
+
     /// Where a segment's bytes will be written soon: the end of a chunk that is held, or else the
     /// chunk that will be allocated next. Memory that a device on another core has read may be
     /// asked for now. Nothing comes of it otherwise.

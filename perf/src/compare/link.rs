@@ -5,6 +5,7 @@ use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use roceway_runtime::rdma_virtio::memory::copy::copy;
 use roceway_runtime::rdma_virtio::nic::bare::{BareNic, Load, PAYLOAD_LEN, Payload};
 use roceway_runtime::rdma_virtio::nic::soft::{SoftNic, SoftOptions};
 
@@ -293,7 +294,7 @@ impl Sink {
             black_box(pattern::read(&self.inbox[..self.filled]));
             self.filled = 0;
         }
-        self.inbox[self.filled..self.filled + part.len()].copy_from_slice(part);
+        copy(&mut self.inbox[self.filled..self.filled + part.len()], part);
         self.filled += part.len();
         self.copied += count(part.len());
     }

@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 
 use crate::memory::arena::{Arena, ArenaConfig, ArenaError, ArenaExtra};
 use crate::memory::buffer::BufferMut;
+use crate::memory::copy::copy;
 use crate::memory::slot::{CHUNK_LEN, PostedSlot, Slot, SlotClass};
 use crate::nic::{
     Completion, DeviceError, Lkey, Nic, NicEvent, Offload, PostError, RecvWr, SendWr, Sge,
@@ -248,7 +249,7 @@ impl<N: Nic> BareNic<N> {
                 let bytes = &bytes[..PAYLOAD_LEN as usize];
                 for (slot, part) in slots.iter().zip(bytes.chunks(CHUNK_LEN as usize)) {
                     let length = u32::try_from(part.len()).unwrap_or(CHUNK_LEN);
-                    self.arena.bytes_mut(*slot, 0, length).copy_from_slice(part);
+                    copy(self.arena.bytes_mut(*slot, 0, length), part);
                     self.copied += u64::from(length);
                     sges.push(Sge { addr: self.arena.addr(*slot), length, lkey });
                 }

@@ -13,7 +13,7 @@ use core::hint::cold_path;
 #[cfg(test)]
 use super::hot_lines::{Place, places};
 use super::zero_copy::Taken;
-use crate::copy::copy;
+use crate::copy::{copy, copy_any};
 use crate::memory::{Memory, Piece};
 use crate::ring::Ring;
 
@@ -214,7 +214,7 @@ impl ReceiveQueue {
             return None;
         }
         let out = out.get_mut(..piece.len as usize)?;
-        copy(out, mem.bytes(piece));
+        copy_any::<M>(out, mem.bytes(piece));
         mem.release(piece.slot);
         self.lone = None;
         self.bytes = 0;
@@ -234,7 +234,7 @@ impl ReceiveQueue {
             let room = u32::try_from(out.len() - done).unwrap_or(u32::MAX);
             let n = front.len.min(room);
             let source = Piece { slot: front.slot, start: front.start, len: n };
-            copy(&mut out[done..done + n as usize], mem.bytes(source));
+            copy_any::<M>(&mut out[done..done + n as usize], mem.bytes(source));
             done += n as usize;
             self.bytes -= n;
             if n == front.len {
@@ -350,7 +350,7 @@ impl ReceiveQueue {
         for piece in self.lone.iter().chain(self.pieces.iter()) {
             let room = u32::try_from(out.len() - done).unwrap_or(u32::MAX);
             let source = piece.take(piece.len.min(room));
-            copy(&mut out[done..done + source.len as usize], mem.bytes(source));
+            copy_any::<M>(&mut out[done..done + source.len as usize], mem.bytes(source));
             done += source.len as usize;
         }
         done

@@ -14,7 +14,7 @@
 #[cfg(test)]
 use super::hot_lines::{Place, places};
 use crate::checksum::Sum;
-use crate::copy::copy;
+use crate::copy::{copy, copy_any};
 use crate::frame::{TX_HEADROOM, TX_PIECES_MAX};
 use crate::memory::{CHUNK_SLOT_LEN, Memory, Piece, SMALL_SLOT_LEN, Slot, SlotClass};
 use crate::ring::Ring;
@@ -221,7 +221,7 @@ impl SendQueue {
                     let behind = mem.copy_and_sum(piece, data);
                     last.sum = Some(sum.plus_at(last.len as usize, behind));
                 }
-                None => copy(mem.bytes_mut(piece), data),
+                None => copy_any::<M>(mem.bytes_mut(piece), data),
             }
             last.len += n;
             self.bytes += n;
@@ -243,7 +243,7 @@ impl SendQueue {
     fn push<M: Memory>(&mut self, chunk: Chunk, data: &[u8], mem: &mut M) -> usize {
         let len = clamp_len(data.len(), chunk.end - chunk.start);
         let piece = Piece { slot: chunk.slot, start: chunk.start, len };
-        copy(mem.bytes_mut(piece), &data[..len as usize]);
+        copy_any::<M>(mem.bytes_mut(piece), &data[..len as usize]);
         self.chunks.push_back(Chunk { len, ..chunk });
         self.bytes += len;
         len as usize

@@ -7,7 +7,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::Readiness;
 use super::config::{UdpConfig, UdpError};
 use super::template::Template;
-use crate::copy::copy;
+use crate::copy::{copy, copy_any};
 use crate::frame::TxChecksum;
 use crate::ip::{Marking, gather};
 use crate::memory::{Memory, Piece};
@@ -239,7 +239,7 @@ impl ReceiveQueue {
         let Payload::Slot(piece) = datagram.payload else { return None };
         let bytes = mem.bytes(piece);
         let len = bytes.len().min(buffer.len());
-        copy(&mut buffer[..len], &bytes[..len]);
+        copy_any::<M>(&mut buffer[..len], &bytes[..len]);
         self.bytes -= datagram.len + OVERHEAD;
         self.slots -= 1;
         self.datagrams.drop_front(1);
