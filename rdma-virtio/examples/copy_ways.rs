@@ -137,9 +137,8 @@ fn main() {
             let [p10, p50, p90] = [1, 5, 9].map(|tenth| times[times.len() * tenth / 10]);
             let name = way.name;
             if json {
-                rows.push(format!(
-                    r#"{{"way":"{name}","begins":"{begins}","p10_ns":{p10},"p50_ns":{p50},"p90_ns":{p90}}}"#
-                ));
+                let times = format!(r#""p10_ns":{p10},"p50_ns":{p50},"p90_ns":{p90}"#);
+                rows.push(format!(r#"{{"way":"{name}","begins":"{begins}",{times}}}"#));
             } else {
                 println!("{name:<16} {begins:<8} {p10:>8} {p50:>8} {p90:>8}");
             }

@@ -110,8 +110,8 @@ pub trait Memory {
     /// these bytes may write them. Panics if the piece leaves its slot.
     fn bytes_mut(&mut self, piece: Piece) -> &mut [u8];
 
-    /// Copies `from` to `to`, which is as long, one of them a slot's. Memory that has a faster way to
-    /// many bytes takes it. Panics if the lengths differ.
+    /// Copies `from` to `to`, which is as long, one of them a slot's. Memory that has a faster way
+    /// with many bytes takes it. Panics if the lengths differ.
     #[inline]
     fn copy(to: &mut [u8], from: &[u8]) {
         to.copy_from_slice(from);

@@ -95,13 +95,13 @@ unsafe fn turn(from: *const u8, to: *mut u8) {
     use std::arch::x86_64::{__m256i, _mm256_loadu_si256, _mm256_storeu_si256};
     const VECTORS: usize = TURN / size_of::<__m256i>();
     let (from, to) = (from.cast::<__m256i>(), to.cast::<__m256i>());
-    // SAFETY: the caller's promise; these need no alignment.
-    unsafe {
-        let vectors: [__m256i; VECTORS] =
-            std::array::from_fn(|n| _mm256_loadu_si256(from.wrapping_add(n)));
-        for (n, vector) in vectors.into_iter().enumerate() {
-            _mm256_storeu_si256(to.wrapping_add(n), vector);
-        }
+    let vectors: [__m256i; VECTORS] = std::array::from_fn(|n| {
+        // SAFETY: the caller's promise; it needs no alignment.
+        unsafe { _mm256_loadu_si256(from.wrapping_add(n)) }
+    });
+    for (n, vector) in vectors.into_iter().enumerate() {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_si256(to.wrapping_add(n), vector) };
     }
 }
 
@@ -138,8 +138,9 @@ mod tests {
     /// By slices, as the stack's bytes go.
     unsafe fn copy_any(from: *const u8, to: *mut u8, count: usize) {
         // SAFETY: the caller's promise.
-        let (from, to) =
-            unsafe { (slice::from_raw_parts(from, count), slice::from_raw_parts_mut(to, count)) };
+        let from = unsafe { slice::from_raw_parts(from, count) };
+        // SAFETY: the same.
+        let to = unsafe { slice::from_raw_parts_mut(to, count) };
         copy(to, from);
     }
 
