@@ -286,8 +286,8 @@ impl Receiver {
                 count
             }
             None => {
-                let taken =
-                    self.take_runs(Most { slots: slots_max - slots, bytes: max }, mem, taker);
+                let most = Most { slots: slots_max.saturating_sub(slots), bytes: max };
+                let taken = self.take_runs(most, mem, taker);
                 slots += taken.pieces;
                 let mut bytes = taken.bytes;
                 // What is not whole, or cannot stay where it lies.
