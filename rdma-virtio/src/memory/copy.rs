@@ -6,7 +6,8 @@
 //! it copies: each load is taken for one of bytes just stored (glibc's bug 30994). On an EPYC of
 //! family 25, 64 KiB that another core wrote, in 16 pieces of 4 KiB, take 2.50 µs so in the median
 //! and 21.9 µs where it crawls; a plain loop over vectors takes 2.44 and 2.58 µs
-//! (`examples/copy_ways.rs`). Other processors were not tried, and are left to their C library.
+//! (`examples/copy_ways.rs`). Of AMD's only that family was tried; other
+//! vendors' processors were not, and are left to their C library.
 
 use std::ptr;
 #[cfg(target_arch = "x86_64")]
@@ -68,8 +69,7 @@ fn is_for_vectors() -> bool {
     }
 }
 
-/// A loop over vectors, which the compiler makes as wide as AVX2 has them. Its last turn may copy
-/// bytes again.
+/// A loop over vectors of AVX2. Its last turn may copy bytes again.
 ///
 /// # Safety
 /// As for [`copy_long`]; the processor has AVX2, and `count` is at least [`TURN`].

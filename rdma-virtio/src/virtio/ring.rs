@@ -199,11 +199,7 @@ impl<P: Policy> DriverRing<P> {
     /// Gives a descriptor back to the free list.
     #[inline]
     pub fn give_descriptor(&mut self, id: u16) {
-        if let Some(next) = self.next.get_mut(usize::from(id)) {
-            *next = self.free_head;
-            self.free_head = id;
-            self.free += 1;
-        }
+        let _given = self.give_descriptors(|free| free.give(id));
     }
 
     /// Gives several descriptors back to the free list, as `body` does; returns how many it gave.
