@@ -1,5 +1,6 @@
 //! Roceway as a transport: a worker on the calling thread and its poll-based sockets.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -53,8 +54,10 @@ pub struct Roceway {
 
 /// What streams without copies need.
 struct Lending {
-    /// Buffers that came back.
-    free: Vec<BufferMut>,
+    /// Buffers to write to. The one that came back first is the next, so that all take turns, as
+    /// those of the bare link do: the lines of one that has just come back lie in the cache of the
+    /// core that read them.
+    free: VecDeque<BufferMut>,
     pieces: Pieces,
     cookie: u64,
 }
@@ -102,7 +105,8 @@ impl Roceway {
     /// Sends and receives streams in buffers of the worker's own from now on.
     pub fn copy_nothing(&mut self) {
         let pieces = self.worker.pieces();
-        self.lending = Some(Lending { free: Vec::new(), pieces, cookie: 0 });
+        let free = std::iter::from_fn(|| self.worker.buffer().ok()).collect();
+        self.lending = Some(Lending { free, pieces, cookie: 0 });
     }
 
     /// Keeps the worker's state when a test is over and its connections are still open.
@@ -268,9 +272,8 @@ impl Transport for Roceway {
         while let Some(sent) = self.worker.poll_sent() {
             lending.free.extend(sent.buffer.try_into_mut());
         }
-        let mut buffer = match lending.free.pop() {
-            Some(buffer) => buffer,
-            None => self.worker.buffer()?,
+        let Some(mut buffer) = lending.free.pop_front() else {
+            return Err(io::ErrorKind::WouldBlock.into());
         };
         let Some(room) = buffer.get_mut(..length) else {
             let text = format!(

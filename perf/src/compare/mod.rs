@@ -1,9 +1,9 @@
 //! `perf compare`: who is how fast, in one run, interleaved, on one machine.
 //!
-//! A contender measures one row; a block is a list of contenders that take turns, repetition by
-//! repetition, so that the machine's mood hits all alike. Figures are medians over repetitions. A
-//! repetition during which the two virtual cpus shared one physical core, or were moved to another
-//! place, is dropped.
+//! A contender measures one row; a block is a list of contenders that take turns, round by round,
+//! so that the machine's mood hits all alike. Figures are medians over repetitions. A measurement
+//! during which the two virtual cpus shared one physical core, or were moved to another place, is
+//! dropped, and another round is made.
 
 mod bare;
 mod capture;
@@ -40,7 +40,7 @@ pub use sharing::look;
 pub use summary::{Ratio, ratios};
 pub use veth::{CHILD_ARGUMENT, VethKernel, child, parent};
 
-use self::surroundings::Repetition;
+use self::surroundings::Samples;
 use crate::histogram::Latency;
 use crate::local::Cores;
 use crate::report::Row;
@@ -49,9 +49,9 @@ use crate::state::WorkerState;
 /// How much is measured.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Repetitions that must count.
+    /// Measurements that must count, of each row.
     pub repetitions: usize,
-    /// Repetitions that may be dropped besides.
+    /// Rounds beyond so many, if some must not count.
     pub spare: usize,
     /// Length of each measurement.
     pub length: Duration,
@@ -70,12 +70,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The default: 5 repetitions and 3 spare ones of 25 rows, each 0.25 s and its start.
+    /// The default: 5 repetitions and 5 spare rounds of 28 rows, each 0.25 s and its start.
     #[must_use]
     pub fn new(cores: Cores) -> Self {
         Self {
             repetitions: 5,
-            spare: 3,
+            spare: 5,
             length: Duration::from_millis(200),
             warmup: Duration::from_millis(50),
             cores,
@@ -124,11 +124,11 @@ pub struct Block {
     pub notes: Vec<String>,
     /// What the workers told at the end, if the plan asks.
     pub workers: Vec<Told>,
-    /// Repetitions that count.
+    /// Measurements that count, of the row that has the fewest.
     pub repetitions: usize,
 }
 
-/// Tells who is being measured: repetition, of how many, and the row.
+/// Tells who is being measured: in which round, how many repetitions must count, and the row.
 pub type Watch<'a> = &'a mut dyn FnMut(usize, usize, &str);
 
 /// The contenders that open and close connections; each is to be measured for [`CHURN_LENGTH`].
@@ -140,16 +140,16 @@ pub fn churn_block() -> Vec<Box<dyn Contender>> {
 /// So long that every port of the client is used many times.
 pub const CHURN_LENGTH: Duration = Duration::from_secs(10);
 
-/// What a referee sees before or after a repetition.
+/// What a referee sees before or after a measurement.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
-    /// Why the repetition must not count, if so.
+    /// Why the measurement must not count, if so.
     pub flaw: Option<String>,
     /// How long a cache line takes there and back, if there are two cores.
     pub line_ns: Option<f64>,
 }
 
-/// Looks at the surroundings; asked before and after each repetition. [`look`] does.
+/// Looks at the surroundings; asked before and after each measurement. [`look`] does.
 pub type Referee<'a> = &'a mut dyn FnMut() -> Look;
 
 /// Runs a block. A contender that fails is left out from then on, and the reason is noted.
@@ -165,48 +165,40 @@ pub fn run(
     if contenders.is_empty() {
         return block;
     }
-    let mut kept: Vec<Repetition> = Vec::new();
-    let mut flagged: Vec<Vec<Measured>> = Vec::new();
-    while surroundings::largest(&kept) < plan.repetitions
-        && kept.len() + flagged.len() < plan.repetitions + plan.spare
+    let mut samples = Samples::default();
+    let mut names: Vec<String> = contenders.iter().map(|contender| contender.name()).collect();
+    let mut rounds = 0;
+    let rounds_max = plan.repetitions + plan.spare;
+    while !contenders.is_empty() && samples.fewest(&names) < plan.repetitions && rounds < rounds_max
     {
-        let number = kept.len() + flagged.len() + 1;
-        let mut measured = Vec::new();
-        let before = referee();
+        rounds += 1;
+        let mut before = referee();
         contenders.retain_mut(|contender| {
             let name = contender.name();
-            watch(number, plan.repetitions, &name);
-            match contender.measure(plan) {
-                Ok(one) => measured.push(one),
+            watch(rounds, plan.repetitions, &name);
+            let measured = match contender.measure(plan) {
+                Ok(measured) => measured,
                 Err(reason) => {
                     block.notes.push(format!("{name} is left out: {reason}"));
                     return false;
                 }
-            }
+            };
+            let after = referee();
+            samples.add(&name, measured, &before, &after);
+            before = after;
             true
         });
-        match surroundings::judge(before, referee) {
-            Err(reason) => {
-                block.notes.push(format!("repetition {number} dropped: {reason}"));
-                flagged.push(measured);
-            }
-            Ok(line_ns) => kept.push(Repetition { number, measured, line_ns }),
-        }
+        names = contenders.iter().map(|contender| contender.name()).collect();
     }
-    let (mut kept, others) = surroundings::split(kept);
+    block.repetitions = samples.fewest(&names);
+    let (counting, others) = samples.split(&names);
     block.notes.extend(others);
-    if kept.is_empty() {
-        let what = "every repetition was flagged; the figures are of surroundings that must not be";
-        block.notes.push(what.into());
-        kept = flagged;
-    }
     block.notes.extend(contenders.iter().flat_map(|contender| contender.notes()));
     block.workers.extend(contenders.iter_mut().flat_map(|contender| contender.states()));
     if let Some(path) = &plan.capture {
         block.notes.extend(capture::all(plan, path, contenders));
     }
-    block.repetitions = kept.len();
-    summary::reduce(&mut block, &kept);
+    summary::reduce(&mut block, &counting);
     block
 }
 

@@ -51,14 +51,14 @@ fn is_same(a: &Row, b: &Row) -> bool {
         == (&b.test, &b.stack, &b.device, &b.mode, b.message_bytes)
 }
 
-/// Makes medians and distributions of the repetitions, in the order of the contenders.
-pub(super) fn reduce(block: &mut Block, repetitions: &[Vec<Measured>]) {
-    for first in repetitions.iter().flatten() {
+/// Makes medians and distributions of what was measured, rows in the order of the contenders.
+pub(super) fn reduce(block: &mut Block, measured: &[Measured]) {
+    for first in measured {
         if block.rows.iter().any(|row| is_same(row, &first.row)) {
             continue;
         }
         let all: Vec<&Measured> =
-            repetitions.iter().flatten().filter(|one| is_same(&one.row, &first.row)).collect();
+            measured.iter().filter(|one| is_same(&one.row, &first.row)).collect();
         let mut row = first.row.clone();
         for field in FIELDS {
             let values: Vec<f64> =

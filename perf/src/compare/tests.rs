@@ -88,28 +88,39 @@ fn timekeeper(all: &'static [f64]) -> impl FnMut() -> Look {
 }
 
 #[test]
-fn a_repetition_during_which_a_cpu_was_moved_is_dropped_and_replaced() {
+fn a_measurement_during_which_a_cpu_was_moved_is_dropped_and_replaced() {
     let line: &[_] = &[Ok(100), Ok(240), Ok(260)];
     let times = &[100.0, 190.0, 190.0, 200.0, 200.0, 210.0];
     let (block, _) = judged(&plan(2, 1), &[("line", line)], &mut timekeeper(times));
     assert_eq!((block.repetitions, block.rows[0].p50_ns), (2, Some(250.0)));
     let [note] = &block.notes[..] else { panic!("{:?}", block.notes) };
-    assert!(note.starts_with("repetition 1 dropped: a cache line took 0.10 us"), "{note}");
+    let wanted = "1 of 3 measurements dropped: a cache line took 0.10 us there and back before it";
+    assert!(note.starts_with(wanted), "{note}");
 }
 
 #[test]
-fn repetitions_at_the_place_where_most_were_made_count() {
+fn a_round_in_which_one_was_moved_counts_for_the_others() {
+    let (line, link): (&[_], &[_]) = (&[Ok(900), Ok(200), Ok(220)], &[Ok(300), Ok(310), Ok(320)]);
+    // Asked once more at the beginning of each round.
+    let times = &[400.0, 100.0, 100.0, 100.0, 110.0, 110.0, 100.0, 100.0, 100.0];
+    let all = [("line", line), ("link", link)];
+    let (block, order) = judged(&plan(2, 3), &all, &mut timekeeper(times));
+    assert_eq!(order.len(), 6, "three rounds: {order:?}");
+    let names: Vec<_> = block.rows.iter().map(|row| row.stack.as_str()).collect();
+    assert_eq!(names, ["line", "link"], "in the order of the contenders");
+    let medians: Vec<_> = block.rows.iter().map(|row| row.p50_ns).collect();
+    assert_eq!((block.repetitions, medians), (2, vec![Some(210.0), Some(310.0)]));
+}
+
+#[test]
+fn measurements_at_the_place_where_most_were_made_count() {
     let line: &[_] = &[Ok(300), Ok(100), Ok(310), Ok(120), Ok(140)];
     let times = &[190.0, 190.0, 100.0, 105.0, 200.0, 190.0, 99.0, 100.0, 100.0, 130.0];
     let (block, _) = judged(&plan(3, 2), &[("line", line)], &mut timekeeper(times));
     assert_eq!((block.repetitions, block.rows[0].p50_ns), (3, Some(120.0)));
-    assert_eq!(block.notes.len(), 2, "{:?}", block.notes);
-    assert!(block.notes[0].starts_with("repetition 1 dropped"), "{}", block.notes[0]);
-    assert!(
-        block.notes[1].contains("took 0.20 us there and back, and 0.10 us"),
-        "{:?}",
-        block.notes
-    );
+    let [note] = &block.notes[..] else { panic!("{:?}", block.notes) };
+    assert!(note.starts_with("2 of 5 measurements dropped, the first since"), "{note}");
+    assert!(note.contains("took 0.19 us there and back, and 0.10 us"), "{note}");
 }
 
 #[test]
@@ -121,22 +132,30 @@ fn as_many_at_two_places_are_those_of_the_first() {
 }
 
 #[test]
-fn a_repetition_that_began_or_ended_on_one_core_is_dropped_and_replaced() {
-    let line: &[_] = &[Ok(100), Ok(110), Ok(240), Ok(260)];
-    // Once a question is answered so, the one after the repetition is not asked.
-    let (block, _) = judged(&plan(2, 2), &[("line", line)], &mut referee(&[1, 3]));
-    assert_eq!(block.repetitions, 2);
-    assert_eq!(block.rows[0].p50_ns, Some(250.0));
-    assert_eq!(block.notes[0], "repetition 1 dropped: one physical core");
-    assert_eq!(block.notes[1], "repetition 2 dropped: one physical core");
+fn a_contender_without_a_measurement_at_that_place_is_left_out_with_the_reason() {
+    let (line, link): (&[_], &[_]) = (&[Ok(200), Ok(220)], &[Ok(300), Ok(310)]);
+    let times = &[100.0, 100.0, 400.0, 100.0, 100.0, 400.0];
+    let all = [("line", line), ("link", link)];
+    let (block, _) = judged(&plan(2, 0), &all, &mut timekeeper(times));
+    assert_eq!((block.repetitions, block.rows.len()), (0, 1));
+    assert!(block.notes[1].starts_with("link is left out: none"), "{:?}", block.notes);
 }
 
 #[test]
-fn if_all_repetitions_are_on_one_core_the_figures_say_so() {
+fn a_measurement_that_began_or_ended_on_one_core_is_dropped_and_replaced() {
+    let line: &[_] = &[Ok(100), Ok(110), Ok(240), Ok(260)];
+    let (block, _) = judged(&plan(2, 2), &[("line", line)], &mut referee(&[1, 4]));
+    assert_eq!(block.repetitions, 2);
+    assert_eq!(block.rows[0].p50_ns, Some(250.0));
+    assert_eq!(block.notes, ["2 of 4 measurements dropped, the first because one physical core"]);
+}
+
+#[test]
+fn if_all_measurements_are_on_one_core_the_figures_say_so() {
     let line: &[_] = &[Ok(100), Ok(110), Ok(120)];
-    let (block, _) = judged(&plan(2, 1), &[("line", line)], &mut referee(&[1, 2, 3]));
-    assert_eq!((block.repetitions, block.rows[0].p50_ns), (3, Some(110.0)));
-    assert!(block.notes.iter().any(|note| note.contains("every repetition was flagged")));
+    let (block, _) = judged(&plan(2, 1), &[("line", line)], &mut referee(&[1, 3, 5]));
+    assert_eq!((block.repetitions, block.rows[0].p50_ns), (0, Some(110.0)));
+    assert!(block.notes.iter().any(|note| note.contains("every measurement was flagged")));
 }
 
 #[test]

@@ -73,6 +73,8 @@ pub struct Arena {
     /// By class.
     free: [FreeList; REFERENCE as usize],
     classes: [Class; CLASSES as usize],
+    /// The last of the free chunks, while there is one.
+    last_chunk: u32,
     /// By granule.
     state: Box<[State]>,
     /// Granules from the first on in which the stack writes: small slots and chunks.
@@ -118,6 +120,7 @@ impl Arena {
             written: granule(block_first).min(granules),
             free: [FreeList { head: END_OF_LIST, count: 0 }; REFERENCE as usize],
             classes: [Class { held: NOT_A_SLOT, total: 0, len: 0 }; CLASSES as usize],
+            last_chunk: granule(block_first).saturating_sub(CHUNK_LEN / GRANULE_LEN),
             state: vec![NOT_A_SLOT; granules as usize].into_boxed_slice(),
             scratch: (base + scratch_first, extra.scratch_len),
             private: (base + receive_first + receive_bytes, extra.private_len),
@@ -151,8 +154,10 @@ impl Arena {
         self.classes[kind] = Class { held, total: count, len };
     }
 
-    /// A free transmit slot with one reference, the one freed last first: its bytes are the most
-    /// likely to be in the cache.
+    /// A free transmit slot with one reference. Of small ones the one freed last comes first: its
+    /// bytes are the most likely to be in the cache. Chunks take turns: a stream's were read by
+    /// another core when they are freed, and to write them while their lines lie there took a
+    /// sending core's copies over the soft link a sixth longer.
     #[inline]
     pub fn allocate(&mut self, class: SlotClass) -> Option<Slot> {
         let kind = match class {
@@ -327,15 +332,30 @@ impl Arena {
         };
         // Without its last reference the word is the class.
         let rest = state.references.wrapping_sub(amount);
-        if let Some(free) = self.free.get_mut(rest as usize) {
+        if let Some(free) = self.free[..CHUNK].get_mut(rest as usize) {
             *state = State::free(free.head);
             free.head = slot.0;
             free.count += 1;
-        } else if rest < REFERENCES_MAX {
+        } else if (REFERENCE..REFERENCES_MAX).contains(&rest) {
             state.references = rest;
+        } else if rest == CHUNK_CLASS {
+            self.free_chunk(slot);
         } else {
             self.misused(slot);
         }
+    }
+
+    /// Makes a chunk without references the last of those that are free.
+    #[inline]
+    fn free_chunk(&mut self, Slot(chunk): Slot) {
+        self.state[chunk as usize] = State::free(END_OF_LIST);
+        let free = &mut self.free[CHUNK];
+        match free.count {
+            0 => free.head = chunk,
+            _ => self.state[self.last_chunk as usize] = State::free(chunk),
+        }
+        free.count += 1;
+        self.last_chunk = chunk;
     }
 
     #[cold]

@@ -11,8 +11,9 @@ use roceway_runtime::settings::{Flags, Settings, SettingsError};
 
 use super::Failure;
 
-/// Buffers of a worker whose streams go without copies, at least: 1 MiB under way at once.
-const ZERO_COPY_BLOCKS: u32 = 16;
+/// Buffers of a worker whose streams go without copies, at least: 1.5 MiB, as many as the bare link.s of `perf
+/// compare`.
+const ZERO_COPY_BLOCKS: u32 = 24;
 
 /// The stack under a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -72,7 +73,7 @@ struct WorkerLine {
     /// them to standard error at any time
     #[arg(long)]
     counters: bool,
-    /// Sends and receives streams at this end in buffers of the worker's own, without a copy: 16 of
+    /// Sends and receives streams at this end in buffers of the worker's own, without a copy: 24 of
     /// them, or memory.blocks if that is more; a message is at most memory.block bytes
     #[arg(long)]
     zero_copy: bool,

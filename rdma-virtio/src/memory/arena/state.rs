@@ -35,11 +35,13 @@ impl State {
 }
 
 pub(super) const SMALL: usize = 0;
-pub(super) const CHUNK: usize = 1;
-pub(super) const RECEIVE: usize = 2;
+pub(super) const RECEIVE: usize = 1;
 /// The same as a part of a state's references.
-pub(super) const RECEIVE_CLASS: u32 = 2;
-pub(super) const BLOCK: usize = 3;
+pub(super) const RECEIVE_CLASS: u32 = 1;
+pub(super) const BLOCK: usize = 2;
+/// Behind those of which the slot freed last comes first.
+pub(super) const CHUNK: usize = 3;
+pub(super) const CHUNK_CLASS: u32 = 3;
 pub(super) const CLASSES: u32 = 4;
 /// One reference, in a slot's state: classes are the numbers below.
 pub(super) const REFERENCE: u32 = 4;
