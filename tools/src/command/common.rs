@@ -11,8 +11,8 @@ use roceway_runtime::settings::{Flags, Settings, SettingsError};
 
 use super::Failure;
 
-/// Buffers of a worker whose streams go without copies, at least: 1.5 MiB, as many as the bare link.s of `perf
-/// compare`.
+/// Buffers of a worker whose streams go without copies, at least: 1.5 MiB, as many as those of the
+/// bare link in `perf compare`.
 const ZERO_COPY_BLOCKS: u32 = 24;
 
 /// The stack under a command.
