@@ -52,6 +52,11 @@ impl BareRival {
         BareRival(LinkRival::ZeroCopy),
         BareRival(LinkRival::ZeroCopyLarge),
     ];
+
+    /// The bare link's stream in the same mode.
+    pub(super) fn link(self) -> LinkRival {
+        self.0
+    }
 }
 
 impl Contender for BareRival {

@@ -47,10 +47,6 @@ pub(super) enum LinkRival {
 }
 
 impl LinkRival {
-    /// All of them.
-    pub(super) const ALL: [LinkRival; 4] =
-        [LinkRival::RoundTrip, LinkRival::Copy, LinkRival::ZeroCopy, LinkRival::ZeroCopyLarge];
-
     pub(super) fn mode(self) -> &'static str {
         match self {
             Self::RoundTrip | Self::Copy => "copy",

@@ -1,9 +1,10 @@
 //! `perf compare`: who is how fast, in one run, interleaved, on one machine.
 //!
 //! A contender measures one row; a block is a list of contenders that take turns, round by round,
-//! so that the machine's mood hits all alike. Figures are medians over repetitions. A measurement
-//! during which the two virtual cpus shared one physical core, or were moved to another place, is
-//! dropped, and another round is made.
+//! so that the machine's mood hits all alike. Figures are medians over repetitions, and ratios
+//! medians over rounds of the ratio in each: who is compared comes one after the other. A
+//! measurement during which the two virtual cpus shared one physical core, or were moved to
+//! another place, is dropped, and another round is made.
 
 mod bare;
 mod capture;
@@ -33,7 +34,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use capture::append;
-pub use ours::over_soft;
 pub use rivals::{Case, Contender, Extras, KernelRival, MESSAGE_LARGE, soft_block};
 pub(crate) use rivals::{measured, workload};
 pub use sharing::look;
@@ -118,6 +118,8 @@ pub struct Measured {
 pub struct Block {
     /// Medians over the repetitions that count.
     pub rows: Vec<Row>,
+    /// The rows of each round, as far as they count: what ratios are taken of.
+    pub rounds: Vec<Vec<Row>>,
     /// Latencies of all repetitions that count, with the name of each row.
     pub latencies: Vec<(String, Latency)>,
     /// What the reader must know: dropped repetitions, contenders that failed.
@@ -184,7 +186,7 @@ pub fn run(
                 }
             };
             let after = referee();
-            samples.add(&name, measured, &before, &after);
+            samples.add((name, rounds), measured, (&before, &after));
             before = after;
             true
         });
@@ -209,7 +211,7 @@ pub struct Document {
     pub options: serde_json::Map<String, serde_json::Value>,
     /// Medians.
     pub rows: Vec<Row>,
-    /// Ratios of medians.
+    /// Medians over rounds.
     pub ratios: Vec<Ratio>,
     /// What the reader must know.
     pub notes: Vec<String>,

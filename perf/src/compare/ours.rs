@@ -10,7 +10,7 @@ use roceway_runtime::rdma_virtio::nic::soft::SoftOptions;
 use roceway_runtime::rdma_virtio::nic::spec;
 use roceway_runtime::{Prefix, WorkerConfig};
 
-use super::link::{RECEIVE_LEN_LARGE, RECEIVES_LARGE, ZERO_COPY_LARGE};
+use super::link::{LinkRival, RECEIVE_LEN_LARGE, RECEIVES_LARGE, ZERO_COPY_LARGE};
 use super::rivals::{Case, Contender, cases, measured, workload};
 use super::{Measured, Plan, Told};
 use crate::arithmetic::real;
@@ -204,21 +204,33 @@ fn rivals(rows: impl IntoIterator<Item = (Option<Case>, Variant)>) -> Vec<Box<dy
         .collect()
 }
 
-/// Roceway's rows over the soft link.
-#[must_use]
-pub fn over_soft() -> Vec<Box<dyn Contender>> {
-    let (rr, stream) = (Case::named("TCP_RR"), Case::named("TCP_STREAM"));
+/// Roceway's round trips over the soft link.
+pub(super) fn round_trips() -> Vec<Box<dyn Contender>> {
+    let rr = Case::named("TCP_RR");
     rivals([
         (rr, Variant::Soft),
-        (stream, Variant::Soft),
-        (stream.map(Case::large), Variant::Soft),
-        (stream.map(Case::large), Variant::ZeroCopy),
-        (stream.map(Case::large), Variant::ZeroCopyLarge),
-        (Case::named("UDP_RR"), Variant::Soft),
         (rr, Variant::SoftChecksums),
-        (stream, Variant::SoftFrames),
-        (stream, Variant::SoftFramesChecksums),
+        (Case::named("UDP_RR"), Variant::Soft),
     ])
+}
+
+/// Roceway's streams over the soft link that are compared with this one.
+pub(super) fn streams(link: LinkRival) -> Vec<Box<dyn Contender>> {
+    let stream = Case::named("TCP_STREAM");
+    let large = stream.map(Case::large);
+    match link {
+        LinkRival::RoundTrip | LinkRival::Copy => {
+            rivals([(large, Variant::Soft), (stream, Variant::Soft)])
+        }
+        LinkRival::ZeroCopy => rivals([(large, Variant::ZeroCopy)]),
+        LinkRival::ZeroCopyLarge => rivals([(large, Variant::ZeroCopyLarge)]),
+    }
+}
+
+/// Roceway's streams in frames of 1500 bytes.
+pub(super) fn in_frames() -> Vec<Box<dyn Contender>> {
+    let stream = Case::named("TCP_STREAM");
+    rivals([(stream, Variant::SoftFrames), (stream, Variant::SoftFramesChecksums)])
 }
 
 /// Roceway's rows with many connections.

@@ -196,19 +196,20 @@ pub struct Extras {
     pub idle: bool,
 }
 
-/// The contenders of the first block: line, link, what TCP has to do on it, Roceway over it, the
+/// The contenders of the first block: line, link, Roceway over it and what TCP has to do on it, the
 /// kernel over loopback.
 #[must_use]
 pub fn soft_block(extras: Extras) -> Vec<Box<dyn Contender>> {
     let mut all: Vec<Box<dyn Contender>> =
-        vec![Box::new(LineRival::One), Box::new(LineRival::Pair)];
-    for link in LinkRival::ALL {
-        all.push(Box::new(link));
-    }
+        vec![Box::new(LineRival::One), Box::new(LineRival::Pair), Box::new(LinkRival::RoundTrip)];
+    all.extend(super::ours::round_trips());
+    // Each mode's own link, and what TCP has to do on it, just before the stream over it.
     for bare in BareRival::ALL {
+        all.push(Box::new(bare.link()));
         all.push(Box::new(bare));
+        all.extend(super::ours::streams(bare.link()));
     }
-    all.extend(super::over_soft());
+    all.extend(super::ours::in_frames());
     for waiting in [Waiting::Spin, Waiting::Block] {
         for case in cases() {
             all.push(Box::new(KernelRival { case, waiting, connections: 1 }));

@@ -1,4 +1,4 @@
-//! Medians over repetitions, ratios of medians, and the table with its two honest lines.
+//! Medians over repetitions and over each round's ratios, and the table with its two honest lines.
 
 use serde::Serialize;
 
@@ -18,7 +18,7 @@ copies of a stream that are `-` were not counted: sockets of the kernel copy eac
 either end, by construction; of a TAP one end is the kernel's.
 ";
 
-/// A ratio of two medians.
+/// A ratio of two rows: the median over the rounds in which both were measured.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Ratio {
     /// Of what, and of what to what.
@@ -51,14 +51,21 @@ fn is_same(a: &Row, b: &Row) -> bool {
         == (&b.test, &b.stack, &b.device, &b.mode, b.message_bytes)
 }
 
-/// Makes medians and distributions of what was measured, rows in the order of the contenders.
-pub(super) fn reduce(block: &mut Block, measured: &[Measured]) {
-    for first in measured {
+/// Makes medians and distributions of what was measured in which round, rows in the order of the
+/// contenders.
+pub(super) fn reduce(block: &mut Block, measured: &[(usize, Measured)]) {
+    let last = measured.iter().map(|(round, _)| *round).max().unwrap_or(0);
+    block.rounds = vec![Vec::new(); last + 1];
+    for (round, one) in measured {
+        block.rounds[*round].push(one.row.clone());
+    }
+    block.rounds.retain(|round| !round.is_empty());
+    for (_, first) in measured {
         if block.rows.iter().any(|row| is_same(row, &first.row)) {
             continue;
         }
-        let all: Vec<&Measured> =
-            measured.iter().filter(|one| is_same(&one.row, &first.row)).collect();
+        let all = measured.iter().map(|(_, one)| one);
+        let all: Vec<&Measured> = all.filter(|one| is_same(&one.row, &first.row)).collect();
         let mut row = first.row.clone();
         for field in FIELDS {
             let values: Vec<f64> =
@@ -270,29 +277,37 @@ const RATIOS: [Wanted; 39] = [
     ),
 ];
 
-/// The ratios whose rows are there.
+/// The ratios whose rows are there in any of the rounds.
 #[must_use]
-pub fn ratios(rows: &[Row]) -> Vec<Ratio> {
-    let figure = |wanted: &Wanted, side: &Side| {
+pub fn ratios(rounds: &[Vec<Row>]) -> Vec<Ratio> {
+    let all = RATIOS.iter().filter_map(|wanted| {
+        let each: Vec<f64> = rounds.iter().filter_map(|rows| wanted.ratio(rows)).collect();
+        Some(Ratio { name: wanted.name.into(), value: median(&each)? })
+    });
+    all.collect()
+}
+
+impl Wanted {
+    /// The ratio in one round.
+    fn ratio(&self, rows: &[Row]) -> Option<f64> {
+        Some(self.figure_of(rows, &self.dividend)? / self.figure_of(rows, &self.divisor)?)
+    }
+
+    fn figure_of(&self, rows: &[Row], side: &Side) -> Option<f64> {
         let row = rows.iter().find(|row| {
-            row.test == wanted.test
-                && (row.message_bytes == wanted.message || matches!(side.0, "link" | "bare"))
+            row.test == self.test
+                && (row.message_bytes == self.message || matches!(side.0, "link" | "bare"))
                 && row.stack == side.0
                 && row.device == side.1
                 && side.2.is_none_or(|mode| row.mode.as_deref() == Some(mode))
         })?;
-        let value = match wanted.figure {
+        let value = match self.figure {
             Figure::P50 => row.p50_ns,
             Figure::Stream => row.gbit_per_s,
             Figure::Rate => row.transactions_per_s,
         };
         value.filter(|value| *value > 0.0)
-    };
-    let all = RATIOS.iter().filter_map(|wanted| {
-        let value = figure(wanted, &wanted.dividend)? / figure(wanted, &wanted.divisor)?;
-        Some(Ratio { name: wanted.name.into(), value })
-    });
-    all.collect()
+    }
 }
 
 fn aim_of(name: &str) -> &'static str {

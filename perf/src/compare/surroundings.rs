@@ -1,4 +1,5 @@
-//! Which measurements were made in the same surroundings, so that their figures may be put together.
+//! Which measurements were made in the same surroundings, so that their figures may be put
+//! together.
 //!
 //! A hypervisor moves virtual cpus: between cores of one cluster, to another cluster, onto threads
 //! of one core. What all figures over shared memory begin with shows where they are: how long a
@@ -22,6 +23,8 @@ const NONE_COUNTS: &str = "none of its measurements counts";
 struct Sample {
     /// The contender's name.
     name: String,
+    /// Counted from one.
+    round: usize,
     measured: Measured,
     /// A cache line's round trip around it, if that is known.
     line_ns: Option<f64>,
@@ -73,12 +76,16 @@ fn microseconds(ns: f64) -> String {
 }
 
 impl Samples {
-    /// Adds a contender's measurement and what was seen before and after it.
-    pub(super) fn add(&mut self, name: &str, measured: Measured, before: &Look, after: &Look) {
-        let name = name.to_owned();
+    /// Adds a contender's measurement of this round and what was seen before and after it.
+    pub(super) fn add(
+        &mut self,
+        (name, round): (String, usize),
+        measured: Measured,
+        (before, after): (&Look, &Look),
+    ) {
         if let Some(flaw) = before.flaw.as_ref().or(after.flaw.as_ref()) {
             self.flawed.add(flaw.clone());
-            self.flagged.push(Sample { name, measured, line_ns: None });
+            self.flagged.push(Sample { name, round, measured, line_ns: None });
             return;
         }
         let around = before.line_ns.zip(after.line_ns);
@@ -88,11 +95,11 @@ impl Samples {
                 "a cache line took {before} there and back before it, {after} after it: a cpu was \
                  moved"
             ));
-            self.flagged.push(Sample { name, measured, line_ns: None });
+            self.flagged.push(Sample { name, round, measured, line_ns: None });
             return;
         }
         let line_ns = around.map(|(before, after)| f64::midpoint(before, after));
-        self.kept.push(Sample { name, measured, line_ns });
+        self.kept.push(Sample { name, round, measured, line_ns });
     }
 
     /// Of each, whether it was made at the place where most were; of as many, at the one that came
@@ -121,8 +128,9 @@ impl Samples {
         names.iter().map(of).min().unwrap_or(0)
     }
 
-    /// Those that count, in the order of these names, and what the reader must know of the others.
-    pub(super) fn split(self, names: &[String]) -> (Vec<Measured>, Vec<String>) {
+    /// Those that count, with the round of each, in the order of these names, and what the reader
+    /// must know of the others.
+    pub(super) fn split(self, names: &[String]) -> (Vec<(usize, Measured)>, Vec<String>) {
         let of = self.kept.len() + self.flagged.len();
         let mut notes: Vec<_> =
             [&self.flawed, &self.moved].iter().filter_map(|dropped| dropped.note(of)).collect();
@@ -160,7 +168,7 @@ impl Samples {
 }
 
 /// The measurements of these, sorted by the place of each one's name.
-fn in_order(mut samples: Vec<Sample>, names: &[String]) -> Vec<Measured> {
+fn in_order(mut samples: Vec<Sample>, names: &[String]) -> Vec<(usize, Measured)> {
     samples.sort_by_key(|sample| names.iter().position(|name| *name == sample.name));
-    samples.into_iter().map(|sample| sample.measured).collect()
+    samples.into_iter().map(|sample| (sample.round, sample.measured)).collect()
 }

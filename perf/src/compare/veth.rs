@@ -27,6 +27,7 @@ const KERNEL_ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Answer {
     rows: Vec<Row>,
+    rounds: Vec<Vec<Row>>,
     notes: Vec<String>,
     workers: Vec<Told>,
     repetitions: usize,
@@ -51,8 +52,8 @@ pub fn parent(arguments: &[String]) -> Result<Block, String> {
     }
     let told: Answer = serde_json::from_slice(&output.stdout)
         .map_err(|error| format!("the child process answered nonsense: {error}"))?;
-    let Answer { rows, notes, workers, repetitions } = told;
-    Ok(Block { rows, latencies: Vec::new(), notes, workers, repetitions })
+    let Answer { rows, rounds, notes, workers, repetitions } = told;
+    Ok(Block { rows, rounds, latencies: Vec::new(), notes, workers, repetitions })
 }
 
 /// The child: enters namespaces of its own, runs the block, answers with one document.
@@ -79,8 +80,8 @@ pub fn child(plan: &Plan) -> Result<String, String> {
     }
     let block =
         super::run(plan, &mut contenders, &mut || super::look(plan.cores), &mut |_, _, _| ());
-    let Block { rows, notes, workers, repetitions, .. } = block;
-    let answer = Answer { rows, notes, workers, repetitions };
+    let Block { rows, rounds, notes, workers, repetitions, .. } = block;
+    let answer = Answer { rows, rounds, notes, workers, repetitions };
     serde_json::to_string(&answer).map_err(|error| error.to_string())
 }
 

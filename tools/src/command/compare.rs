@@ -200,7 +200,7 @@ impl CompareLine {
             options.insert((*name).to_owned(), value.clone().into());
         }
         options.insert("host".into(), serde_json::json!(host));
-        let ratios = compare::ratios(&block.rows);
+        let ratios = compare::ratios(&block.rounds);
         let workers = self.counters.then_some(block.workers);
         let document = Document { options, rows: block.rows, ratios, notes: block.notes, workers };
         if self.json {
@@ -217,6 +217,7 @@ fn congestion() -> String {
 
 fn merge(block: &mut Block, other: Block) {
     block.rows.extend(other.rows);
+    block.rounds.extend(other.rounds);
     block.latencies.extend(other.latencies);
     block.notes.extend(other.notes);
     block.workers.extend(other.workers);
