@@ -172,9 +172,9 @@ const VETH_SPIN: Side = Side("kernel", "veth", Some("spin"));
 const RATIOS: [Wanted; 39] = [
     rr("tcp_rr link/line", "TCP_RR", LINK, LINE, "at most 2"),
     rr("tcp_rr link/line, a line each way", "TCP_RR", LINK, LINE_PAIR, ""),
-    rr("tcp_rr roceway/link", "TCP_RR", SOFT, LINK, "at most 1.8"),
+    rr("tcp_rr roceway/link", "TCP_RR", SOFT, LINK, "at most 1.5"),
     rr("tcp_rr roceway/link, checksums computed", "TCP_RR", CSUM, LINK, ""),
-    rr("tcp_rr kernel/roceway", "TCP_RR", SPIN, SOFT, "at least 10"),
+    rr("tcp_rr kernel/roceway", "TCP_RR", SPIN, SOFT, "at least 12"),
     rr("tcp_rr kernel blocking/roceway", "TCP_RR", BLOCK, SOFT, ""),
     rr("udp_rr kernel/roceway", "UDP_RR", SPIN, SOFT, ""),
     stream("tcp_stream roceway/link, 64 KiB messages", LARGE, SOFT, LINK, "at least 0.85"),

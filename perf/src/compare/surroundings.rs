@@ -169,6 +169,7 @@ impl Samples {
 
 /// The measurements of these, sorted by the place of each one's name.
 fn in_order(mut samples: Vec<Sample>, names: &[String]) -> Vec<(usize, Measured)> {
-    samples.sort_by_key(|sample| names.iter().position(|name| *name == sample.name));
+    let place = |name: &String| names.iter().position(|other| other == name);
+    samples.sort_by_key(|sample| place(&sample.name).unwrap_or(usize::MAX));
     samples.into_iter().map(|sample| (sample.round, sample.measured)).collect()
 }
