@@ -38,6 +38,27 @@ fn absurd_numbers_are_refused_by_name() {
 }
 
 #[test]
+fn chunks_take_turns_and_the_small_slot_freed_last_comes_first() {
+    let mut arena = arena();
+    let all: Vec<Slot> = std::iter::from_fn(|| arena.allocate(SlotClass::Chunk)).collect();
+    assert_eq!((all.len(), arena.free(SlotClass::Chunk)), (32, 0));
+    // In an order of its own, from none free on, and again from some.
+    for round in [[7, 3, 20], [3, 20, 7]] {
+        round.iter().for_each(|&at: &usize| arena.release(all[at]));
+        for at in &round[..2] {
+            assert_eq!(arena.allocate(SlotClass::Chunk), Some(all[*at]));
+        }
+        arena.release(all[round[0]]);
+        assert_eq!(arena.allocate(SlotClass::Chunk), Some(all[round[2]]), "waited longer");
+        assert_eq!(arena.allocate(SlotClass::Chunk), Some(all[round[0]]));
+        assert_eq!(arena.allocate(SlotClass::Chunk), None);
+    }
+    let small = [0; 2].map(|_| arena.allocate(SlotClass::Small).unwrap());
+    small.iter().for_each(|&slot| arena.release(slot));
+    assert_eq!(arena.allocate(SlotClass::Small), Some(small[1]));
+}
+
+#[test]
 fn classes_are_apart_and_aligned() {
     let mut arena = arena();
     let chunk = arena.allocate(SlotClass::Chunk).unwrap();
