@@ -70,7 +70,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The default: 5 repetitions and 5 spare rounds of 28 rows, each 0.25 s and its start.
+    /// The default: 5 repetitions and 5 spare rounds of 25 rows, each 0.25 s and its start.
     #[must_use]
     pub fn new(cores: Cores) -> Self {
         Self {
